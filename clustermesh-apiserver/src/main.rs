@@ -1,0 +1,3 @@
+//! clustermesh-apiserver
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! mesh-tunnel
+
+fn main() {}

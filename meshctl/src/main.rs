@@ -1,0 +1,3 @@
+//! meshctl
+
+fn main() {}

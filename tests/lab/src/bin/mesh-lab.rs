@@ -1,0 +1,3 @@
+//! mesh-lab
+
+fn main() {}
