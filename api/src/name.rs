@@ -1,0 +1,103 @@
+//! Names, parsed once: Kubernetes' rules for labels and subdomains (RFC 1123), so that a name can stand in a key.
+
+use std::{borrow::Borrow, fmt, str::FromStr};
+
+/// A text is not a valid name of its kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` is not a valid {kind}: {rule}", .text.escape_debug())]
+pub struct BadName {
+    /// What it was to be.
+    pub kind: &'static str,
+    /// The text, cut to 64 characters.
+    pub text: String,
+    /// The rule it breaks.
+    pub rule: &'static str,
+}
+
+const LABEL_RULE: &str = "1 to 63 of a-z, 0-9 and '-', starting and ending with a letter or digit (RFC 1123 label)";
+const SUBDOMAIN_RULE: &str = "1 to 253 characters: RFC 1123 labels joined by '.'";
+
+/// RFC 1123 label, lower case, as Kubernetes restricts it.
+fn is_label(text: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes.iter().all(|&b| alnum(b) || b == b'-')
+        && alnum(bytes[0])
+        && alnum(bytes[bytes.len() - 1])
+}
+
+fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $valid:path, $rule:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadName;
+            fn from_str(text: &str) -> Result<Self, BadName> {
+                if $valid(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(BadName { kind: $kind, text: text.chars().take(64).collect(), rule: $rule })
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+name!(
+    /// A cluster's name, unique among the peers of a cluster. A label of its UUID.
+    ClusterName, "cluster name", is_label, LABEL_RULE
+);
+name!(
+    /// A node's name (Kubernetes: DNS subdomain).
+    NodeName, "node name", is_subdomain, SUBDOMAIN_RULE
+);
+name!(
+    /// A namespace.
+    NamespaceName, "namespace", is_label, LABEL_RULE
+);
+name!(
+    /// A Service's name.
+    ServiceName, "service name", is_label, LABEL_RULE
+);
+name!(
+    /// A pod's name, or another object's.
+    ObjectName, "object name", is_subdomain, SUBDOMAIN_RULE
+);
+name!(
+    /// A port's name; Kubernetes allows DNS labels on Services and slices.
+    PortName, "port name", is_label, LABEL_RULE
+);

@@ -1,0 +1,192 @@
+//! Nodes: what the source says of them, what only they can say (their key), and what they measured.
+
+use super::wire::{self, InField, RecordError, Wire};
+use crate::{
+    bytes::PublicKey,
+    name::{ClusterName, NodeName},
+    pb,
+};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// `nodes/<node>`: written by the apiserver from its source; a node never describes itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Node {
+    /// One of each family the cluster has, from its mesh CIDRs.
+    pub mesh_addresses: Vec<IpAddr>,
+    /// What it carries: its pod CIDRs.
+    pub prefixes: Vec<IpNet>,
+    /// Where its tunnel is dialled, in order of preference; the port is in its key.
+    pub endpoints: Vec<IpAddr>,
+    /// `topology.kubernetes.io/zone`, or empty.
+    pub zone: String,
+}
+
+impl Wire for Node {
+    type Message = pb::Node;
+
+    fn from_wire(m: pb::Node) -> Result<Self, RecordError> {
+        Ok(Self {
+            mesh_addresses: wire::addresses(&m.mesh_addresses).field("mesh_addresses")?,
+            prefixes: wire::prefixes(&m.prefixes).field("prefixes")?,
+            endpoints: wire::addresses(&m.endpoints).field("endpoints")?,
+            zone: m.zone,
+        })
+    }
+
+    fn to_wire(&self) -> pb::Node {
+        pb::Node {
+            mesh_addresses: self.mesh_addresses.iter().map(wire::address_bytes).collect(),
+            prefixes: wire::prefix_messages(&self.prefixes),
+            endpoints: self.endpoints.iter().map(wire::address_bytes).collect(),
+            zone: self.zone.clone(),
+        }
+    }
+}
+
+/// `keys/<node>`: written by the node itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TunnelKey {
+    /// Of its WireGuard device.
+    pub public_key: PublicKey,
+    /// Its UDP port.
+    pub port: u16,
+}
+
+impl Wire for TunnelKey {
+    type Message = pb::Key;
+
+    fn from_wire(m: pb::Key) -> Result<Self, RecordError> {
+        Ok(Self {
+            public_key: PublicKey::from_slice(&m.public_key).field("public_key")?,
+            port: wire::port(m.port).field("port")?,
+        })
+    }
+
+    fn to_wire(&self) -> pb::Key {
+        pb::Key { public_key: self.public_key.0.to_vec(), port: self.port.into() }
+    }
+}
+
+/// `applied/<node>`: what the node's maps hold and how its tunnels are. Measured, never configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Applied {
+    /// Of our store, per cluster, that the maps hold.
+    pub clusters: Vec<AppliedCluster>,
+    /// To every other node in the encrypted scope.
+    pub tunnels: Vec<Tunnel>,
+    /// For people.
+    pub agent_version: String,
+    /// Which tunnel device runs: `wireguard-user` or `wireguard-kernel`.
+    pub datapath: String,
+    /// What does not hold now, a sentence each.
+    pub problems: Vec<String>,
+    /// The first complete view is in the maps.
+    pub programmed: bool,
+    /// Packets that the guard refused to send in plain, since the maps were made.
+    pub drops_guard: u64,
+    /// Frontends in the maps.
+    pub services: u64,
+    /// Backends in the maps.
+    pub backends: u64,
+    /// When this was written by the node's clock, Unix time in milliseconds.
+    pub written_ms: u64,
+}
+
+/// How much of one cluster a node's maps hold.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct AppliedCluster {
+    /// Whose records.
+    pub cluster: ClusterName,
+    /// The revision of our own store.
+    pub revision: u64,
+}
+
+/// One tunnel as its node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Tunnel {
+    /// The other end's cluster.
+    pub cluster: ClusterName,
+    /// The other end.
+    pub node: NodeName,
+    /// Largest packet that fits, in bytes.
+    pub mtu_bytes: u32,
+    /// Since the last handshake; none yet when absent.
+    pub handshake_age_ms: Option<u64>,
+    /// Round trip of the last probe that came back, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Since the last probe that came back.
+    pub probe_age_ms: Option<u64>,
+    /// The newest finished probe got no answer.
+    pub probe_failed: bool,
+    /// Received through it.
+    pub rx_bytes: u64,
+    /// Sent through it.
+    pub tx_bytes: u64,
+    /// Address and port in use; empty when none is.
+    pub endpoint: String,
+}
+
+impl Wire for Applied {
+    type Message = pb::Applied;
+
+    fn from_wire(m: pb::Applied) -> Result<Self, RecordError> {
+        let cluster = |c: pb::AppliedCluster| {
+            Ok(AppliedCluster { cluster: c.cluster.parse().field("clusters.cluster")?, revision: c.revision })
+        };
+        let tunnel = |t: pb::Tunnel| {
+            Ok(Tunnel {
+                cluster: t.cluster.parse().field("tunnels.cluster")?,
+                node: t.node.parse().field("tunnels.node")?,
+                mtu_bytes: t.mtu_bytes,
+                handshake_age_ms: t.handshake_age_ms,
+                rtt_us: t.rtt_us,
+                probe_age_ms: t.probe_age_ms,
+                probe_failed: t.probe_failed,
+                rx_bytes: t.rx_bytes,
+                tx_bytes: t.tx_bytes,
+                endpoint: t.endpoint,
+            })
+        };
+        Ok(Self {
+            clusters: m.clusters.into_iter().map(cluster).collect::<Result<_, RecordError>>()?,
+            tunnels: m.tunnels.into_iter().map(tunnel).collect::<Result<_, RecordError>>()?,
+            agent_version: m.agent_version,
+            datapath: m.datapath,
+            problems: m.problems,
+            programmed: m.programmed,
+            drops_guard: m.drops_guard,
+            services: m.services,
+            backends: m.backends,
+            written_ms: m.written_ms,
+        })
+    }
+
+    fn to_wire(&self) -> pb::Applied {
+        let cluster = |c: &AppliedCluster| pb::AppliedCluster { cluster: c.cluster.to_string(), revision: c.revision };
+        let tunnel = |t: &Tunnel| pb::Tunnel {
+            cluster: t.cluster.to_string(),
+            node: t.node.to_string(),
+            mtu_bytes: t.mtu_bytes,
+            handshake_age_ms: t.handshake_age_ms,
+            rtt_us: t.rtt_us,
+            probe_age_ms: t.probe_age_ms,
+            probe_failed: t.probe_failed,
+            rx_bytes: t.rx_bytes,
+            tx_bytes: t.tx_bytes,
+            endpoint: t.endpoint.clone(),
+        };
+        pb::Applied {
+            clusters: self.clusters.iter().map(cluster).collect(),
+            tunnels: self.tunnels.iter().map(tunnel).collect(),
+            agent_version: self.agent_version.clone(),
+            datapath: self.datapath.clone(),
+            problems: self.problems.clone(),
+            programmed: self.programmed,
+            drops_guard: self.drops_guard,
+            services: self.services,
+            backends: self.backends,
+            written_ms: self.written_ms,
+        }
+    }
+}
