@@ -1,0 +1,80 @@
+//! The image: what the kernel of one host is to hold, said whole, as sorted plain data.
+//!
+//! An agent composes it from the view of all clusters and the facts of its host; [`crate::plan`] compares it with what
+//! is there.
+
+use api::{bytes::PublicKey, record::Protocol};
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+/// What one host is to hold. Two equal images program nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// This host's own mesh addresses (at most one a family), on `mesh0`, the `src` of our routes.
+    pub mesh_addresses: BTreeSet<IpAddr>,
+    /// The encrypted scope: what lies in a prefix here travels through `mesh0` or not at all.
+    pub prefixes: BTreeMap<IpNet, Reach>,
+    /// Workloads of this host that may be reached from the mesh, and the device each one owns.
+    pub pods: BTreeMap<IpAddr, Pod>,
+    /// Host-side devices of pods, also of pods that may not be reached: their sources are checked.
+    pub pod_devices: BTreeSet<u32>,
+    /// Physical devices, and bridges: the guard at their egress, the source check at their ingress.
+    pub uplinks: BTreeSet<u32>,
+    /// Frontends and the backends they are balanced over. No backend: connecting fails at once.
+    pub services: BTreeMap<Frontend, BTreeSet<SocketAddr>>,
+    /// The tunnels.
+    pub tunnel: TunnelImage,
+}
+
+/// Whether a prefix of the encrypted scope can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Through `mesh0`, in packets of at most this many bytes.
+    Tunnel {
+        /// Path MTU inside the tunnel.
+        mtu_bytes: u16,
+    },
+    /// Not now: dropped and counted, never sent in plain.
+    Closed,
+}
+
+/// A pod's binding: which device of the host is the other end of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pod {
+    /// Host-side device.
+    pub ifindex: u32,
+    /// Of the pod's own device: what a delivered frame carries as its destination.
+    pub mac: [u8; 6],
+}
+
+/// What a client connects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Frontend {
+    /// A ClusterIP.
+    pub address: IpAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// 1 to 65535.
+    pub port: u16,
+}
+
+/// The WireGuard device and its peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunnelImage {
+    /// UDP port this host listens on; `None` until the agent knows its own key is published.
+    pub listen_port: Option<u16>,
+    /// By public key. An address is owned by one peer only.
+    pub peers: BTreeMap<PublicKey, TunnelPeer>,
+}
+
+/// One other end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunnelPeer {
+    /// Where it is dialled; a learnt endpoint is kept while its handshake is fresh.
+    pub endpoint: Option<SocketAddr>,
+    /// What it may send from and is sent to.
+    pub allowed: BTreeSet<IpNet>,
+}
