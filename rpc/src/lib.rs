@@ -1,1 +1,59 @@
-//! rpc
+//! The services that travel: etcd's v3 API and our admin service, as clients and servers.
+//!
+//! ```text
+//!  proto/etcd/…  ─┐
+//!                 ├─ protox + tonic-prost-build ─▶ messages, clients, servers, [`DESCRIPTORS`]
+//!  proto/mesh/…  ─┘
+//! ```
+//!
+//! Everything here is generated; the records inside etcd's values are `api`'s. Package names and numbers of etcd's
+//! files are etcd's own, so any etcd client speaks to our apiserver.
+
+/// A `google.protobuf.FileDescriptorSet` of every service here: what the authorization table is compared with.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/services.fds"));
+
+/// The key-value messages of etcd.
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated from proto/etcd/api/mvccpb/kv.proto, which carries the comments"
+)]
+pub mod mvccpb {
+    include!(concat!(env!("OUT_DIR"), "/mvccpb.rs"));
+}
+
+/// The users and roles of etcd's own authentication, which we do not serve.
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated from proto/etcd/api/authpb/auth.proto, which carries the comments"
+)]
+pub mod authpb {
+    include!(concat!(env!("OUT_DIR"), "/authpb.rs"));
+}
+
+/// etcd's services: KV, Watch, Lease, Cluster, Maintenance, Auth.
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated from proto/etcd/api/etcdserverpb/rpc.proto, which carries the comments"
+)]
+pub mod etcdserverpb {
+    include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
+}
+
+/// Our own services.
+pub mod mesh {
+    /// What an operator does to a cluster.
+    pub mod admin {
+        /// The first version.
+        #[allow(
+            missing_docs,
+            clippy::all,
+            reason = "generated from proto/mesh/v1/admin.proto, which carries the comments"
+        )]
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/mesh.admin.v1.rs"));
+        }
+    }
+}

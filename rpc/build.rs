@@ -1,0 +1,20 @@
+//! Compiles the services' Protocol Buffers with a compiler in Rust: nobody needs `protoc`.
+
+use prost::Message;
+use std::{env, fs, path::Path};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile(["etcd/api/etcdserverpb/rpc.proto", "mesh/v1/admin.proto"], ["proto"])?;
+    let out = env::var("OUT_DIR")?;
+    // The descriptors stay with the code, so that the authorization table can be compared with every method there is.
+    fs::write(Path::new(&out).join("services.fds"), files.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Keys and values are taken from the receive buffer without a copy.
+        .bytes(".")
+        .btree_map(".")
+        // etcd's comments are for its own generators: their indented parts would become doc tests.
+        .disable_comments([".etcdserverpb", ".mvccpb", ".authpb"])
+        .compile_fds(files)?;
+    Ok(())
+}
