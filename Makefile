@@ -1,0 +1,34 @@
+# The commands of the README. `make help` lists them.
+
+CARGO   ?= cargo
+# One target triple and one profile, for the demo and for what is installed.
+TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+RELEASE := target/release
+
+.PHONY: help demo test lint deps build release clean
+
+help:
+	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
+	@echo 'make test   everything that is checked: format, lints, docs, unit, property, simulation and end-to-end tests (root)'
+	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
+	@echo 'make deps   install the distribution packages that building and testing need'
+
+demo: release
+	@$(RELEASE)/mesh-demo
+
+test:
+	@ci/test
+
+lint: deps
+	$(CARGO) fmt --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --document-private-items
+
+release: deps
+	$(CARGO) build --release --workspace --bins --locked
+
+deps:
+	@ci/install
+
+clean:
+	$(CARGO) clean
