@@ -1,0 +1,97 @@
+//! Reading a range, with etcd's rules for revisions, bounds, order, limit and count.
+
+use bytes::Bytes;
+
+use crate::mvcc::Index;
+use crate::request::{RangeRequest, RangeResponse, SortOrder, SortTarget};
+use crate::{Error, KeyRange, KeyValue};
+
+/// From where to where one can read.
+#[derive(Clone, Copy)]
+pub(crate) struct Readable {
+    /// The oldest revision.
+    pub(crate) compacted: i64,
+    /// The newest revision a request may name.
+    pub(crate) current: i64,
+    /// The revision that a request without one reads: `current`, or one's own writes within a txn.
+    pub(crate) now: i64,
+}
+
+impl Readable {
+    /// The revision a request reads as of.
+    pub(crate) fn resolve(self, revision: i64) -> Result<i64, Error> {
+        if revision <= 0 {
+            return Ok(self.now);
+        }
+        if revision > self.current {
+            return Err(Error::FutureRevision);
+        }
+        if revision < self.compacted {
+            return Err(Error::Compacted { compact_revision: self.compacted });
+        }
+        Ok(revision)
+    }
+}
+
+/// Answers a range; the answer's `revision` is the caller's to set.
+pub(crate) fn read(
+    index: &Index,
+    readable: Readable,
+    request: &RangeRequest,
+) -> Result<RangeResponse, Error> {
+    let range = KeyRange::parse(&request.key, &request.range_end)?;
+    let at = readable.resolve(request.revision)?;
+    let count = index.count(&range, at);
+    let mut answer = RangeResponse { count: count as i64, ..RangeResponse::default() };
+    if request.count_only {
+        return Ok(answer);
+    }
+    let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
+    let found = index.range(&range, at);
+    // In stored order nothing beyond the limit has to be looked at, but one key that says there is more.
+    if is_stored_order(request) && !has_bounds(request) {
+        answer.kvs = found.take(limit).collect();
+        answer.more = count > limit;
+    } else {
+        answer.kvs = found.filter(|kv| within_bounds(request, kv)).collect();
+        sort(request, &mut answer.kvs);
+        answer.more = answer.kvs.len() > limit;
+        answer.kvs.truncate(limit);
+    }
+    if request.keys_only {
+        for kv in &mut answer.kvs {
+            kv.value = Bytes::new();
+        }
+    }
+    Ok(answer)
+}
+
+fn is_stored_order(request: &RangeRequest) -> bool {
+    request.sort_target == SortTarget::Key && request.sort_order != SortOrder::Descend
+}
+
+fn has_bounds(request: &RangeRequest) -> bool {
+    request.min_mod_revision > 0
+        || request.max_mod_revision > 0
+        || request.min_create_revision > 0
+        || request.max_create_revision > 0
+}
+
+fn within_bounds(request: &RangeRequest, kv: &KeyValue) -> bool {
+    let within = |value: i64, min: i64, max: i64| (min <= 0 || value >= min) && (max <= 0 || value <= max);
+    within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
+        && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
+}
+
+fn sort(request: &RangeRequest, kvs: &mut [KeyValue]) {
+    match request.sort_target {
+        SortTarget::Key => {} // as stored
+        SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
+        SortTarget::Create => kvs.sort_by_key(|kv| kv.create_revision),
+        SortTarget::Mod => kvs.sort_by_key(|kv| kv.mod_revision),
+        SortTarget::Value => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
+    }
+    if request.sort_order == SortOrder::Descend {
+        kvs.reverse();
+    }
+}

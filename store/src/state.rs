@@ -1,0 +1,349 @@
+//! The store: what is applied, what of it is durable, and the batch between the two.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::history::History;
+use crate::kv::{KeyRange, KeyValue};
+use crate::mvcc::Index;
+use crate::range::{self, Readable};
+use crate::request::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    TxnRequest, TxnResponse,
+};
+use crate::row::{Row, RowError, RowId, State};
+use crate::{Error, HISTORY_AGE_MAX, HISTORY_BYTES_MAX, REQUEST_BYTES_MAX, STORE_BYTES_MAX, txn};
+
+/// The revision of a store in which nothing was ever written, as in etcd.
+const FIRST_REVISION: i64 = 1;
+
+/// The most rows one batch removes after a compaction: 16 bytes of key each, so a batch grows by 64 KiB at most and
+/// a compaction of a whole history is spread over the writes that follow.
+const GARBAGE_PER_BATCH_MAX: usize = 4096;
+
+/// What one sync has to make durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows to write.
+    pub puts: Vec<(RowId, Bytes)>,
+    /// Rows nobody can read any more; that they go is of no consequence to anybody.
+    pub deletes: Vec<RowId>,
+    /// The compacted revision, when it moved. It must become durable together with or after what is in `puts`.
+    pub compacted: Option<i64>,
+    revision: i64,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty() && self.compacted.is_none()
+    }
+
+    /// The newest revision in it: durable once the batch is.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+}
+
+/// Sizes, read from the state when metrics are scraped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// The durable revision.
+    pub revision: i64,
+    /// The oldest readable revision.
+    pub compacted: i64,
+    /// Keys with at least one version, deleted ones included until they are compacted.
+    pub keys: usize,
+    /// Versions of all keys.
+    pub versions: usize,
+    /// Bytes of all versions, as [`STORE_BYTES_MAX`] counts them.
+    pub bytes: u64,
+    /// Bytes of the history, as [`HISTORY_BYTES_MAX`] counts them.
+    pub history_bytes: u64,
+    /// Rows on disk that wait for their removal.
+    pub garbage_rows: usize,
+}
+
+/// The etcd v3 engine. See the head of the crate.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) index: Index,
+    pub(crate) history: History,
+    /// The newest revision applied.
+    applied: i64,
+    /// The newest revision that a crash cannot take back.
+    pub(crate) durable: i64,
+    /// The oldest readable revision.
+    pub(crate) compacted: i64,
+    /// A compaction that was asked for; in force when its batch is durable.
+    compacting: Option<i64>,
+    pending: Batch,
+    garbage: VecDeque<RowId>,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            index: Index::default(),
+            history: History::default(),
+            applied: FIRST_REVISION,
+            durable: FIRST_REVISION,
+            compacted: 0,
+            compacting: None,
+            pending: Batch::default(),
+            garbage: VecDeque::new(),
+        }
+    }
+}
+
+impl Store {
+    /// The store whose committed batches left these rows, in any order, and this compacted revision (0 without one).
+    ///
+    /// All of it counts as durable: the shell syncs before it shows anything.
+    ///
+    /// # Errors
+    /// [`RowError`] when the rows are not what a store wrote.
+    pub fn restore(
+        compacted: i64,
+        rows: impl IntoIterator<Item = (RowId, Bytes)>,
+        now: Instant,
+    ) -> Result<Self, RowError> {
+        let mut rows: Vec<(RowId, Bytes)> = rows.into_iter().collect();
+        rows.sort_by_key(|(id, _)| *id);
+        let mut store = Self::default();
+        for (id, bytes) in rows {
+            let Row { key, state } = Row::decode(id, bytes)?;
+            if store.index.last_change(&key).is_some_and(|last| last >= id.revision) {
+                return Err(RowError::Contradiction { id, why: "its key changed twice in one revision" });
+            }
+            if id.revision <= FIRST_REVISION {
+                return Err(RowError::Contradiction { id, why: "its revision is below the first" });
+            }
+            store.note(id, key, state, now);
+        }
+        if compacted > store.applied {
+            let id = RowId { revision: compacted, sub: 0 };
+            return Err(RowError::Contradiction { id, why: "the compacted revision is above all rows" });
+        }
+        store.durable = store.applied;
+        // Rows that a compaction left for later are garbage again.
+        store.compact_memory(compacted);
+        Ok(store)
+    }
+
+    /// The newest durable revision.
+    pub fn revision(&self) -> i64 {
+        self.durable
+    }
+
+    /// The newest revision applied: durable after the next commit.
+    pub fn applied(&self) -> i64 {
+        self.applied
+    }
+
+    /// The oldest revision that can be read; 0 when nothing was compacted.
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// Sizes for the metrics.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            revision: self.durable,
+            compacted: self.compacted,
+            keys: self.index.keys(),
+            versions: self.index.versions(),
+            bytes: self.index.bytes(),
+            history_bytes: self.history.bytes(),
+            garbage_rows: self.garbage.len(),
+        }
+    }
+
+    /// Reads a range, of what is durable.
+    ///
+    /// # Errors
+    /// [`Error::EmptyKey`], [`Error::Compacted`], [`Error::FutureRevision`].
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let readable = Readable { compacted: self.compacted, current: self.durable, now: self.durable };
+        let mut answer = range::read(&self.index, readable, request)?;
+        answer.revision = self.durable;
+        Ok(answer)
+    }
+
+    /// Puts a key. The answer may be given away after the commit.
+    ///
+    /// # Errors
+    /// As etcd; nothing was changed then.
+    pub fn put(&mut self, request: &PutRequest, now: Instant) -> Result<PutResponse, Error> {
+        txn::check_put(request)?;
+        let mut set = ChangeSet::begin(self, now);
+        txn::check_put_against(&set, request)?;
+        let answer = txn::put(&mut set, request);
+        set.end();
+        Ok(answer)
+    }
+
+    /// Deletes a range. The answer may be given away after the commit.
+    ///
+    /// # Errors
+    /// [`Error::EmptyKey`]; nothing was changed then.
+    pub fn delete_range(
+        &mut self,
+        request: &DeleteRangeRequest,
+        now: Instant,
+    ) -> Result<DeleteRangeResponse, Error> {
+        if request.key.len() + request.range_end.len() > REQUEST_BYTES_MAX {
+            return Err(Error::RequestTooLarge);
+        }
+        let mut set = ChangeSet::begin(self, now);
+        let answer = txn::delete_range(&mut set, request)?;
+        set.end();
+        Ok(answer)
+    }
+
+    /// Runs a txn: all its writes are one revision. The answer may be given away after the commit, also when nothing
+    /// was written: its compares saw what is applied.
+    ///
+    /// # Errors
+    /// As etcd; nothing was changed then.
+    pub fn txn(&mut self, request: &TxnRequest, now: Instant) -> Result<TxnResponse, Error> {
+        txn::check_txn(request)?;
+        let mut set = ChangeSet::begin(self, now);
+        let mut succeeded = true;
+        for compare in &request.compare {
+            succeeded = succeeded && txn::holds(&set, compare)?;
+        }
+        let ops = if succeeded { &request.success } else { &request.failure };
+        txn::check_against(&set, ops)?;
+        let responses = ops
+            .iter()
+            .map(|op| txn::run(&mut set, op).expect("a checked operation is not refused"))
+            .collect();
+        let revision = set.end();
+        Ok(TxnResponse { revision, succeeded, responses })
+    }
+
+    /// Asks for a compaction: from the next commit on, revisions below `revision` cannot be read.
+    ///
+    /// Returns the store's revision.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`], [`Error::FutureRevision`].
+    pub fn compact(&mut self, revision: i64) -> Result<i64, Error> {
+        let compacted = self.compacting.unwrap_or(self.compacted);
+        if revision <= compacted {
+            return Err(Error::Compacted { compact_revision: compacted });
+        }
+        if revision > self.applied {
+            return Err(Error::FutureRevision);
+        }
+        self.compacting = Some(revision);
+        self.pending.compacted = Some(revision);
+        Ok(self.applied)
+    }
+
+    /// The revision to [`Store::compact`] at for history to keep its bounds of age and size; `None` while it does.
+    pub fn compaction_due(&self, now: Instant) -> Option<i64> {
+        self.history
+            .due(now, HISTORY_AGE_MAX, HISTORY_BYTES_MAX, self.durable)
+            .filter(|revision| *revision > self.compacting.unwrap_or(self.compacted))
+    }
+
+    /// Takes what has to reach the disk. One batch at a time: take, write and sync, [`Store::commit`].
+    pub fn take_batch(&mut self) -> Batch {
+        let mut batch = std::mem::take(&mut self.pending);
+        batch.revision = self.applied;
+        let garbage = self.garbage.len().min(GARBAGE_PER_BATCH_MAX);
+        batch.deletes = self.garbage.drain(..garbage).collect();
+        batch
+    }
+
+    /// The batch is durable: readers and watchers see it, and its answers may be given away.
+    pub fn commit(&mut self, batch: &Batch) {
+        self.durable = self.durable.max(batch.revision);
+        if let Some(revision) = batch.compacted {
+            if self.compacting == Some(revision) {
+                self.compacting = None;
+            }
+            self.compact_memory(revision);
+        }
+    }
+
+    fn compact_memory(&mut self, revision: i64) {
+        self.compacted = self.compacted.max(revision);
+        for key in self.history.compact(revision) {
+            self.garbage.extend(self.index.compact(&key, revision));
+        }
+    }
+
+    fn note(&mut self, id: RowId, key: Bytes, state: State, now: Instant) {
+        let value_len = match &state {
+            State::Live { value, .. } => value.len(),
+            State::Gone => 0,
+        };
+        self.history.push(id.revision, key.clone(), key.len() + value_len, now);
+        self.index.push(id, key, state);
+        self.applied = self.applied.max(id.revision);
+    }
+}
+
+/// The writes of one revision, while they are made.
+pub(crate) struct ChangeSet<'a> {
+    store: &'a mut Store,
+    before: i64,
+    subs: u32,
+    now: Instant,
+}
+
+impl<'a> ChangeSet<'a> {
+    fn begin(store: &'a mut Store, now: Instant) -> Self {
+        let before = store.applied;
+        Self { store, before, subs: 0, now }
+    }
+
+    /// The revision of the store if it ended now.
+    fn end(self) -> i64 {
+        self.revision()
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.store.index
+    }
+
+    /// The revision that the writes get.
+    pub(crate) fn next_revision(&self) -> i64 {
+        self.before + 1
+    }
+
+    /// The revision so far: the next one as soon as something is written.
+    pub(crate) fn revision(&self) -> i64 {
+        if self.subs == 0 { self.before } else { self.next_revision() }
+    }
+
+    pub(crate) fn readable(&self) -> Readable {
+        let compacted = self.store.compacting.unwrap_or(self.store.compacted);
+        Readable { compacted, current: self.before, now: self.next_revision() }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        self.store.index.get(key, self.next_revision())
+    }
+
+    pub(crate) fn range(&self, range: &KeyRange) -> impl Iterator<Item = KeyValue> {
+        self.store.index.range(range, self.next_revision())
+    }
+
+    pub(crate) fn check_space(&self) -> Result<(), Error> {
+        if self.store.index.bytes() >= STORE_BYTES_MAX { Err(Error::NoSpace) } else { Ok(()) }
+    }
+
+    pub(crate) fn push(&mut self, key: Bytes, state: State) {
+        let id = RowId { revision: self.next_revision(), sub: self.subs };
+        self.subs += 1;
+        let row = Row { key, state };
+        self.store.pending.puts.push((id, row.encode()));
+        self.store.note(id, row.key, row.state, self.now);
+    }
+}
