@@ -1,3 +1,6 @@
 //! meshctl
+mod facts;
+mod preflight;
+mod status;
 
 fn main() {}

@@ -1,0 +1,79 @@
+//! What one cluster's store says now: every record, with the revision that last changed it.
+
+use api::{
+    key::{Key, LocalKey, MeshKey},
+    name::{ClusterName, NodeName},
+    record::{Applied, ImportState, Node, PeerState, Record},
+};
+use std::collections::BTreeMap;
+
+/// One list of a cluster's store, parsed. What does not parse is left out, as every reader does.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Whose store it is.
+    pub cluster: ClusterName,
+    /// The store's revision when it was listed.
+    pub head: i64,
+    /// When it was listed, Unix time in milliseconds.
+    pub now_ms: u64,
+    /// The records, and the revision that last changed each.
+    pub records: BTreeMap<Key, (Record, i64)>,
+}
+
+impl Facts {
+    /// Parses what was listed.
+    pub fn new(cluster: ClusterName, head: i64, now_ms: u64, listed: impl IntoIterator<Item = (Vec<u8>, Vec<u8>, i64)>) -> Self {
+        let parse = |(key, value, revision): (Vec<u8>, Vec<u8>, i64)| {
+            let key = Key::parse(&key).ok()?;
+            let record = Record::decode(&key, &value).ok()?;
+            Some((key, (record, revision)))
+        };
+        Self { cluster, head, now_ms, records: listed.into_iter().filter_map(parse).collect() }
+    }
+
+    fn get(&self, key: impl Into<Key>) -> Option<&Record> {
+        self.records.get(&key.into()).map(|(record, _)| record)
+    }
+
+    /// Our verdict about each peer.
+    pub fn peers(&self) -> impl Iterator<Item = (&ClusterName, &PeerState)> {
+        self.records.iter().filter_map(|(key, (record, _))| match (key, record) {
+            (Key::Local(LocalKey::Peer(peer)), Record::PeerState(state)) => Some((peer, state)),
+            _ => None,
+        })
+    }
+
+    /// What the import of a peer counted.
+    pub fn import(&self, peer: &ClusterName) -> Option<&ImportState> {
+        match self.get(LocalKey::Import(peer.clone()))? {
+            Record::ImportState(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// The nodes that a cluster announces.
+    pub fn nodes(&self, cluster: &ClusterName) -> impl Iterator<Item = (&NodeName, &Node)> {
+        self.records.iter().filter_map(move |(key, (record, _))| match (key, record) {
+            (Key::Mesh(of, MeshKey::Node(node)), Record::Node(record)) if of == cluster => Some((node, record)),
+            _ => None,
+        })
+    }
+
+    /// What a node of this cluster measured.
+    pub fn applied(&self, node: &NodeName) -> Option<&Applied> {
+        match self.get(LocalKey::Applied(node.clone()))? {
+            Record::Applied(applied) => Some(applied),
+            _ => None,
+        }
+    }
+
+    /// The newest revision that changed what agents program for a peer.
+    pub fn newest_revision_of(&self, peer: &ClusterName) -> i64 {
+        let of_peer = |key: &Key| match key {
+            Key::Mesh(cluster, _) => cluster == peer,
+            Key::Local(LocalKey::Peer(name)) => name == peer,
+            Key::Local(_) => false,
+        };
+        self.records.iter().filter(|(key, _)| of_peer(key)).map(|(_, (_, revision))| *revision).max().unwrap_or(0)
+    }
+}

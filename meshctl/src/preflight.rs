@@ -1,0 +1,126 @@
+//! What must hold before a connect touches anything. Pure: facts of both clusters in, conflicts out.
+
+use api::{
+    bytes::ClusterUuid,
+    name::ClusterName,
+    peer::{MeshPeer, overlap},
+};
+use ipnet::IpNet;
+use std::{fmt, net::IpAddr};
+
+/// What a cluster says of itself, and which peers it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterFacts {
+    /// Its name.
+    pub name: ClusterName,
+    /// Its trust domain.
+    pub uuid: ClusterUuid,
+    /// Its pods', Services' and mesh ranges, with what each is.
+    pub ranges: Vec<(Range, IpNet)>,
+    /// Where its tunnels are dialled.
+    pub node_addresses: Vec<IpAddr>,
+    /// `host:port` of its apiserver.
+    pub endpoints: Vec<String>,
+    /// Its CA certificates, PEM.
+    pub trust_bundle: String,
+    /// The peers it has.
+    pub peers: Vec<MeshPeer>,
+    /// Records it exports, by kind.
+    pub counts: std::collections::BTreeMap<String, u64>,
+}
+
+/// What a range is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Range {
+    /// Pods' addresses.
+    Pods,
+    /// ClusterIPs. They stay inside: two clusters may use the same.
+    Services,
+    /// Mesh addresses.
+    Mesh,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pods => "pods",
+            Self::Services => "services",
+            Self::Mesh => "mesh",
+        })
+    }
+}
+
+impl ClusterFacts {
+    /// What it announces to peers: pods' and mesh ranges. ClusterIPs are never reached from outside.
+    pub fn announced(&self) -> impl Iterator<Item = (Range, IpNet)> {
+        self.ranges.iter().copied().filter(|(range, _)| matches!(range, Range::Pods | Range::Mesh))
+    }
+}
+
+/// Why two clusters cannot be connected, a sentence each. Empty: they can.
+pub fn conflicts(a: &ClusterFacts, b: &ClusterFacts) -> Vec<String> {
+    let mut all = Vec::new();
+    if a.uuid == b.uuid {
+        return vec![format!("{} and {} are the same cluster ({})", a.name, b.name, a.uuid)];
+    }
+    if a.name == b.name {
+        return vec![format!("two clusters have the name {}: {} and {}", a.name, a.uuid, b.uuid)];
+    }
+    for (ours, theirs) in [(a, b), (b, a)] {
+        all.extend(against_own(ours, theirs));
+        all.extend(against_peers(ours, theirs));
+        if theirs.endpoints.is_empty() {
+            all.push(format!("{} advertises no address of its apiserver", theirs.name));
+        }
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// What `theirs` announces against every range of `ours`, Services included: an announced pod that has one of our
+/// ClusterIPs could not be told from it.
+fn against_own(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
+    let mut all = Vec::new();
+    for (what, announced) in theirs.announced() {
+        for (own, range) in &ours.ranges {
+            if overlap(&announced, range) {
+                let mut sides = [format!("{} {what} {announced}", theirs.name), format!("{} {own} {range}", ours.name)];
+                sides.sort();
+                all.push(format!("{} overlaps {}", sides[0], sides[1]));
+            }
+        }
+        for address in &ours.node_addresses {
+            if announced.contains(address) {
+                all.push(format!("{} {what} {announced} covers {}'s node address {address}", theirs.name, ours.name));
+            }
+        }
+    }
+    all
+}
+
+fn against_peers(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
+    let mut all = Vec::new();
+    for peer in &ours.peers {
+        let name = &peer.metadata.name;
+        if *name == theirs.name && peer.spec.uuid == theirs.uuid {
+            continue; // the same peering: connecting again changes nothing
+        }
+        if *name == theirs.name {
+            all.push(format!("{} already has a peer named {name}, with another UUID ({})", ours.name, peer.spec.uuid));
+            continue;
+        }
+        if peer.spec.uuid == theirs.uuid {
+            all.push(format!("{} already knows {} under the name {name}", ours.name, theirs.name));
+        }
+        for (what, announced) in theirs.announced() {
+            for cidr in peer.spec.contract.cidrs.iter().filter(|cidr| overlap(&announced, cidr)) {
+                all.push(format!("{} {what} {announced} overlaps {cidr} of {name}, a peer of {}", theirs.name, ours.name));
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+use super::*;
+use api::peer::{API_VERSION, Contract, KIND, Limits, MeshPeerSpec, Metadata, Stale};
+use expect_test::{Expect, expect};
+
+fn cluster(name: &str, id: u8, pods: &str, services: &str, mesh: &str) -> ClusterFacts {
+    let range = |range, cidr: &str| (range, cidr.parse().unwrap());
+    ClusterFacts {
+        name: name.parse().unwrap(),
+        uuid: ClusterUuid([id; 16]),
+        ranges: vec![range(Range::Pods, pods), range(Range::Services, services), range(Range::Mesh, mesh)],
+        node_addresses: vec![IpAddr::from([192, 0, 2, id])],
+        endpoints: vec![format!("192.0.2.{id}:2379")],
+        trust_bundle: String::new(),
+        peers: vec![],
+        counts: Default::default(),
+    }
+}
+
+fn east() -> ClusterFacts {
+    cluster("east", 1, "10.1.0.0/16", "10.101.0.0/16", "100.64.1.0/24")
+}
+
+fn west() -> ClusterFacts {
+    cluster("west", 2, "10.2.0.0/16", "10.102.0.0/16", "100.64.2.0/24")
+}
+
+fn peer(name: &str, id: u8, cidr: &str) -> MeshPeer {
+    MeshPeer {
+        api_version: API_VERSION.into(),
+        kind: KIND.into(),
+        metadata: Metadata { name: name.parse().unwrap() },
+        spec: MeshPeerSpec {
+            uuid: ClusterUuid([id; 16]),
+            endpoints: vec![],
+            trust_bundle: String::new(),
+            contract: Contract { cidrs: vec![cidr.parse().unwrap()], namespaces: vec![], limits: Limits::default() },
+            stale: Stale::default(),
+            connect: None,
+        },
+    }
+}
+
+fn check(a: &ClusterFacts, b: &ClusterFacts, expected: Expect) {
+    assert_eq!(conflicts(a, b), conflicts(b, a), "the order of the two does not matter");
+    expected.assert_eq(&conflicts(a, b).join("\n"));
+}
+
+#[test]
+fn clusters_apart_can_be_connected_also_again_and_with_the_same_service_range() {
+    check(&east(), &west(), expect![""]);
+    let mut connected = east();
+    connected.peers = vec![peer("west", 2, "10.2.0.0/16"), peer("north", 3, "10.3.0.0/16")];
+    check(&connected, &west(), expect![""]);
+    check(&east(), &cluster("west", 2, "10.2.0.0/16", "10.101.0.0/16", "100.64.2.0/24"), expect![""]);
+}
+
+#[test]
+fn equal_names_or_the_same_cluster_twice_are_refused() {
+    let mut other = west();
+    other.name = "east".parse().unwrap();
+    let all = conflicts(&east(), &other);
+    assert_eq!(all, ["two clusters have the name east: 01010101-0101-0101-0101-010101010101 and 02020202-0202-0202-0202-020202020202"]);
+    let mut alias = east();
+    alias.name = "alias".parse().unwrap();
+    let all = conflicts(&east(), &alias);
+    assert_eq!(all, ["east and alias are the same cluster (01010101-0101-0101-0101-010101010101)"]);
+}
+
+#[test]
+fn every_overlap_is_named_with_both_sides() {
+    check(
+        &east(),
+        &cluster("west", 2, "10.1.128.0/17", "10.102.0.0/16", "100.64.0.0/16"),
+        expect![[r#"
+            east mesh 100.64.1.0/24 overlaps west mesh 100.64.0.0/16
+            east pods 10.1.0.0/16 overlaps west pods 10.1.128.0/17"#]],
+    );
+    check(
+        &east(),
+        &cluster("west", 2, "10.101.4.0/24", "10.102.0.0/16", "100.64.2.0/24"),
+        expect!["east services 10.101.0.0/16 overlaps west pods 10.101.4.0/24"],
+    );
+    check(
+        &east(),
+        &cluster("west", 2, "192.0.0.0/16", "10.102.0.0/16", "100.64.2.0/24"),
+        expect!["west pods 192.0.0.0/16 covers east's node address 192.0.2.1"],
+    );
+}
+
+#[test]
+fn any_other_peer_counts_too() {
+    let mut east = east();
+    east.peers = vec![peer("north", 3, "10.2.0.0/24")];
+    check(&east, &west(), expect!["west pods 10.2.0.0/16 overlaps 10.2.0.0/24 of north, a peer of east"]);
+    east.peers = vec![peer("west", 9, "10.9.0.0/16")];
+    check(&east, &west(), expect!["east already has a peer named west, with another UUID (09090909-0909-0909-0909-090909090909)"]);
+}

@@ -1,0 +1,195 @@
+//! What is true of a cluster now, from what its importer and its nodes measured. Pure.
+//!
+//! Green means: the peer's data are fresh, every node's maps hold them, and a probe went from every node to every node
+//! of the peer and back. Anything else is a problem with a name.
+
+use crate::facts::Facts;
+use api::{
+    name::{ClusterName, NodeName},
+    record::{Freshness, Phase, Tunnel},
+};
+use std::collections::BTreeSet;
+
+/// A node that has not reported for this long is called silent: six of its reports are missing.
+pub const NODE_SILENT_MS: u64 = 30_000;
+/// A round trip older than this proves nothing about now: four of an agent's probes are missing.
+pub const PROBE_OLD_MS: u64 = 15_000;
+
+/// One cluster as seen from its own store.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterStatus {
+    /// Whose.
+    pub cluster: ClusterName,
+    /// The store's revision.
+    pub revision: i64,
+    /// Nodes the cluster announces.
+    pub nodes: usize,
+    /// Each peering.
+    pub peers: Vec<PeerStatus>,
+    /// What does not hold in this cluster, whatever the peer.
+    pub problems: Vec<String>,
+}
+
+/// One peering as seen from one side.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// The other side.
+    pub peer: ClusterName,
+    /// How far our side is.
+    pub phase: Phase,
+    /// Whether somebody confirms its records.
+    pub freshness: Freshness,
+    /// Nodes of ours whose maps hold the newest of its records.
+    pub nodes_programmed: usize,
+    /// Nodes of ours.
+    pub nodes: usize,
+    /// Pairs of nodes with a recent round trip.
+    pub tunnels_up: usize,
+    /// Pairs of nodes.
+    pub tunnels: usize,
+    /// The slowest of the last round trips, in microseconds.
+    pub rtt_max_us: Option<u64>,
+    /// The smallest path MTU, in bytes.
+    pub mtu_bytes: Option<u32>,
+    /// The peer's revision that we hold.
+    pub revision: u64,
+    /// Services it shares.
+    pub services: u64,
+    /// Backends it shares.
+    pub backends: u64,
+    /// Records we refused.
+    pub refused: u64,
+    /// What does not hold.
+    pub problems: Vec<String>,
+}
+
+impl ClusterStatus {
+    /// Every problem there is.
+    pub fn all_problems(&self) -> impl Iterator<Item = &String> {
+        self.problems.iter().chain(self.peers.iter().flat_map(|p| &p.problems))
+    }
+
+    /// Nothing is wrong.
+    pub fn is_healthy(&self) -> bool {
+        self.all_problems().next().is_none()
+    }
+}
+
+/// What the facts of a cluster amount to.
+pub fn cluster(facts: &Facts) -> ClusterStatus {
+    let nodes: Vec<&NodeName> = facts.nodes(&facts.cluster).map(|(name, _)| name).collect();
+    let mut problems = Vec::new();
+    for node in &nodes {
+        problems.extend(node_problems(facts, node));
+    }
+    let peers = facts.peers().map(|(peer, _)| peer_status(facts, peer, &nodes)).collect();
+    ClusterStatus { cluster: facts.cluster.clone(), revision: facts.head, nodes: nodes.len(), peers, problems }
+}
+
+fn node_problems(facts: &Facts, node: &NodeName) -> Vec<String> {
+    let cluster = &facts.cluster;
+    let Some(applied) = facts.applied(node) else {
+        return vec![format!("{cluster}/{node}: no agent has reported yet")];
+    };
+    let age_ms = facts.now_ms.saturating_sub(applied.written_ms);
+    if age_ms > NODE_SILENT_MS {
+        return vec![format!("{cluster}/{node}: its agent last reported {} s ago; the data path goes on without it", age_ms / 1_000)];
+    }
+    let mut problems: Vec<String> = applied.problems.iter().map(|p| format!("{cluster}/{node}: {p}")).collect();
+    if !applied.programmed {
+        problems.push(format!("{cluster}/{node}: the first complete view is not in its maps yet"));
+    }
+    problems
+}
+
+fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerStatus {
+    let (_, state) = facts.peers().find(|(name, _)| *name == peer).expect("the caller iterates over the peers");
+    let import = facts.import(peer).cloned().unwrap_or_default();
+    let theirs: BTreeSet<&NodeName> = facts.nodes(peer).map(|(name, _)| name).collect();
+    let mut problems = Vec::new();
+
+    match (state.phase, state.freshness) {
+        (Phase::Prepared, _) => problems.push(format!("{peer}: the connect is not complete; it expires by itself")),
+        (Phase::Active, Freshness::Fresh) => {}
+        (Phase::Active, Freshness::Stale) => {
+            let why = if import.last_error.is_empty() { "its heartbeat does not change".to_owned() } else { import.last_error.clone() };
+            problems.push(format!("{peer}: stale, its records are the last known ones: {why}"));
+        }
+    }
+    if state.phase == Phase::Active && import.connected && !import.synced {
+        problems.push(format!("{peer}: its first list is not complete"));
+    }
+    for refusal in &import.refusals {
+        problems.push(format!("{peer}: {} records refused ({}), newest {}", refusal.count, refusal.reason, refusal.example));
+    }
+
+    let newest = u64::try_from(facts.newest_revision_of(peer)).unwrap_or_default();
+    let programmed = |node: &&&NodeName| {
+        facts.applied(node).is_some_and(|a| a.programmed && a.clusters.iter().any(|c| c.cluster == *peer && c.revision >= newest))
+    };
+    let nodes_programmed = nodes.iter().filter(programmed).count();
+    let active = state.phase == Phase::Active;
+    if active && nodes_programmed < nodes.len() {
+        let behind = nodes.iter().filter(|node| !programmed(node)).map(|node| node.as_str()).collect::<Vec<_>>();
+        problems.push(format!("{peer}: the maps of {} do not hold revision {newest} yet", behind.join(", ")));
+    }
+
+    let (mut up, mut rtt_max_us, mut mtu_bytes) = (0, None, None);
+    for node in nodes {
+        let silent = facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS);
+        for other in &theirs {
+            let tunnel = facts.applied(node).and_then(|a| a.tunnels.iter().find(|t| t.cluster == *peer && t.node == **other));
+            match tunnel {
+                Some(tunnel) if round_trip_works(tunnel) && !silent => {
+                    up += 1;
+                    rtt_max_us = rtt_max_us.max(tunnel.rtt_us);
+                }
+                _ if silent || !active => {}
+                Some(tunnel) => problems.push(silent_pair(facts, node, peer, tunnel)),
+                None => problems.push(format!("{}/{node} → {peer}/{other}: no tunnel yet", facts.cluster)),
+            }
+            if let Some(mtu) = tunnel.map(|t| t.mtu_bytes) {
+                mtu_bytes = Some(mtu_bytes.map_or(mtu, |least: u32| least.min(mtu)));
+            }
+        }
+    }
+
+    PeerStatus {
+        peer: peer.clone(),
+        phase: state.phase,
+        freshness: state.freshness,
+        nodes_programmed,
+        nodes: nodes.len(),
+        tunnels_up: up,
+        tunnels: nodes.len() * theirs.len(),
+        rtt_max_us,
+        mtu_bytes,
+        revision: import.peer_revision,
+        services: import.services,
+        backends: import.backends,
+        refused: import.refusals.iter().map(|r| r.count).sum(),
+        problems,
+    }
+}
+
+/// The newest probe came back, and not long ago.
+pub fn round_trip_works(tunnel: &Tunnel) -> bool {
+    !tunnel.probe_failed && tunnel.probe_age_ms.is_some_and(|age| age <= PROBE_OLD_MS)
+}
+
+fn silent_pair(facts: &Facts, node: &NodeName, peer: &ClusterName, tunnel: &Tunnel) -> String {
+    let handshake = match tunnel.handshake_age_ms {
+        None => "no handshake yet".to_owned(),
+        Some(age) => format!("last handshake {} s ago", age / 1_000),
+    };
+    let endpoint = if tunnel.endpoint.is_empty() { "no endpoint" } else { &tunnel.endpoint };
+    format!(
+        "{}/{node} → {peer}/{}: the tunnel is silent ({handshake}, {endpoint}): does UDP pass between these machines?",
+        facts.cluster, tunnel.node
+    )
+}
+
+#[cfg(test)]
+mod tests;
