@@ -1,3 +1,125 @@
-//! mesh-tunnel
+//! `mesh-tunnel`: WireGuard in user space over a persistent TUN, for hosts whose kernel has no WireGuard.
+//!
+//! ```text
+//!   stack, BPF ──▶ mesh0 (TUN) ──▶ tun ──▶ gotatun: session per peer ──▶ udp ──▶ outer UDP, fwmark
+//!                                                  ▲
+//!   agent, wg ──▶ mesh0.sock ──▶ uapi ──▶ config ──▶ tunnel ──▶ state file
+//! ```
+//!
+//! It is part of the data path: a unit of its own, restarted with nothing else, configured over the WireGuard
+//! UAPI by whoever is agent today. What it promises:
+//!
+//! - a configuration call costs no packet of any flow it does not mean (`config` diffs, `tunnel` changes in place);
+//! - an address has one owner, at once and for good;
+//! - after kill -9 nothing leaves in plain: the TUN stays and drops. The next process goes on from its file, and
+//!   opens its sessions itself;
+//! - keys are wiped, not logged, and in no file but one of mode 0600.
 
-fn main() {}
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser;
+use nix::sys::stat::{Mode, umask};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    task::LocalSet,
+};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+mod config;
+mod key;
+mod state;
+mod tun;
+mod tunnel;
+mod uapi;
+mod udp;
+
+use crate::{state::StateFile, tun::Tun, tunnel::Tunnel, uapi::server::Server};
+
+/// How often learnt endpoints go to the file: a restart within it after a peer's move waits for that peer.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
+/// Packets go through a reader, a cipher and a sender task, each in order; more threads than these find no work.
+const THREADS_MAX: usize = 4;
+
+/// WireGuard in user space over a persistent TUN device.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-tunnel", version)]
+struct Args {
+    /// Name of the TUN device
+    #[arg(long, default_value = "mesh0")]
+    interface: String,
+    /// MTU of the TUN device in bytes
+    #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(576..=65_455))]
+    mtu: u16,
+    /// File that keeps the configuration [default: /var/lib/mesh/tunnel/<INTERFACE>.conf]
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// Directory of the UAPI socket <INTERFACE>.sock
+    #[arg(long, default_value = "/var/run/wireguard")]
+    uapi_dir: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    // The library logs packets it drops, one by one, as errors; RUST_LOG shows them to whoever looks for them.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,gotatun=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    // Nothing that we make is for others.
+    umask(Mode::from_bits_truncate(0o077));
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: &Args) -> anyhow::Result<()> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, THREADS_MAX);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    LocalSet::new().block_on(&runtime, run(args))
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let file = match &args.state {
+        Some(path) => path.clone(),
+        None => PathBuf::from("/var/lib/mesh/tunnel").join(&args.interface).with_extension("conf"),
+    };
+
+    let gone = Arc::new(Notify::new());
+    let tun = Tun::open(&args.interface, args.mtu, gone.clone())?;
+    let tunnel = Rc::new(Tunnel::start(tun, StateFile::new(file)).await?);
+    let server = Server::bind(&args.uapi_dir, &args.interface)?;
+    info!(interface = args.interface, mtu = args.mtu, "Ready");
+
+    let keep = async {
+        loop {
+            tokio::time::sleep(KEEP_EVERY).await;
+            tunnel.keep().await;
+        }
+    };
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = gone.notified() => Err(anyhow::anyhow!("the TUN device {} was deleted", args.interface)),
+        () = server.serve(tunnel.clone()) => unreachable!("the server serves for ever"),
+        () = keep => unreachable!("the keeper keeps for ever"),
+    };
+    drop(server);
+    tunnel.stop().await;
+    info!(interface = args.interface, "Stopped; the device stays and drops");
+    ended
+}

@@ -1,0 +1,302 @@
+//! The running device: holds the configuration, and turns steps into calls of the WireGuard library.
+//!
+//! Everything here runs on the main thread, one request at a time; packets run in the library's tasks.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
+
+use futures::StreamExt as _;
+use gotatun::device::{self, Device, DeviceBuilder, Peer as DevicePeer};
+use ipnet::IpNet;
+use ipnetwork::IpNetwork;
+use nix::errno::Errno;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{self, AllowedIpsChange, Config, Peer, Step},
+    key::PublicKey,
+    state::StateFile,
+    tun::Tun,
+    uapi::{
+        reply::{self, Counters},
+        request::Set,
+    },
+    udp::Sockets,
+};
+
+/// Handshakes in flight after a start: a third of what a peer's library answers a second without cookies (100).
+const GREETINGS_MAX: usize = 32;
+/// How long one of them keeps its place: several round trips of the widest mesh. The library repeats what is lost.
+const GREETING: Duration = Duration::from_millis(500);
+
+type Transports = (Sockets, Tun, Tun);
+
+/// A WireGuard device over a TUN that outlives it.
+pub struct Tunnel {
+    tun: Tun,
+    sockets: Sockets,
+    file: StateFile,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Config,
+    device: Option<Rc<Device<Transports>>>,
+    /// Whether the file says less than `config`.
+    unsaved: bool,
+}
+
+/// What of a change could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing was changed.
+    #[error("cannot listen on UDP port {port}")]
+    Bind {
+        /// The port that was asked for.
+        port: u16,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The library refused; the device may be down until the next set.
+    #[error("cannot configure the WireGuard device")]
+    Device(#[from] device::Error),
+    /// The configuration is in force, but a restart would not find it. The next set tries again.
+    #[error("the configuration is in force but was not written to the state file")]
+    Save(#[source] io::Error),
+}
+
+impl Error {
+    /// What the UAPI says of it.
+    pub fn errno(&self) -> Errno {
+        match self {
+            Self::Bind { source, .. } | Self::Save(source) => {
+                source.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+            }
+            Self::Device(_) => Errno::EIO,
+        }
+    }
+}
+
+impl Tunnel {
+    /// A tunnel over `tun` that goes on where the configuration in `file` says.
+    pub async fn start(tun: Tun, file: StateFile) -> anyhow::Result<Self> {
+        let wanted = file.load()?;
+        let state = State { config: Config::default(), device: None, unsaved: false };
+        let tunnel = Self { tun, sockets: Sockets::default(), file, state: Mutex::new(state) };
+        tunnel.become_(&mut *tunnel.state.lock().await, wanted).await?;
+        Ok(tunnel)
+    }
+
+    /// The answer to `get=1` but for its last line.
+    pub async fn get(&self) -> Zeroizing<String> {
+        let mut state = self.state.lock().await;
+        let counters = state.observe().await;
+        reply::observed(&state.config, &counters, SystemTime::now())
+    }
+
+    /// Applies a request: what is equal is not touched.
+    pub async fn set(&self, set: Set) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        // Learnt endpoints are the present; a set that repeats one changes nothing.
+        state.observe().await;
+        let wanted = state.config.with(set);
+        self.become_(&mut state, wanted).await
+    }
+
+    /// Writes learnt endpoints to the file, so that a restart finds peers that have moved.
+    pub async fn keep(&self) {
+        let mut state = self.state.lock().await;
+        state.observe().await;
+        if let Err(error) = self.save(&mut state) {
+            warn!(%error, "Cannot keep the tunnel's configuration");
+        }
+    }
+
+    /// Stops sending and receiving; the TUN stays, and drops.
+    pub async fn stop(&self) {
+        self.keep().await;
+        self.halt(&mut *self.state.lock().await).await;
+    }
+
+    async fn become_(&self, state: &mut State, mut wanted: Config) -> Result<(), Error> {
+        let steps = config::steps(&state.config, &wanted);
+        if let Some((_, port)) = wanted.runnable()
+            && steps.iter().any(|step| matches!(step, Step::Start | Step::Port))
+        {
+            // The one thing that depends on others comes first: when it fails, nothing has changed.
+            let bound =
+                self.sockets.bind(port, wanted.fwmark).map_err(|source| Error::Bind { port, source })?;
+            wanted.listen_port = Some(bound);
+        }
+        state.unsaved |= state.config != wanted;
+        state.config = wanted;
+        let applied = self.apply(state, &steps).await;
+        self.save(state).map_err(Error::Save)?;
+        applied
+    }
+
+    fn save(&self, state: &mut State) -> io::Result<()> {
+        if state.unsaved {
+            self.file.save(&state.config)?;
+            state.unsaved = false;
+        }
+        Ok(())
+    }
+
+    async fn apply(&self, state: &mut State, steps: &[Step]) -> Result<(), Error> {
+        if steps.contains(&Step::Stop) {
+            self.halt(state).await;
+            self.sockets.close();
+        } else if steps.contains(&Step::Start) {
+            self.halt(state).await;
+            state.device = Some(self.build(&state.config).await?);
+        } else if let Some(device) = &state.device
+            && !steps.is_empty()
+        {
+            configure(device, &state.config, steps).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the device. `suspend` waits for its tasks; dropping it would only ask them.
+    async fn halt(&self, state: &mut State) {
+        if let Some(device) = state.device.take() {
+            device.suspend().await;
+            info!("Stopped the WireGuard device");
+        }
+    }
+
+    async fn build(&self, config: &Config) -> Result<Rc<Device<Transports>>, Error> {
+        let (key, port) = config.runnable().expect("a Start step has a key and a port");
+        // The library opens its socket when the port changes, or never: so it starts with another one.
+        let device = DeviceBuilder::new()
+            .with_udp(self.sockets.clone())
+            .with_ip_pair(self.tun.clone(), self.tun.clone())
+            .with_private_key(key.to_x25519())
+            .with_fwmark(config.fwmark)
+            .with_listen_port(port ^ 1)
+            .build()
+            .await?;
+        device
+            .write(async |device| {
+                device.add_peers(config.peers().iter().map(|(key, peer)| new_peer(key, peer)));
+                device.set_listen_port(port);
+            })
+            .await?;
+        info!(port, fwmark = config.fwmark, peers = config.peers().len(), "Started the WireGuard device");
+        let device = Rc::new(device);
+        tokio::task::spawn_local(greet(device.clone(), config.peers().clone()));
+        Ok(device)
+    }
+}
+
+impl State {
+    /// Takes the device's endpoints into the configuration, and returns its counters.
+    async fn observe(&mut self) -> BTreeMap<PublicKey, Counters> {
+        let Some(device) = &self.device else { return BTreeMap::new() };
+        let mut counters = BTreeMap::new();
+        for observed in device.peers().await {
+            let key = PublicKey::from(observed.peer.public_key);
+            if let Some(endpoint) = observed.peer.endpoint {
+                self.unsaved |= self.config.learn_endpoint(&key, endpoint);
+            }
+            let stats = observed.stats;
+            counters.insert(
+                key,
+                Counters {
+                    since_handshake: stats.last_handshake,
+                    rx_bytes: stats.rx_bytes as u64,
+                    tx_bytes: stats.tx_bytes as u64,
+                },
+            );
+        }
+        counters
+    }
+}
+
+/// All steps under the device's one lock: a packet sees the configuration before or after, nothing between.
+async fn configure(
+    device: &Device<Transports>,
+    config: &Config,
+    steps: &[Step],
+) -> Result<(), device::Error> {
+    device
+        .write(async |device| {
+            for step in steps {
+                match step {
+                    Step::Start | Step::Stop => unreachable!("the device is built and halted by its owner"),
+                    Step::Port => device.set_listen_port(config.listen_port.unwrap_or_default()),
+                    Step::Fwmark => device.set_fwmark(config.fwmark)?,
+                    Step::Remove(key) => {
+                        device.remove_peer(&key.to_x25519()).await;
+                    }
+                    Step::Add(key) => {
+                        device.add_peer(new_peer(key, &config.peers()[key]));
+                    }
+                    Step::Modify(key, change) => {
+                        let wanted = &config.peers()[key];
+                        device
+                            .modify_peer(&key.to_x25519(), |peer| {
+                                if change.preshared_key {
+                                    peer.set_preshared_key(
+                                        wanted.preshared_key.as_ref().map(|key| key.to_bytes()),
+                                    );
+                                }
+                                if change.endpoint {
+                                    peer.set_endpoint(wanted.endpoint);
+                                }
+                                if change.keepalive {
+                                    peer.set_keepalive(Some(wanted.keepalive_s));
+                                }
+                                match &change.allowed_ips {
+                                    AllowedIpsChange::Same => {}
+                                    AllowedIpsChange::Added(nets) => {
+                                        peer.add_allowed_ips(nets.iter().map(network));
+                                    }
+                                    AllowedIpsChange::Rewritten => {
+                                        peer.clear_allowed_ips();
+                                        peer.add_allowed_ips(wanted.allowed_ips.iter().map(network));
+                                    }
+                                }
+                            })
+                            .await;
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await?
+}
+
+fn new_peer(key: &PublicKey, peer: &Peer) -> DevicePeer {
+    let mut new = DevicePeer::new(key.to_x25519()).with_allowed_ips(peer.allowed_ips.iter().map(network));
+    new.endpoint = peer.endpoint;
+    new.preshared_key = peer.preshared_key.as_ref().map(|key| key.to_bytes());
+    new.keepalive = Some(peer.keepalive_s).filter(|seconds| *seconds != 0);
+    new
+}
+
+fn network(net: &IpNet) -> IpNetwork {
+    IpNetwork::new(net.addr(), net.prefix_len()).expect("both crates allow the same prefix lengths")
+}
+
+/// Opens a session with every peer at once. They still send to the session of the process before us, which nobody
+/// can decrypt any more, and by the protocol's timers would notice only after 15 s.
+async fn greet(device: Rc<Device<Transports>>, peers: BTreeMap<PublicKey, Peer>) {
+    futures::stream::iter(peers.iter().filter(|(_, peer)| peer.endpoint.is_some()))
+        .for_each_concurrent(GREETINGS_MAX, |(key, _)| {
+            let device = &device;
+            async move {
+                let key = key.to_x25519();
+                // A peer that is silent or was removed meanwhile is the timers' business.
+                drop(tokio::time::timeout(GREETING, device.force_handshake(&key)).await);
+            }
+        })
+        .await;
+}
