@@ -1,1 +1,4 @@
-//! daemon
+//! What every process of the mesh does.
+
+pub mod spiffe;
+pub mod tls;

@@ -1,0 +1,151 @@
+//! The server's side: a TCP connection becomes one whose peer we know.
+
+use super::{
+    Tls, provider,
+    refused::Refused,
+    verify::{ClientJudge, Verdict},
+};
+use crate::spiffe::SpiffeId;
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::transport::server::Connected;
+
+/// A handshake takes two round trips; whoever needs longer holds a slot that somebody else could use.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+
+/// Why a connection was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// We refused the client's certificate.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The client showed none, refused ours, or does not speak TLS.
+    #[error("the TLS handshake failed")]
+    Handshake(#[source] io::Error),
+    /// It took longer than [`HANDSHAKE_MAX`].
+    #[error("the TLS handshake took longer than {HANDSHAKE_MAX:?}")]
+    Slow,
+}
+
+/// Makes connections of known peers.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    tls: Tls,
+}
+
+#[derive(Debug)]
+struct Ours(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Ours {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+impl Acceptor {
+    /// Accepts as `tls` says at the time of each connection.
+    #[must_use]
+    pub fn new(tls: Tls) -> Self {
+        Self { tls }
+    }
+
+    /// Shakes hands and learns who it is.
+    ///
+    /// # Errors
+    /// [`AcceptError`]: the text names the client's certificate and the reason when we refused it.
+    pub async fn accept(&self, tcp: TcpStream, from: SocketAddr) -> Result<Accepted, AcceptError> {
+        let verdict = Verdict::default();
+        let judge = ClientJudge { trust: self.tls.trust().clone(), verdict: Arc::clone(&verdict) };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("ring speaks TLS 1.3")
+            .with_client_cert_verifier(Arc::new(judge))
+            .with_cert_resolver(Arc::new(Ours(Arc::clone(&self.tls.identity().key))));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would not be judged again.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        let shaken = timeout(HANDSHAKE_MAX, TlsAcceptor::from(Arc::new(config)).accept(tcp)).await;
+        let stream = shaken.map_err(|_| AcceptError::Slow)?;
+        match (stream, verdict.get()) {
+            (Ok(stream), Some(Ok(id))) => Ok(Accepted { stream, peer: PeerInfo { id: id.clone(), from } }),
+            (_, Some(Err(refused))) => Err(refused.clone().into()),
+            (Err(error), _) => Err(AcceptError::Handshake(error)),
+            (Ok(_), None) => {
+                Err(AcceptError::Handshake(io::Error::other("no client certificate was judged")))
+            }
+        }
+    }
+}
+
+/// Who is at the other end: in the extensions of every request of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Verified.
+    pub id: SpiffeId,
+    /// Where it came from.
+    pub from: SocketAddr,
+}
+
+/// A connection whose peer we know.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: TlsStream<TcpStream>,
+    peer: PeerInfo,
+}
+
+impl Accepted {
+    /// Who is at the other end.
+    #[must_use]
+    pub fn peer(&self) -> &PeerInfo {
+        &self.peer
+    }
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = PeerInfo;
+    fn connect_info(&self) -> PeerInfo {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,301 @@
+//! The client's side: a gRPC channel to the one server we mean.
+
+use super::{
+    Tls, provider,
+    refused::Refused,
+    verify::{ServerJudge, Verdict},
+};
+use crate::spiffe::{Role, SpiffeId};
+use api::{bytes::ClusterUuid, name::ClusterName};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    AlertDescription, ClientConfig, SignatureScheme,
+    client::{ResolvesClientCert, Resumption},
+    pki_types::ServerName,
+    sign::CertifiedKey,
+};
+use std::{
+    error::Error as StdError,
+    fmt, io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// Dialing and shaking hands together.
+pub const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// A dead path is noticed within interval plus timeout: 10 s, the time after which data counts as stale.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long an HTTP/2 ping may take.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Which server we mean: a cluster's apiserver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    trust_domain: ClusterUuid,
+    name: Option<ClusterName>,
+}
+
+impl Expected {
+    /// The apiserver of this cluster, whatever it is called: for those who know its UUID from their own certificate.
+    #[must_use]
+    pub fn cluster_of(trust_domain: ClusterUuid) -> Self {
+        Self { trust_domain, name: None }
+    }
+
+    /// The apiserver of this cluster with this name: for peers.
+    #[must_use]
+    pub fn cluster(trust_domain: ClusterUuid, name: ClusterName) -> Self {
+        Self { trust_domain, name: Some(name) }
+    }
+
+    pub(super) fn matches(&self, id: &SpiffeId) -> bool {
+        id.role() == Role::Cluster
+            && id.trust_domain() == self.trust_domain
+            && self.name.as_ref().is_none_or(|name| name.as_str() == id.name())
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_ref().map_or("*", ClusterName::as_str);
+        write!(f, "spiffe://{}/cluster/{name}", self.trust_domain)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not `host:port`.
+    #[error("`{0}` is not host:port")]
+    Endpoint(String),
+    /// Nobody answers there.
+    #[error("cannot reach {endpoint}")]
+    Unreachable {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// Somebody answers whom we do not believe.
+    #[error("cannot trust {endpoint}")]
+    Refused {
+        /// Where.
+        endpoint: String,
+        /// Which certificate, and why.
+        source: Refused,
+    },
+    /// There was nothing to try.
+    #[error("there is no endpoint to connect to")]
+    NoEndpoint,
+}
+
+/// A channel to a server that we verified, at every reconnect again.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// For any tonic client.
+    pub channel: Channel,
+    /// Who answered at first.
+    pub server: SpiffeId,
+    /// Where, as `host:port`.
+    pub endpoint: String,
+}
+
+/// Connects to `endpoint` (`host:port`) and makes sure that it is `expected`.
+///
+/// The channel reconnects by itself and verifies each time. A server that refuses *our* certificate says so only after
+/// the handshake (TLS 1.3): the first call then fails with a text that names our certificate.
+///
+/// # Errors
+/// [`ConnectError`]; [`Refused`] in it names the server's certificate and the reason.
+pub async fn connect(tls: &Tls, endpoint: &str, expected: &Expected) -> Result<Connection, ConnectError> {
+    let bad = || ConnectError::Endpoint(endpoint.chars().take(128).collect());
+    let (host, port) = endpoint.rsplit_once(':').ok_or_else(bad)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(bad());
+    }
+    // `http`: what the channel sees is plain, because the connector below already speaks TLS.
+    let uri: Uri = format!("http://{endpoint}").parse().map_err(|_| bad())?;
+    let dialer = Dialer {
+        tls: tls.clone(),
+        expected: expected.clone(),
+        endpoint: endpoint.into(),
+        last: Arc::new(Mutex::new(None)),
+    };
+    let last = Arc::clone(&dialer.last);
+    let connected = Endpoint::from(uri)
+        .connect_timeout(CONNECT_MAX)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(tower::service_fn(move |_: Uri| {
+            let dialer = dialer.clone();
+            async move { dialer.dial().await.map(TokioIo::new) }
+        }))
+        .await;
+    let verdict = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (connected, verdict) {
+        (Ok(channel), Some(Ok(server))) => Ok(Connection { channel, server, endpoint: endpoint.to_owned() }),
+        (_, Some(Err(source))) => Err(ConnectError::Refused { endpoint: endpoint.to_owned(), source }),
+        (Err(source), _) => {
+            Err(ConnectError::Unreachable { endpoint: endpoint.to_owned(), source: source.into() })
+        }
+        (Ok(_), None) => Err(ConnectError::Unreachable {
+            endpoint: endpoint.to_owned(),
+            source: "no server certificate was judged".into(),
+        }),
+    }
+}
+
+/// Connects to the first of several endpoints of one server that answers.
+///
+/// # Errors
+/// The error of the last endpoint, when none answers.
+pub async fn connect_any<S: AsRef<str>>(
+    tls: &Tls,
+    endpoints: &[S],
+    expected: &Expected,
+) -> Result<Connection, ConnectError> {
+    let mut last = ConnectError::NoEndpoint;
+    for endpoint in endpoints {
+        match connect(tls, endpoint.as_ref(), expected).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[derive(Debug, Clone)]
+struct Dialer {
+    tls: Tls,
+    expected: Expected,
+    endpoint: Arc<str>,
+    last: Arc<Mutex<Option<Result<SpiffeId, Refused>>>>,
+}
+
+#[derive(Debug)]
+struct Ours(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Ours {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl Dialer {
+    async fn dial(&self) -> io::Result<Explained> {
+        let tcp = TcpStream::connect(&*self.endpoint).await?;
+        tcp.set_nodelay(true)?;
+        let identity = self.tls.identity();
+        let verdict = Verdict::default();
+        let judge = ServerJudge {
+            trust: self.tls.trust().clone(),
+            expected: self.expected.clone(),
+            verdict: Arc::clone(&verdict),
+        };
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("ring speaks TLS 1.3")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(judge))
+            .with_client_cert_resolver(Arc::new(Ours(Arc::clone(&identity.key))));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.resumption = Resumption::disabled();
+        // The ID in the certificate says who it is; the name that TLS wants is not sent anywhere it could matter.
+        config.enable_sni = false;
+        let nobody = ServerName::try_from("mesh.invalid").expect("a valid DNS name");
+        let shaken = TlsConnector::from(Arc::new(config)).connect(nobody, tcp).await;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = verdict.get().cloned();
+        let explain =
+            Explain { ours: identity.certificate().describe(), endpoint: Arc::clone(&self.endpoint) };
+        match (shaken, verdict.get()) {
+            (Ok(stream), _) => Ok(Explained { stream, explain }),
+            (Err(_), Some(Err(refused))) => Err(io::Error::new(io::ErrorKind::InvalidData, refused.clone())),
+            (Err(error), _) => Err(explain.error(error)),
+        }
+    }
+}
+
+/// Turns the alert with which a server refuses us into a sentence.
+#[derive(Debug)]
+struct Explain {
+    ours: String,
+    endpoint: Arc<str>,
+}
+
+impl Explain {
+    fn error(&self, error: io::Error) -> io::Error {
+        let alert = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::AlertReceived(alert)) => *alert,
+            Some(_) | None => return error,
+        };
+        let why = match alert {
+            AlertDescription::CertificateExpired => "it is expired or not yet valid by the server's clock",
+            AlertDescription::UnknownCA => {
+                "no CA of its trust domain in the server's trust store has signed it"
+            }
+            AlertDescription::AccessDenied => "the server does not accept its role or name",
+            AlertDescription::CertificateRequired | AlertDescription::BadCertificate => {
+                "the server cannot use it"
+            }
+            // A foreign enum with a hundred variants, of which these concern certificates.
+            other => {
+                let text = format!("{} ended the TLS connection with alert {other:?}", self.endpoint);
+                return io::Error::new(error.kind(), text);
+            }
+        };
+        let text = format!("the server {} refuses our own certificate {}: {why}", self.endpoint, self.ours);
+        io::Error::new(error.kind(), text)
+    }
+
+    fn poll<T>(&self, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        poll.map_err(|error| self.error(error))
+    }
+}
+
+/// A TLS stream whose errors say who refused whom.
+#[derive(Debug)]
+struct Explained {
+    stream: TlsStream<TcpStream>,
+    explain: Explain,
+}
+
+impl AsyncRead for Explained {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.explain.poll(polled)
+    }
+}
+
+impl AsyncWrite for Explained {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.explain.poll(polled)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        self.explain.poll(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.explain.poll(polled)
+    }
+}

@@ -1,0 +1,126 @@
+//! Whom we believe: our own bundle and the peers', which come and go.
+
+use super::identity::Identity;
+use api::{bytes::ClusterUuid, name::ClusterName};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+/// Most CA certificates in one bundle: an old and a new one during a rotation, with room for a hierarchy.
+pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
+
+/// Why a text is not a trust bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// Not PEM.
+    #[error("it is not PEM")]
+    Pem(#[source] rustls::pki_types::pem::Error),
+    /// Nothing in it.
+    #[error("there is no CA certificate in it")]
+    Empty,
+    /// Too much in it.
+    #[error("it has more than {BUNDLE_CERTIFICATES_MAX} certificates")]
+    TooMany,
+    /// A certificate is not usable as a trust anchor.
+    #[error("certificate {0} of it cannot be a trust anchor")]
+    Anchor(usize, #[source] rustls::Error),
+}
+
+/// Reads CA certificates.
+pub(super) fn parse_bundle(pem: &str) -> Result<RootCertStore, BundleError> {
+    let mut roots = RootCertStore::empty();
+    for (number, cert) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
+        if number == BUNDLE_CERTIFICATES_MAX {
+            return Err(BundleError::TooMany);
+        }
+        roots
+            .add(cert.map_err(BundleError::Pem)?)
+            .map_err(|source| BundleError::Anchor(number + 1, source))?;
+    }
+    if roots.is_empty() { Err(BundleError::Empty) } else { Ok(roots) }
+}
+
+/// Who may speak for a trust domain.
+#[derive(Debug, Clone)]
+pub(super) enum Voucher {
+    /// Our own CA: every role.
+    Own(Arc<RootCertStore>),
+    /// A peer's CA: that peer's cluster and nothing else.
+    Peer { name: ClusterName, roots: Arc<RootCertStore> },
+}
+
+/// The bundles by trust domain, replaceable while connections come in. Cheap to clone; clones share the content.
+#[derive(Debug, Clone)]
+pub struct TrustStore(Arc<RwLock<Bundles>>);
+
+#[derive(Debug)]
+struct Bundles {
+    own: ClusterUuid,
+    own_roots: Arc<RootCertStore>,
+    peers: BTreeMap<ClusterUuid, (ClusterName, Arc<RootCertStore>)>,
+}
+
+impl TrustStore {
+    pub(super) fn new(identity: &Identity) -> Self {
+        Self(Arc::new(RwLock::new(Bundles {
+            own: identity.id().trust_domain(),
+            own_roots: Arc::clone(&identity.roots),
+            peers: BTreeMap::new(),
+        })))
+    }
+
+    /// Checks that a text is a bundle, before it is written anywhere.
+    ///
+    /// # Errors
+    /// [`BundleError`] says what is wrong with it.
+    pub fn check_bundle(pem: &str) -> Result<(), BundleError> {
+        parse_bundle(pem).map(drop)
+    }
+
+    /// Believes a peer from now on, or its new bundle. Our own trust domain is never a peer's: such a call changes nothing.
+    ///
+    /// # Errors
+    /// [`BundleError`] when the bundle does not parse; what was believed before stays.
+    pub fn add_peer(
+        &self,
+        uuid: ClusterUuid,
+        name: ClusterName,
+        bundle_pem: &str,
+    ) -> Result<(), BundleError> {
+        let roots = Arc::new(parse_bundle(bundle_pem)?);
+        let mut bundles = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if uuid != bundles.own {
+            bundles.peers.insert(uuid, (name, roots));
+        }
+        Ok(())
+    }
+
+    /// Believes a peer no longer. Connections that stand are the caller's to close.
+    pub fn remove_peer(&self, uuid: ClusterUuid) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).peers.remove(&uuid);
+    }
+
+    /// Who we are.
+    #[must_use]
+    pub fn own(&self) -> ClusterUuid {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).own
+    }
+
+    pub(super) fn set_own(&self, identity: &Identity) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).own_roots = Arc::clone(&identity.roots);
+    }
+
+    pub(super) fn voucher(&self, domain: ClusterUuid) -> Option<Voucher> {
+        let bundles = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if domain == bundles.own {
+            return Some(Voucher::Own(Arc::clone(&bundles.own_roots)));
+        }
+        let (name, roots) = bundles.peers.get(&domain)?;
+        Some(Voucher::Peer { name: name.clone(), roots: Arc::clone(roots) })
+    }
+}
