@@ -1,3 +1,237 @@
-//! mesh-lab
+//! `mesh-lab`: brings a lab up, runs programs in it, cuts its links, and removes it.
 
-fn main() {}
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use lab::{Entrance, HoldSpec, Lab, Name, Place, Proc, UpOptions};
+use nix::sys::signal::{SigSet, Signal};
+
+/// A lab of clusters, nodes and pods on this machine, from one YAML file.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// The lab, when more than one is up.
+    #[arg(long, global = true)]
+    name: Option<Name>,
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// Brings up the lab of a file; an earlier one of the same name goes first.
+    Up {
+        /// The topology.
+        file: PathBuf,
+    },
+    /// Takes a lab down; nothing stays, and nothing there is no error.
+    Down {
+        /// The lab, when more than one is up.
+        lab: Option<Name>,
+    },
+    /// Runs a program in a place; its exit code is ours.
+    Exec {
+        /// For example cluster-a/pod/client.
+        place: Place,
+        /// The program and its arguments, after `--`.
+        #[arg(last = true, required = true)]
+        argv: Vec<String>,
+    },
+    /// Lists the places with their addresses.
+    Places {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// Lists the processes that the topology declares.
+    Ps {
+        /// How to print it.
+        #[arg(short, long, value_enum, default_value_t = Format::Text)]
+        output: Format,
+    },
+    /// Starts a declared process again, with the same command line.
+    Start {
+        /// PLACE/NAME.
+        proc: Proc,
+    },
+    /// Ends a process (SIGTERM, after 5 s SIGKILL) and starts it again.
+    Restart {
+        /// PLACE/NAME.
+        proc: Proc,
+    },
+    /// Sends a signal to a process.
+    Kill {
+        /// PLACE/NAME.
+        proc: Proc,
+        /// KILL, TERM, HUP, …
+        #[arg(long, default_value = "KILL", value_parser = parse_signal)]
+        signal: Signal,
+    },
+    /// Stops a process where it is.
+    Pause {
+        /// PLACE/NAME.
+        proc: Proc,
+    },
+    /// Lets a paused process go on.
+    Resume {
+        /// PLACE/NAME.
+        proc: Proc,
+    },
+    /// Prints the log of a process.
+    Logs {
+        /// PLACE/NAME.
+        proc: Proc,
+        /// Goes on with what is still to come.
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Holds a place's namespaces (used by `up`).
+    #[command(hide = true)]
+    Hold { spec: String },
+    /// Runs a program in a place that is given whole (used by `up` and by tests).
+    #[command(hide = true)]
+    Enter {
+        /// In a session of its own.
+        #[arg(long)]
+        session: bool,
+        entrance: String,
+        #[arg(last = true, required = true)]
+        argv: Vec<String>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let colour = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .with_target(false)
+        .without_time()
+        .init();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    let attach = || Lab::attach(cli.name.as_ref());
+    match cli.command {
+        Cmd::Up { file } => {
+            let interrupted = on_signal()?;
+            let lab = Lab::up_with(file, UpOptions { name: cli.name, interrupted, mesh_lab: None })?.keep();
+            println!("{}", lab.name());
+        }
+        Cmd::Down { lab } => match Lab::down(lab.or(cli.name).as_ref())? {
+            Some(name) => eprintln!("The lab {name} is down."),
+            None => eprintln!("There was no lab to take down."),
+        },
+        Cmd::Exec { place, argv } => return Err(attach()?.entrance(&place)?.become_program(&argv)),
+        Cmd::Places { output } => print_places(&attach()?, output)?,
+        Cmd::Ps { output } => print_ps(&attach()?, output)?,
+        Cmd::Start { proc } => attach()?.start(&proc.to_string())?,
+        Cmd::Restart { proc } => attach()?.restart(&proc.to_string())?,
+        Cmd::Kill { proc, signal } => attach()?.kill(&proc.to_string(), signal)?,
+        Cmd::Pause { proc } => attach()?.pause(&proc.to_string())?,
+        Cmd::Resume { proc } => attach()?.resume(&proc.to_string())?,
+        Cmd::Logs { proc, follow } => print_log(&attach()?, &proc, follow)?,
+        Cmd::Hold { spec } => {
+            lab::hold(&serde_json::from_str::<HoldSpec>(&spec).context("not a holder's task")?)?
+        }
+        Cmd::Enter { session, entrance, argv } => {
+            if session {
+                nix::unistd::setsid().context("cannot leave the terminal's session")?;
+            }
+            let entrance: Entrance = serde_json::from_str(&entrance).context("not an entrance")?;
+            return Err(entrance.become_program(&argv));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A flag that SIGINT, SIGTERM and SIGHUP set, so that `up` can take down what it made.
+fn on_signal() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    // Blocked here and in every thread made later; children start with an empty mask. (std::process)
+    signals.thread_block().context("cannot block signals")?;
+    let flag = Arc::clone(&interrupted);
+    std::thread::spawn(move || {
+        while signals.wait().is_ok() {
+            flag.store(true, Ordering::SeqCst);
+        }
+    });
+    Ok(interrupted)
+}
+
+fn print_places(lab: &Lab, format: Format) -> Result<()> {
+    let state = lab.state()?;
+    let places = lab.topology().places();
+    match format {
+        Format::Text => {
+            for place in places {
+                let addresses: Vec<_> =
+                    lab.topology().addresses(&place).iter().map(ToString::to_string).collect();
+                println!("{place:<28} {}", addresses.join(" "));
+            }
+        }
+        Format::Json => {
+            let list: Vec<_> = places
+                .iter()
+                .map(|place| {
+                    let entrance = &state.places[place];
+                    serde_json::json!({
+                        "place": place,
+                        "addresses": lab.topology().addresses(place),
+                        "cgroup": entrance.cgroup,
+                        "holder": entrance.net.pid,
+                    })
+                })
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&list)?);
+        }
+    }
+    Ok(())
+}
+
+fn print_ps(lab: &Lab, format: Format) -> Result<()> {
+    let all = lab.ps()?;
+    match format {
+        Format::Text => {
+            for process in all {
+                let pid = process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+                println!("{:<36} {pid:>8} {:?}", process.proc, process.activity);
+            }
+        }
+        Format::Json => println!("{}", serde_json::to_string_pretty(&all)?),
+    }
+    Ok(())
+}
+
+fn print_log(lab: &Lab, proc: &Proc, follow: bool) -> Result<()> {
+    let mut tail = std::process::Command::new("tail");
+    tail.args(["-n", "+1"]).args(follow.then_some("-F")).arg(lab.paths().log(proc));
+    tail.status().context("cannot run `tail`")?;
+    Ok(())
+}
+
+fn parse_signal(text: &str) -> Result<Signal, String> {
+    let upper = text.to_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse().map_err(|_| format!("`{text}` is not a signal"))
+}

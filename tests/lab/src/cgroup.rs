@@ -1,0 +1,118 @@
+//! The lab's cgroup: who is in it belongs to the lab, and nobody else is ever ended.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::wait_until;
+
+/// The kernel ends a killed cgroup within milliseconds; only a process stuck in the kernel takes longer.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where cgroup v2 is mounted on this machine.
+///
+/// # Errors
+/// There is no cgroup v2 here.
+pub fn unified_root() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").context("cannot read /proc/mounts")?;
+    mounts
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ').skip(1);
+            let (target, kind) = (fields.next()?, fields.next()?);
+            (kind == "cgroup2").then(|| PathBuf::from(target))
+        })
+        .next()
+        .context("no cgroup v2 is mounted: mount one, for example `mount -t cgroup2 none /sys/fs/cgroup`")
+}
+
+/// Makes a cgroup and those above it.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn create(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot make the cgroup {}", dir.display()))
+}
+
+/// Moves the calling process into a cgroup.
+///
+/// # Errors
+/// The cgroup is gone, or the kernel refuses.
+pub fn join(dir: &Path) -> Result<()> {
+    // "0" is the writer itself. (cgroup-v2: Processes)
+    fs::write(dir.join("cgroup.procs"), "0")
+        .with_context(|| format!("cannot join the cgroup {}", dir.display()))
+}
+
+/// Ends every process below `dir`, waits until none is left, and removes the directories. Nothing there: nothing to do.
+///
+/// # Errors
+/// We are in it ourselves, or a process does not end within 10 s.
+pub fn destroy(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    refuse_suicide(dir)?;
+    fs::write(dir.join("cgroup.kill"), "1")
+        .with_context(|| format!("cannot kill the cgroup {}", dir.display()))?;
+    let is_empty = || {
+        fs::read_to_string(dir.join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+    };
+    if !wait_until(KILL_DEADLINE, is_empty) {
+        bail!("processes in {} did not end within {KILL_DEADLINE:?}: {:?}", dir.display(), members(dir));
+    }
+    // A process leaves the cgroup's count a moment before its last reference goes: EBUSY in between.
+    let mut last = Ok(());
+    if !wait_until(KILL_DEADLINE, || {
+        last = remove(dir);
+        last.is_ok()
+    }) {
+        return last.with_context(|| format!("cannot remove the cgroup {}", dir.display()));
+    }
+    Ok(())
+}
+
+/// Every pid in `dir` and below.
+#[must_use]
+pub fn members(dir: &Path) -> Vec<i32> {
+    let own = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<i32> = own.lines().filter_map(|line| line.parse().ok()).collect();
+    for child in children(dir) {
+        pids.extend(members(&child));
+    }
+    pids
+}
+
+/// Removes the directories of a cgroup, the deepest first.
+fn remove(dir: &Path) -> std::io::Result<()> {
+    for child in children(dir) {
+        remove(&child)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The cgroups right below `dir`.
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// `mesh-lab down` typed inside `mesh-lab exec` would end itself half way.
+fn refuse_suicide(dir: &Path) -> Result<()> {
+    let me = i32::try_from(std::process::id()).context("a pid of Linux fits 22 bits")?;
+    if members(dir).contains(&me) {
+        bail!("this process is itself in the lab {}: take it down from outside", dir.display());
+    }
+    Ok(())
+}
