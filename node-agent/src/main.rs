@@ -1,3 +1,5 @@
-//! node-agent
+//! node agent
+mod compose;
+mod probe;
 
 fn main() {}

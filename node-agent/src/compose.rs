@@ -1,0 +1,215 @@
+//! View of all clusters + facts of this host → image. Pure: the same facts give the same image.
+//!
+//! | in the image | from |
+//! |---|---|
+//! | own mesh addresses | `nodes/<us>`, which the source wrote; we never describe ourselves |
+//! | closed prefixes | every prefix of an active peer's contract, of our own mesh ranges, and of peers that are gone |
+//! | reachable prefixes, tunnels | `nodes/<node>` with its `keys/<node>`, inside what the peer's contract allows |
+//! | pods | endpoints of this node whose device the CNI's results name; two claims of an address close both |
+//! | services | all Services of the own cluster, see [`replica::service`] |
+
+use crate::probe::Target;
+use api::{
+    name::{ClusterName, NodeName},
+    record::{Node, Phase, TunnelKey},
+};
+use datapath::image::{Frontend, Image, Pod, Reach, TunnelPeer};
+use ipnet::IpNet;
+use replica::{
+    service::Silent,
+    view::{ClusterTables, View},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+/// The port that every node listens on, unless its agent is told another.
+pub const LISTEN_PORT: u16 = 51871;
+
+/// What of the host matters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Which device each pod's address owns.
+    pub bindings: BTreeMap<IpAddr, Pod>,
+    /// Host-side devices of pods.
+    pub pod_devices: BTreeSet<u32>,
+    /// Physical devices and bridges.
+    pub uplinks: BTreeSet<u32>,
+    /// The smallest MTU of a physical device; the path to another node is at most that.
+    pub uplink_mtu_bytes: u16,
+    /// UDP port of our own tunnel device.
+    pub listen_port: u16,
+}
+
+/// An image, and what composing it found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Composed {
+    /// What the kernel is to hold.
+    pub image: Image,
+    /// Which node is behind each of our tunnels, and how large its packets may be.
+    pub tunnels: BTreeMap<(ClusterName, NodeName), TunnelTo>,
+    /// What does not hold, a sentence each.
+    pub problems: Vec<String>,
+}
+
+/// One tunnel of the image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TunnelTo {
+    /// The peer of the WireGuard device.
+    pub key: TunnelKey,
+    /// Path MTU.
+    pub mtu_bytes: u16,
+    /// What a probe asks.
+    pub mesh_address: Option<IpAddr>,
+}
+
+impl Composed {
+    /// What to probe: the first mesh address of each node behind a tunnel.
+    pub fn probe_targets(&self) -> impl Iterator<Item = Target> {
+        self.tunnels.iter().filter_map(|((cluster, node), to)| {
+            Some(Target { cluster: cluster.clone(), node: node.clone(), address: to.mesh_address? })
+        })
+    }
+}
+
+/// Composes the image of the node `me`.
+pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) -> Composed {
+    let mut composed = Composed::default();
+    let own = view.cluster(view.own());
+    let node = own.and_then(|own| own.nodes.get(me));
+    match node {
+        Some(node) => composed.image.mesh_addresses = node.mesh_addresses.iter().copied().collect(),
+        None => composed.problems.push(format!("no source of {} knows a node {me}: is there a Node object of this name?", view.own())),
+    }
+    composed.image.uplinks = host.uplinks.clone();
+    composed.image.pod_devices = host.pod_devices.clone();
+    composed.image.tunnel.listen_port = Some(host.listen_port);
+
+    close_scope(view, &mut composed.image);
+    let families = Families::of(node);
+    for (cluster, tables, accepted) in reachable(view) {
+        for (name, node) in &tables.nodes {
+            let itself = cluster == view.own() && name == me;
+            if let Some(key) = tables.keys.get(name)
+                && !itself
+            {
+                let of_own = cluster == view.own();
+                let carried = if of_own { &[][..] } else { &node.prefixes[..] };
+                open_tunnel(&mut composed, (cluster, name, node, key), carried, &accepted, families, host);
+            }
+        }
+    }
+    if let Some(own) = own {
+        bind_pods(own, me, host, &mut composed);
+    }
+    for (_, choice) in view.choices(silent) {
+        for (at, backends) in choice.frontends {
+            let frontend = Frontend { address: at.address, protocol: at.protocol, port: at.port };
+            composed.image.services.insert(frontend, backends);
+        }
+    }
+    composed
+}
+
+/// What lies in the encrypted scope, closed until a tunnel opens a part of it.
+fn close_scope(view: &View, image: &mut Image) {
+    let local = &view.tables().local;
+    let peers = local.peers.values().filter(|peer| peer.phase == Phase::Active).flat_map(|peer| &peer.prefixes);
+    let gone = local.closed.values().flat_map(|closed| &closed.prefixes);
+    let own = view.cluster(view.own()).and_then(|own| own.cluster.as_ref());
+    let mesh = own.into_iter().flat_map(|own| &own.mesh_cidrs);
+    for prefix in peers.chain(gone).chain(mesh) {
+        image.prefixes.insert(*prefix, Reach::Closed);
+    }
+}
+
+/// The clusters whose nodes we open tunnels to, and the prefixes that each may be reached in.
+fn reachable(view: &View) -> impl Iterator<Item = (&ClusterName, &ClusterTables, Vec<IpNet>)> {
+    let peers = view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active);
+    let peers = peers.map(|(name, peer)| (name, peer.prefixes.clone()));
+    let mesh = view.cluster(view.own()).and_then(|own| own.cluster.as_ref()).map(|own| own.mesh_cidrs.clone());
+    let own = mesh.map(|mesh| (view.own(), mesh));
+    peers.chain(own).filter_map(|(name, accepted)| Some((name, view.cluster(name)?, accepted)))
+}
+
+/// Which outer families this host can send: those of its own addresses.
+#[derive(Debug, Clone, Copy)]
+struct Families {
+    v4: bool,
+    v6: bool,
+}
+
+impl Families {
+    fn of(node: Option<&Node>) -> Self {
+        let has = |v4: bool| node.is_some_and(|n| n.endpoints.iter().any(|e| e.is_ipv4() == v4));
+        Self { v4: has(true), v6: has(false) }
+    }
+
+    /// The first address of the other node that we can send to.
+    fn endpoint(self, node: &Node) -> Option<IpAddr> {
+        node.endpoints.iter().copied().find(|e| if e.is_ipv4() { self.v4 } else { self.v6 })
+    }
+}
+
+/// Bytes that WireGuard and the outer headers take: 32 of WireGuard, 8 of UDP, and 20 or 40 of IP.
+/// (WireGuard whitepaper, section 5.4.6; RFC 791, RFC 8200, RFC 768)
+fn overhead_bytes(endpoint: IpAddr) -> u16 {
+    if endpoint.is_ipv4() { 60 } else { 80 }
+}
+
+/// Largest inner packet. WireGuard pads to 16 bytes, so a size that is no multiple of 16 would be padded beyond the
+/// path; 1420 is what every implementation uses on a path of 1500, where the padding of the largest packet still fits.
+fn mtu_bytes(uplink: u16, endpoint: IpAddr) -> u16 {
+    let room = uplink.saturating_sub(overhead_bytes(endpoint)) / 16 * 16;
+    room.min(MTU_MAX_BYTES)
+}
+
+/// `mesh0`'s own MTU.
+const MTU_MAX_BYTES: u16 = 1420;
+
+fn open_tunnel(
+    composed: &mut Composed,
+    (cluster, name, node, key): (&ClusterName, &NodeName, &Node, &TunnelKey),
+    carried: &[IpNet],
+    accepted: &[IpNet],
+    families: Families,
+    host: &HostFacts,
+) {
+    let Some(endpoint) = families.endpoint(node) else {
+        composed.problems.push(format!("{cluster}/{name} has no address of a family that this node has"));
+        return;
+    };
+    let mtu_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint);
+    let mesh = node.mesh_addresses.iter().map(|address| IpNet::from(*address));
+    // The import has checked this already; a prefix that nobody accepted must not be opened by a bug elsewhere.
+    let inside = |prefix: &IpNet| accepted.iter().any(|accepted| accepted.contains(prefix));
+    let allowed: BTreeSet<IpNet> = carried.iter().copied().chain(mesh).filter(inside).collect();
+    for prefix in &allowed {
+        composed.image.prefixes.insert(*prefix, Reach::Tunnel { mtu_bytes });
+    }
+    let peer = TunnelPeer { endpoint: Some(SocketAddr::new(endpoint, key.port)), allowed };
+    composed.image.tunnel.peers.insert(key.public_key, peer);
+    let mesh_address = node.mesh_addresses.first().copied();
+    composed.tunnels.insert((cluster.clone(), name.clone()), TunnelTo { key: key.clone(), mtu_bytes, mesh_address });
+}
+
+fn bind_pods(own: &ClusterTables, me: &NodeName, host: &HostFacts, composed: &mut Composed) {
+    let (owners, _) = own.owners();
+    let mut unbound = Vec::new();
+    for (address, (namespace, endpoint)) in owners {
+        if endpoint.node != *me {
+            continue;
+        }
+        match host.bindings.get(&address) {
+            Some(pod) => drop(composed.image.pods.insert(address, *pod)),
+            None => unbound.push(format!("{namespace}/{} ({address})", endpoint.name)),
+        }
+    }
+    if !unbound.is_empty() {
+        composed.problems.push(format!("the CNI's results name no device of {}: not reachable from the mesh", unbound.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests;

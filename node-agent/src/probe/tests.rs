@@ -1,0 +1,66 @@
+use super::*;
+
+fn target(node: &str) -> Target {
+    Target { cluster: "west".parse().unwrap(), node: node.parse().unwrap(), address: IpAddr::from([100, 64, 2, 1]) }
+}
+
+fn measured(probes: &Probes, node: &str) -> Measured {
+    probes.measured(&"west".parse().unwrap(), &node.parse().unwrap())
+}
+
+#[test]
+fn a_target_is_asked_at_once_and_then_every_interval() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    probes.retarget(start, [target("w1")]);
+    assert_eq!(probes.due(start), [target("w1")]);
+    assert_eq!(probes.due(start), [], "it is under way");
+    assert!(probes.finished(start, &target("w1"), Some(Duration::from_millis(1))), "the first answer is news");
+    assert_eq!(probes.next_at(), Some(start + INTERVAL));
+    assert_eq!(probes.due(start + INTERVAL - Duration::from_millis(1)), []);
+    assert_eq!(probes.due(start + INTERVAL), [target("w1")]);
+    assert!(!probes.finished(start + INTERVAL, &target("w1"), Some(Duration::from_millis(1))));
+}
+
+#[test]
+fn one_lost_probe_is_not_red_and_a_dead_path_is_red_within_twenty_seconds() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    probes.retarget(start, [target("w1")]);
+    probes.due(start);
+    probes.finished(start, &target("w1"), Some(Duration::from_millis(1)));
+
+    let first = start + INTERVAL + TIMEOUT;
+    probes.due(start + INTERVAL);
+    assert!(!probes.finished(first, &target("w1"), None));
+    assert!(!measured(&probes, "w1").is_red());
+
+    let second = first + RETRY + TIMEOUT;
+    probes.due(first + RETRY);
+    assert!(probes.finished(second, &target("w1"), None), "turning red is news");
+    assert!(measured(&probes, "w1").is_red());
+    assert!(second - start < Duration::from_secs(20));
+
+    probes.due(second + RETRY);
+    assert!(probes.finished(second + RETRY, &target("w1"), Some(Duration::from_millis(2))), "turning green is news");
+}
+
+#[test]
+fn a_target_that_stays_keeps_what_is_known_and_one_that_goes_is_forgotten() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    probes.retarget(start, [target("w1"), target("w2")]);
+    probes.due(start);
+    probes.finished(start, &target("w1"), Some(Duration::from_millis(7)));
+    probes.retarget(start, [target("w1"), target("w3")]);
+    assert_eq!(measured(&probes, "w1").answer, Some((start, Duration::from_millis(7))));
+    assert!(!probes.finished(start, &target("w2"), None), "its late answer hits nobody");
+    assert_eq!(probes.due(start), [target("w3")]);
+}
+
+#[test]
+fn probes_under_way_are_bounded() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    probes.retarget(start, (0..IN_FLIGHT_MAX + 100).map(|n| target(&format!("w{n}"))));
+    assert_eq!(probes.due(start).len(), IN_FLIGHT_MAX);
+    assert_eq!(probes.due(start), []);
+    probes.finished(start, &target("w0"), Some(Duration::ZERO));
+    assert_eq!(probes.due(start).len(), 1);
+}
