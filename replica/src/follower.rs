@@ -1,0 +1,484 @@
+//! Following a store of the etcd v3 kind, as a state machine.
+//!
+//! ```text
+//!            ┌────────────── failed: wait, then again ◀──────────────┐
+//!            ▼                                                       │
+//!  Waiting ─▶ Connecting ─▶ Reading lineage ─┬─ may resume ────────▶ Watching
+//!                                            └─ may not ─▶ Listing ──┘
+//! ```
+//!
+//! A session is one connection: its first request reads the store's lineage, and only a lineage that lists the boot
+//! we followed, with our revision in that boot's range and not above the head, lets us go on from there. Otherwise
+//! all prefixes are listed, pinned at the revision of that first answer, and watched from the next one on. So a list
+//! and the watch after it have neither gap nor overlap, whatever is written meanwhile.
+
+mod event;
+mod listing;
+mod wire;
+
+pub use event::Event;
+pub use wire::{Answer, Change, KeyRange, Request, SessionId, Value};
+
+use crate::Now;
+use api::{
+    bytes::BootId,
+    key::{Key, MeshKey},
+    name::ClusterName,
+    record::{Heartbeat, Lineage},
+};
+use listing::Listing;
+use std::{collections::VecDeque, fmt, time::Duration};
+
+/// Keys a page asks for. At [`api::RECORD_MAX_BYTES`] and [`api::KEY_MAX_BYTES`] each, the largest page is 32.5 MB
+/// ([`ANSWER_MAX_BYTES`]); at the usual 300 bytes it is 150 KB, and 30,000 records are 60 round trips.
+pub const PAGE_KEYS: usize = 500;
+
+/// The largest answer the wire may take: a page of [`PAGE_KEYS`] of the largest records, and a little for framing.
+pub const ANSWER_MAX_BYTES: usize = PAGE_KEYS * (api::RECORD_MAX_BYTES + api::KEY_MAX_BYTES + 128);
+
+/// Events the follower holds for its owner before it asks for no further page, and above which a session that keeps
+/// talking is ended: a page's worth twice for the first, and one revision that deletes 100,000 keys for the second.
+const EVENTS_BEFORE_PAUSE: usize = 2 * PAGE_KEYS;
+const EVENTS_MAX: usize = 131_072;
+
+/// First wait after a failure; it doubles with each further one up to [`BACKOFF_MAX`]. A restarted apiserver is back
+/// within a second; 500 followers that each wait up to 15 s after it are 33 connections a second.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+
+/// A session counts as good, and the next failure waits briefly again, when it has watched this long.
+const GOOD_AFTER: Duration = Duration::from_secs(30);
+
+/// A connection or an answer that takes longer is given up: a page of 32 MB at 10 Mbit/s takes 26 s.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Without a word for this long we ask for the revision (a cluster's heartbeat alone is one every 2 s), and without
+/// an answer to that for [`PROGRESS_WITHIN`] we connect again.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
+
+/// When one of several watches is ahead we ask for the others' revision, at most this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// What to follow, and whose lineage tells whether we may resume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Follow {
+    /// The cluster whose store this is: `mesh/v1/<cluster>/lineage` is read first.
+    pub cluster: ClusterName,
+    /// All keys that begin with one of these; none may be a prefix of another.
+    pub prefixes: Vec<String>,
+}
+
+/// Where we are in a store's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Position {
+    /// The run of the store that delivered it; a store that names none is listed each time.
+    boot: Option<BootId>,
+    /// Up to here everything was delivered, a revision for each prefix.
+    revisions: Vec<u64>,
+}
+
+impl Position {
+    fn complete_to(&self) -> u64 {
+        self.revisions.iter().copied().min().unwrap_or(0)
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting { until: Now },
+    Connecting { since: Now },
+    ReadingLineage { since: Now },
+    Listing(Listing),
+    Watching(Watching),
+}
+
+#[derive(Debug)]
+struct Watching {
+    since: Now,
+    last_word: Now,
+    /// When we asked for progress, and whether the answer is still out.
+    asked: Option<Now>,
+    unanswered: bool,
+}
+
+/// Why [`Follower::poll_timeout`] wants to be woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// The wait after a failure is over.
+    Reconnect,
+    /// A connection or an answer is overdue.
+    Overdue,
+    /// The watch has been silent.
+    Silence,
+    /// Watches are apart, and the slower ones may be asked again.
+    Progress,
+}
+
+impl fmt::Display for Wake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reconnect => "to connect again",
+            Self::Overdue => "an answer is overdue",
+            Self::Silence => "the watch is silent",
+            Self::Progress => "one watch is behind another",
+        })
+    }
+}
+
+/// Follows one store for ever. See the head of the module.
+#[derive(Debug)]
+pub struct Follower {
+    follow: Follow,
+    seed: u64,
+    session: SessionId,
+    failures: u32,
+    state: State,
+    /// None until a list is complete, and after a reason to distrust what we have.
+    position: Option<Position>,
+    /// As the owner was last told.
+    progress: u64,
+    requests: VecDeque<Request>,
+    events: VecDeque<Event>,
+}
+
+impl Follower {
+    /// A follower that wants to connect at once. The seed makes its waits differ from other followers'.
+    #[must_use]
+    pub fn new(follow: Follow, seed: u64) -> Self {
+        Self {
+            follow,
+            seed,
+            session: SessionId::default(),
+            failures: 0,
+            state: State::Waiting { until: Now::START },
+            position: None,
+            progress: 0,
+            requests: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The next thing the wire should carry.
+    pub fn poll_request(&mut self, now: Now) -> Option<Request> {
+        self.handle_time(now);
+        // A page is asked for only when its events have room.
+        if matches!(self.requests.front(), Some(Request::Page { .. }))
+            && self.events.len() > EVENTS_BEFORE_PAUSE
+        {
+            return None;
+        }
+        self.requests.pop_front()
+    }
+
+    /// The next thing the owner should know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to poll for requests again, and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Now, Wake)> {
+        Some(match &self.state {
+            State::Waiting { until } => (*until, Wake::Reconnect),
+            State::Connecting { since } | State::ReadingLineage { since } => {
+                (*since + ANSWER_WITHIN, Wake::Overdue)
+            }
+            State::Listing(listing) => (listing.asked_at() + ANSWER_WITHIN, Wake::Overdue),
+            State::Watching(watching) => match (watching.asked, watching.unanswered) {
+                (Some(asked), true) => (asked + PROGRESS_WITHIN, Wake::Overdue),
+                (asked, _) if self.watches_are_apart() => {
+                    (asked.map_or(watching.last_word, |at| at + PROGRESS_EVERY), Wake::Progress)
+                }
+                (_, _) => (watching.last_word + SILENCE_MAX, Wake::Silence),
+            },
+        })
+    }
+
+    /// Whether the watches stand: what the owner holds is current but for the time a change travels.
+    #[must_use]
+    pub fn is_watching(&self) -> bool {
+        matches!(self.state, State::Watching(_))
+    }
+
+    /// Lists everything again, in a new session, because the owner no longer trusts what it holds.
+    pub fn relist(&mut self, now: Now) {
+        self.position = None;
+        self.end_session();
+        self.state = State::Waiting { until: now };
+    }
+
+    /// Takes an answer from the wire. One of another session than the running one changes nothing.
+    pub fn handle(&mut self, answer: Answer, now: Now) {
+        if answer.session() != self.session {
+            return;
+        }
+        match answer {
+            Answer::Connected { .. } => self.handle_connected(now),
+            Answer::Page { revision, values, more, .. } => self.handle_page(revision, values, more, now),
+            Answer::Watching { watch, revision, .. } => self.handle_watching(watch, revision, now),
+            Answer::Changes { watch, changes, more, .. } => self.handle_changes(watch, changes, more, now),
+            Answer::Progress { watch, revision, .. } => self.handle_progress(watch, revision, now),
+            // A watch below the compacted revision would skip deletes if it went on at the compacted one.
+            // (etcd API guarantees: Resumable)
+            Answer::Compacted { compact_revision, .. } => {
+                self.position = None;
+                self.fail(format!("history up to revision {compact_revision} was compacted"), now);
+            }
+            Answer::Failed { error, .. } => self.fail(error, now),
+        }
+        if self.events.len() > EVENTS_MAX {
+            self.position = None;
+            self.events.clear();
+            self.fail(format!("more than {EVENTS_MAX} changes at once"), now);
+        }
+    }
+
+    fn handle_time(&mut self, now: Now) {
+        let Some((at, why)) = self.poll_timeout() else { return };
+        if now < at {
+            return;
+        }
+        match why {
+            Wake::Reconnect => {
+                self.session = self.session.next();
+                self.state = State::Connecting { since: now };
+                self.requests.push_back(Request::Connect { session: self.session });
+            }
+            Wake::Overdue => self.fail("the store does not answer".to_owned(), now),
+            Wake::Silence | Wake::Progress => self.ask_progress(now),
+        }
+    }
+
+    fn ask_progress(&mut self, now: Now) {
+        if let State::Watching(watching) = &mut self.state {
+            watching.asked = Some(now);
+            watching.unanswered = true;
+            self.requests.push_back(Request::Progress { session: self.session });
+        }
+    }
+
+    fn handle_connected(&mut self, now: Now) {
+        if let State::Connecting { .. } = self.state {
+            self.state = State::ReadingLineage { since: now };
+            let key = MeshKey::Lineage.of(&self.follow.cluster).to_string();
+            let range = KeyRange::single(&key);
+            self.requests.push_back(Request::Page { session: self.session, range, revision: None, limit: 1 });
+        }
+    }
+
+    fn handle_page(&mut self, revision: u64, values: Vec<Value>, more: bool, now: Now) {
+        match &mut self.state {
+            State::ReadingLineage { .. } => self.handle_lineage(revision, values.first(), now),
+            State::Listing(listing) => match listing.take(values, more, now) {
+                Ok(taken) => {
+                    self.events.extend(taken);
+                    self.continue_listing();
+                }
+                Err(error) => self.fail(error.to_owned(), now),
+            },
+            State::Waiting { .. } | State::Connecting { .. } | State::Watching(_) => {
+                self.fail("the store answered what was not asked".to_owned(), now);
+            }
+        }
+    }
+
+    fn handle_lineage(&mut self, head: u64, value: Option<&Value>, now: Now) {
+        // A lineage that cannot be read is none: then there is no resuming, and a list is always right.
+        let lineage = value.and_then(|value| Lineage::decode(&value.value).ok());
+        let boot = lineage.as_ref().map(|lineage| lineage.current().id);
+        if self.may_resume(lineage.as_ref(), head)
+            && let Some(position) = &mut self.position
+        {
+            position.boot = boot;
+            self.watch(now);
+            return;
+        }
+        self.position = None;
+        self.events.push_back(Event::Init);
+        self.state = State::Listing(Listing::new(&self.follow.prefixes, boot, head, now));
+        self.continue_listing();
+    }
+
+    fn may_resume(&self, lineage: Option<&Lineage>, head: u64) -> bool {
+        let (Some(lineage), Some(Position { boot: Some(boot), revisions })) = (lineage, &self.position)
+        else {
+            return false;
+        };
+        revisions.iter().all(|&revision| revision <= head && lineage.allows_resume(*boot, revision))
+    }
+
+    fn continue_listing(&mut self) {
+        let State::Listing(listing) = &self.state else { return };
+        if let Some((range, revision)) = listing.wants() {
+            let page =
+                Request::Page { session: self.session, range, revision: Some(revision), limit: PAGE_KEYS };
+            self.requests.push_back(page);
+            return;
+        }
+        let (boot, revision, asked_at) = (listing.boot(), listing.revision(), listing.asked_at());
+        self.position = Some(Position { boot, revisions: vec![revision; self.follow.prefixes.len()] });
+        self.progress = revision;
+        self.events.push_back(Event::InitDone { revision });
+        self.watch(asked_at);
+    }
+
+    fn watch(&mut self, now: Now) {
+        let position = self.position.as_ref().expect("a watch begins at a position");
+        for (watch, (prefix, revision)) in self.follow.prefixes.iter().zip(&position.revisions).enumerate() {
+            let range = KeyRange::prefix(prefix);
+            self.requests.push_back(Request::Watch {
+                session: self.session,
+                watch,
+                range,
+                from: revision + 1,
+            });
+        }
+        self.state = State::Watching(Watching { since: now, last_word: now, asked: None, unanswered: false });
+    }
+
+    /// The watch was created in a store at `revision`.
+    fn handle_watching(&mut self, watch: usize, revision: u64, now: Now) {
+        if let Some(at) = self.hear(watch, now)
+            && revision < at
+        {
+            self.position = None;
+            self.fail(format!("the store is at revision {revision}, below {at} that it gave us"), now);
+        }
+    }
+
+    fn handle_changes(&mut self, watch: usize, changes: Vec<Change>, more: bool, now: Now) {
+        let Some(at) = self.hear(watch, now) else { return };
+        let range = KeyRange::prefix(&self.follow.prefixes[watch]);
+        let mut newest = at;
+        for change in changes {
+            // At or below what we were told was complete: either it was not, or time goes backwards there.
+            if !range.contains(change.key()) || change.revision() < newest || change.revision() <= at {
+                self.position = None;
+                return self
+                    .fail("the store sent a change that was not asked for, or out of order".to_owned(), now);
+            }
+            newest = change.revision();
+            if !self.same_history(&change, newest) {
+                self.position = None;
+                return self
+                    .fail("another run of the store answers than the one that was checked".to_owned(), now);
+            }
+            self.events.push_back(change.into());
+        }
+        // A fragment leaves the rest of its revision for the next answer.
+        if !more {
+            self.advance(watch, newest);
+        }
+    }
+
+    /// A connection could be replaced under us between the check of the lineage and the watch. Heartbeat and lineage
+    /// name the boot they were written in: one that the checked lineage did not end with is another history, unless
+    /// the new lineage says that it continues ours (a publisher's new term in the same store).
+    fn same_history(&mut self, change: &Change, revision: u64) -> bool {
+        let Change::Put(value) = change else { return true };
+        let Some(position) = &mut self.position else { return false };
+        let Ok(Key::Mesh(cluster, key)) = Key::parse(&value.key) else { return true };
+        if cluster != self.follow.cluster {
+            return true;
+        }
+        match key {
+            MeshKey::Lineage => {
+                let Ok(lineage) = Lineage::decode(&value.value) else { return true };
+                let continues = position.boot.is_none_or(|boot| lineage.allows_resume(boot, revision - 1));
+                position.boot = Some(lineage.current().id);
+                continues
+            }
+            MeshKey::Heartbeat => match (Heartbeat::decode(&value.value), position.boot) {
+                (Ok(heartbeat), Some(boot)) => heartbeat.boot == boot,
+                (Ok(_), None) | (Err(_), _) => true,
+            },
+            MeshKey::Cluster
+            | MeshKey::Synced(_)
+            | MeshKey::Peering(_)
+            | MeshKey::Node(_)
+            | MeshKey::Key(_)
+            | MeshKey::Namespace(_)
+            | MeshKey::Identity(..)
+            | MeshKey::Endpoint(..)
+            | MeshKey::Service(..)
+            | MeshKey::Backend(..) => true,
+        }
+    }
+
+    /// All watches (`None`) or one have delivered everything up to `revision`.
+    fn handle_progress(&mut self, watch: Option<usize>, revision: u64, now: Now) {
+        let watches = watch.map_or(0..self.follow.prefixes.len(), |watch| watch..watch + 1);
+        for watch in watches {
+            if self.hear(watch, now).is_none() {
+                return;
+            }
+            self.advance(watch, revision);
+        }
+    }
+
+    /// Where the watch is, if there is such a watch: it is alive.
+    fn hear(&mut self, watch: usize, now: Now) -> Option<u64> {
+        let at = self.position.as_ref().and_then(|position| position.revisions.get(watch).copied());
+        let (State::Watching(watching), Some(at)) = (&mut self.state, at) else {
+            self.fail("the store answered what was not asked".to_owned(), now);
+            return None;
+        };
+        watching.last_word = now;
+        watching.unanswered = false;
+        if now.since(watching.since) >= GOOD_AFTER {
+            self.failures = 0;
+        }
+        Some(at)
+    }
+
+    fn advance(&mut self, watch: usize, revision: u64) {
+        let Some(position) = &mut self.position else { return };
+        let at = &mut position.revisions[watch];
+        *at = revision.max(*at);
+        let complete_to = position.complete_to();
+        if complete_to > self.progress {
+            self.progress = complete_to;
+            self.events.push_back(Event::Progress { revision: complete_to });
+        }
+    }
+
+    fn watches_are_apart(&self) -> bool {
+        self.position
+            .as_ref()
+            .is_some_and(|p| p.revisions.iter().any(|&revision| revision != p.complete_to()))
+    }
+
+    fn fail(&mut self, error: String, now: Now) {
+        let wait = self.backoff();
+        self.failures = self.failures.saturating_add(1);
+        self.end_session();
+        self.events.push_back(Event::Disconnected { error, retry_in: wait });
+        self.state = State::Waiting { until: now + wait };
+    }
+
+    /// What still arrives from the session is an older session's from here on.
+    fn end_session(&mut self) {
+        self.requests.clear();
+        self.requests.push_back(Request::Disconnect { session: self.session });
+        self.session = self.session.next();
+    }
+
+    /// Half of the doubled wait for certain, the other half by the seed.
+    fn backoff(&self) -> Duration {
+        let full = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
+        let jitter = split_mix(self.seed.wrapping_add(self.failures.into())) % 1_000;
+        full / 2 + full / 2 * u32::try_from(jitter).expect("below 1000") / 1_000
+    }
+}
+
+/// SplitMix64's output function: neighbouring seeds give unrelated numbers.
+fn split_mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests;
