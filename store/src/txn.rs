@@ -48,7 +48,7 @@ pub(crate) fn check_txn(txn: &TxnRequest) -> Result<(), Error> {
     }
     check_duplicates(&txn.success)?;
     check_duplicates(&txn.failure)?;
-    if txn_bytes(txn) > REQUEST_BYTES_MAX {
+    if txn.bytes() > REQUEST_BYTES_MAX {
         return Err(Error::RequestTooLarge);
     }
     Ok(())
@@ -75,17 +75,20 @@ fn check_duplicates(ops: &[Op]) -> Result<(), Error> {
     Ok(())
 }
 
-fn txn_bytes(txn: &TxnRequest) -> usize {
-    let compares = txn.compare.iter().map(|compare| {
-        let value = if let CompareTarget::Value(value) = &compare.target { value.len() } else { 0 };
-        compare.key.len() + compare.range_end.len() + value
-    });
-    let ops = txn.success.iter().chain(&txn.failure).map(|op| match op {
-        Op::Range(range) => range.key.len() + range.range_end.len(),
-        Op::Put(put) => put.key.len() + put.value.len(),
-        Op::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
-    });
-    compares.chain(ops).sum()
+impl TxnRequest {
+    /// The bytes of its keys and values, as [`REQUEST_BYTES_MAX`] bounds them.
+    pub fn bytes(&self) -> usize {
+        let compares = self.compare.iter().map(|compare| {
+            let value = if let CompareTarget::Value(value) = &compare.target { value.len() } else { 0 };
+            compare.key.len() + compare.range_end.len() + value
+        });
+        let ops = self.success.iter().chain(&self.failure).map(|op| match op {
+            Op::Range(range) => range.key.len() + range.range_end.len(),
+            Op::Put(put) => put.key.len() + put.value.len(),
+            Op::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
+        });
+        compares.chain(ops).sum()
+    }
 }
 
 /// What the operations of the chosen branch ask of the store as it is before any of them ran.

@@ -239,6 +239,34 @@ fn bytes_that_are_no_row_are_refused() {
 }
 
 #[test]
+fn a_store_with_a_hole_in_its_history_is_refused() {
+    let (mut store, mut disk, now) = (Store::default(), Disk::default(), Instant::now());
+    for n in 0..10 {
+        store.put(&put("a", &n.to_string()), now).expect("a put");
+    }
+    store
+        .txn(
+            &TxnRequest { success: vec![Op::Put(put("b", "")), Op::Put(put("c", ""))], ..Default::default() },
+            now,
+        )
+        .expect("a txn");
+    store.put(&put("d", ""), now).expect("a put");
+    commit(&mut store, &mut disk);
+    store.compact(5).expect("a compaction");
+    commit(&mut store, &mut disk);
+    commit(&mut store, &mut disk);
+    for id in disk.rows.keys().filter(|id| id.revision > 5 && id.revision < 13) {
+        let mut damaged = disk.clone();
+        damaged.rows.remove(id);
+        let restored = Store::restore(damaged.compacted, damaged.rows, now);
+        let seen = matches!(restored, Err(RowError::Contradiction { .. }));
+        let last_of_its_revision = *id == RowId { revision: 12, sub: 1 };
+        assert!(seen || last_of_its_revision, "{id:?} is missing");
+    }
+    assert_eq!(disk.restore(now).revision(), 13);
+}
+
+#[test]
 fn a_follower_resumes_only_in_the_range_of_a_listed_boot() {
     let mut lineage = Lineage::default();
     let (first, second, restored, unknown) = ([1; 16], [2; 16], [3; 16], [4; 16]);

@@ -1,0 +1,134 @@
+//! The data directory: its lock, its lineage, and what happens to a store that cannot be read.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use store::{Boot, Lineage};
+use tracing::error;
+
+/// The most damaged stores that are kept. A store is damaged once in a disk's life; ten in a row are not repaired by an
+/// eleventh, and the disk must not fill.
+const DAMAGED_MAX: u32 = 10;
+
+/// Why the store does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("another process holds {path}; one apiserver serves a data directory at a time", path = path.display())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// The system refused.
+    #[error("cannot {doing} {path}", path = path.display())]
+    Io {
+        /// What we were doing.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The backend does not work.
+    #[error("cannot open the store")]
+    Backend(#[source] super::BackendError),
+    /// Store after store was set aside: something else is broken.
+    #[error("{DAMAGED_MAX} damaged stores lie beside {path}; check the disk, then remove them", path = path.display())]
+    TooMuchDamage {
+        /// Where the store belongs.
+        path: PathBuf,
+    },
+}
+
+/// The data directory, locked.
+#[derive(Debug)]
+pub(super) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if need be and takes its lock.
+    pub(super) fn lock(path: &Path) -> Result<Self, OpenError> {
+        fs::create_dir_all(path).map_err(io_error("make", path))?;
+        let at = path.join("lock");
+        let lock = File::options().create(true).append(true).open(&at).map_err(io_error("open", &at))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: at }),
+            Err(TryLockError::Error(source)) => Err(io_error("lock", &at)(source)),
+        }
+    }
+
+    /// Where the backend's files are.
+    pub(super) fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    /// Moves a damaged store out of the way.
+    pub(super) fn set_aside(&self, damage: &super::BackendError) -> Result<(), OpenError> {
+        let store = self.store();
+        let free = |n: &u32| !self.path.join(format!("store.damaged-{n}")).exists();
+        let n =
+            (1..=DAMAGED_MAX).find(free).ok_or_else(|| OpenError::TooMuchDamage { path: store.clone() })?;
+        let aside = self.path.join(format!("store.damaged-{n}"));
+        fs::rename(&store, &aside).map_err(io_error("set aside", &store))?;
+        self.sync()?;
+        error!(
+            damage = %damage,
+            set_aside = %aside.display(),
+            "The store could not be read and begins empty, as a new boot. It is rebuilt from its sources, and followers \
+             list again. Check the disk (smartctl, dmesg) and remove the directory when nobody needs it"
+        );
+        Ok(())
+    }
+
+    /// The boots so far. A file that cannot be read is the same as none: followers list again, which is always right.
+    pub(super) fn lineage(&self) -> Result<Lineage, OpenError> {
+        let path = self.path.join("lineage");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lineage::default()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => String::from("not text"),
+            Err(source) => return Err(io_error("read", &path)(source)),
+        };
+        match text.lines().map(parse_boot).collect() {
+            Some(boots) => Ok(Lineage::new(boots)),
+            None => {
+                error!(path = %path.display(), "The lineage is damaged and begins anew: every follower lists again");
+                Ok(Lineage::default())
+            }
+        }
+    }
+
+    /// Replaces the lineage: the new one is on disk whole before the old one goes.
+    pub(super) fn write_lineage(&self, lineage: &Lineage) -> Result<(), OpenError> {
+        let path = self.path.join("lineage");
+        let new = self.path.join("lineage.new");
+        let text: String = lineage.boots().iter().map(write_boot).collect();
+        File::create(&new)
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&new, &path))
+            .map_err(io_error("write", &path))?;
+        self.sync()
+    }
+
+    fn sync(&self) -> Result<(), OpenError> {
+        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", &self.path))
+    }
+}
+
+fn write_boot(boot: &Boot) -> String {
+    format!("{} {}\n", hex::encode(boot.id), boot.first_revision)
+}
+
+fn parse_boot(line: &str) -> Option<Boot> {
+    let (id, first_revision) = line.split_once(' ')?;
+    let id = hex::decode(id).ok()?.try_into().ok()?;
+    Some(Boot { id, first_revision: first_revision.parse().ok()? })
+}
+
+fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+    move |source| OpenError::Io { doing, path: path.to_owned(), source }
+}
