@@ -14,6 +14,7 @@ mod run;
 mod shell;
 mod state;
 mod topology;
+pub mod traffic;
 mod underlay;
 mod up;
 

@@ -30,7 +30,7 @@ pub(crate) fn mount_machine(mounts: &MachineMounts) -> Result<()> {
     let var_lib_mesh = File::open(&mounts.var_lib_mesh)
         .with_context(|| format!("cannot open {}", mounts.var_lib_mesh.display()))?;
 
-    forget_mounts_below(&["/run", "/sys"])?;
+    forget_keepers()?;
     own_var_lib()?;
     make_dir("/var/lib/cni")?;
     mount_at(Some("tmpfs"), "/var/lib/cni", Some("tmpfs"), MsFlags::empty())?;
@@ -47,14 +47,18 @@ pub(crate) fn mount_machine(mounts: &MachineMounts) -> Result<()> {
     mount_at(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty())
 }
 
-/// Lets go of what was mounted below these directories when the namespace was copied: another lab's namespaces or pins
-/// would live as long as this machine.
-fn forget_mounts_below(dirs: &[&str]) -> Result<()> {
+/// File systems that keep something alive for as long as they are mounted anywhere.
+const KEEPERS: [&str; 2] = ["nsfs", "bpf"];
+
+/// Lets go of what came along when the mount namespace was copied: somebody else's namespaces and pins would live as
+/// long as this machine.
+fn forget_keepers() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
-    let targets: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
     // The last mounted first, so that each is on top when its turn comes.
-    for target in targets.into_iter().rev() {
-        if dirs.iter().any(|dir| target.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))) {
+    for line in mounts.lines().rev() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(target), Some(kind)) = (fields.next(), fields.next()) else { continue };
+        if KEEPERS.contains(&kind) {
             // A name with a space is escaped there (fstab(5)) and not found here: it stays, which costs nothing.
             let _ = umount2(target, MntFlags::MNT_DETACH);
         }

@@ -36,6 +36,9 @@ fn an_error_names_file_line_and_what_is_wrong() {
     ];
     for (from, to, reason) in table {
         let (said, line) = complaint(from, to);
-        assert!(said.contains(&format!("lab.yaml:{line}: ")) && said.contains(reason), "{from} -> {to}, {line}: {said}");
+        assert!(
+            said.contains(&format!("lab.yaml:{line}: ")) && said.contains(reason),
+            "{from} -> {to}, {line}: {said}"
+        );
     }
 }
