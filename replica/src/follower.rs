@@ -481,4 +481,6 @@ fn split_mix(seed: u64) -> u64 {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
