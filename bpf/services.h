@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Services are chosen once, where a socket names its peer: no packet is rewritten, no connection is tracked, and
+ * the cost does not grow with the number of services.
+ *
+ *   mesh_services  frontend → set, count      mesh_backends  (set, slot) → endpoint
+ *   mesh_reverse   (socket, endpoint) → frontend, for getpeername and recvmsg
+ *   mesh_sticky    (socket, frontend) → endpoint, for sendmsg without connect
+ */
+#pragma once
+
+#include "addr.h"
+#include "drops.h"
+#include <linux/in.h>
+
+#ifndef IPPROTO_MPTCP
+#define IPPROTO_MPTCP 262
+#endif
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct mesh_frontend);
+	__type(value, struct mesh_set_ref);
+	__uint(max_entries, MESH_SERVICES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} mesh_services SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct mesh_backend_key);
+	__type(value, struct mesh_endpoint);
+	__uint(max_entries, MESH_BACKENDS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} mesh_backends SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct mesh_reverse_key);
+	__type(value, struct mesh_endpoint);
+	__uint(max_entries, MESH_REVERSE_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} mesh_reverse SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct mesh_reverse_key);
+	__type(value, struct mesh_sticky);
+	__uint(max_entries, MESH_STICKY_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} mesh_sticky SEC(".maps");
+
+enum mesh_choice {
+	MESH_NOT_A_SERVICE,
+	MESH_CHOSEN,
+	MESH_REFUSED,
+};
+
+static __always_inline struct mesh_reverse_key mesh_socket_key(__u64 cookie, const struct mesh_endpoint *e)
+{
+	return (struct mesh_reverse_key){ .cookie = cookie, .addr = e->addr, .port_be = e->port_be };
+}
+
+static __always_inline const struct mesh_endpoint *mesh_backend_at(__u32 set, __u32 slot)
+{
+	struct mesh_backend_key key = { .set = set, .slot = slot };
+
+	return bpf_map_lookup_elem(&mesh_backends, &key);
+}
+
+static __always_inline bool mesh_endpoint_eq(const struct mesh_endpoint *a, const struct mesh_endpoint *b)
+{
+	return a->port_be == b->port_be && mesh_addr_eq(&a->addr, &b->addr);
+}
+
+/* A random backend of the frontend; null with `*known` when there is none, null without when it is no service. */
+static __always_inline const struct mesh_endpoint *mesh_choose(const struct mesh_frontend *f, bool *known, __u32 *set,
+							       __u32 *slot)
+{
+	const struct mesh_endpoint *backend;
+	const struct mesh_set_ref *ref;
+
+	/* Twice: between the two lookups the agent may have put another set in place and taken this one away. */
+#pragma unroll
+	for (int attempt = 0; attempt < 2; attempt++) {
+		ref = bpf_map_lookup_elem(&mesh_services, f);
+		if (!ref)
+			return 0;
+		*known = true;
+		if (!ref->count)
+			return 0;
+		*set = ref->set;
+		*slot = bpf_get_prandom_u32() % ref->count;
+		backend = mesh_backend_at(*set, *slot);
+		if (backend)
+			return backend;
+	}
+	return 0;
+}
+
+static __always_inline bool mesh_is_service_address(const struct mesh_addr *addr)
+{
+	struct mesh_frontend any = { .addr = *addr };
+
+	return bpf_map_lookup_elem(&mesh_services, &any) != 0;
+}
+
+/*
+ * Chooses where a socket really goes when it names `to`. On MESH_CHOSEN `to` is the backend, of the same family;
+ * `to` is remembered for the way back.
+ */
+static __always_inline enum mesh_choice mesh_balance(struct bpf_sock_addr *ctx, struct mesh_endpoint *to)
+{
+	struct mesh_frontend f = {
+		.addr = to->addr,
+		.port_be = to->port_be,
+		/* The table knows TCP; that it runs over several paths is the socket's own affair. */
+		.protocol = ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol,
+	};
+	const struct mesh_endpoint *backend;
+	struct mesh_reverse_key key;
+	__u32 set = 0, slot = 0;
+	bool known = false;
+
+	backend = mesh_choose(&f, &known, &set, &slot);
+	if (!backend) {
+		if (!known && !mesh_is_service_address(&f.addr))
+			return MESH_NOT_A_SERVICE;
+		mesh_count(known ? MESH_DROP_NO_BACKEND : MESH_DROP_UNKNOWN_PORT);
+		return MESH_REFUSED;
+	}
+	/* A socket cannot change its family here; a frontend without a backend of its own family has none. */
+	if (mesh_addr_is_v4(&backend->addr) != mesh_addr_is_v4(&f.addr)) {
+		mesh_count(MESH_DROP_NO_BACKEND);
+		return MESH_REFUSED;
+	}
+	key = mesh_socket_key(bpf_get_socket_cookie(ctx), backend);
+	bpf_map_update_elem(&mesh_reverse, &key, to, BPF_ANY);
+	*to = *backend;
+	return MESH_CHOSEN;
+}
+
+/* What the socket believes to talk to when it really talks to `from`; false when that is the same. */
+static __always_inline bool mesh_unbalance(struct bpf_sock_addr *ctx, struct mesh_endpoint *from)
+{
+	struct mesh_reverse_key key = mesh_socket_key(bpf_get_socket_cookie(ctx), from);
+	const struct mesh_endpoint *frontend = bpf_map_lookup_elem(&mesh_reverse, &key);
+
+	if (!frontend)
+		return false;
+	*from = *frontend;
+	return true;
+}

@@ -1,0 +1,153 @@
+//! What the programs and the agent share, byte by byte: `bpf/abi.h` in Rust.
+//!
+//! Addresses are 16 bytes, IPv4 as `::ffff:a.b.c.d`; ports are in network order. Both sides assert their layout, and
+//! `tests::the_layouts_are_those_of_the_object` compares them through the object's BTF.
+
+use std::{
+    fmt,
+    mem::{offset_of, size_of},
+    net::IpAddr,
+};
+
+/// The directory below the pin directory. It stands for every layout here: whoever changes one raises it.
+pub(super) const PIN_VERSION: &str = "v1";
+
+/// `struct mesh_addr`
+pub(super) type Addr = [u8; 16];
+
+/// A key or value of a map: plain bytes without padding of the compiler's.
+macro_rules! row {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? } $bytes:literal) => {
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub(super) struct $name { $(pub(super) $field: $type),* }
+        // The kernel reads every byte: none may be left to the compiler.
+        const _: () = assert!(size_of::<$name>() == $bytes && size_of::<$name>() == 0 $(+ size_of::<$type>())*);
+        // SAFETY: `repr(C)`, no references, and by the assertion above no padding; any bytes are a valid value.
+        #[allow(unsafe_code)]
+        unsafe impl aya::Pod for $name {}
+    };
+}
+
+row!(
+    /// `struct mesh_route`
+    Route { mtu_bytes: u16, flags: u8, pad: u8 } 4
+);
+row!(
+    /// `struct mesh_local`
+    Local { ifindex: u32, mac: [u8; 6], kind: u8, pad: u8 } 12
+);
+row!(
+    /// `struct mesh_frontend`
+    FrontendKey { addr: Addr, port_be: u16, protocol: u8, pad: u8 } 20
+);
+row!(
+    /// `struct mesh_set_ref`
+    SetRefValue { set: u32, count: u32 } 8
+);
+row!(
+    /// `struct mesh_backend_key`
+    BackendKeyRow { set: u32, slot: u32 } 8
+);
+row!(
+    /// `struct mesh_endpoint`
+    Endpoint { addr: Addr, port_be: u16, pad: [u8; 2] } 20
+);
+row!(
+    /// `struct mesh_config`
+    Config { mesh_ifindex: u32, mesh_v4: Addr, mesh_v6: Addr } 36
+);
+
+const _: () = assert!(offset_of!(Route, flags) == 2);
+const _: () = assert!(offset_of!(Local, mac) == 4 && offset_of!(Local, kind) == 10);
+const _: () = assert!(offset_of!(FrontendKey, port_be) == 16 && offset_of!(FrontendKey, protocol) == 18);
+const _: () = assert!(offset_of!(Endpoint, port_be) == 16);
+const _: () = assert!(offset_of!(Config, mesh_v4) == 4 && offset_of!(Config, mesh_v6) == 20);
+
+/// `enum mesh_route_flags`
+pub(super) const ROUTED: u8 = 1;
+pub(super) const CLOSED: u8 = 2;
+/// `enum mesh_local_kind`
+pub(super) const LOCAL_POD: u8 = 1;
+pub(super) const LOCAL_NODE: u8 = 2;
+
+/// An address as the maps have it.
+pub(super) fn addr(ip: IpAddr) -> Addr {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The address behind a map's bytes.
+pub(super) fn ip(addr: Addr) -> IpAddr {
+    IpAddr::from(addr).to_canonical()
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $label:literal),* $(,)?) => {
+        /// Why the data path refused something, in the order of `enum mesh_drop_reason`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum DropReason { $($(#[$doc])* $variant),* }
+
+        impl DropReason {
+            /// Every reason, by its number.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// A stable label for metrics and status.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than its own headers say.
+    Truncated = "truncated",
+    /// Version or header length contradicts itself, or a v4-mapped address on the wire.
+    Malformed = "malformed",
+    /// The source is another local pod's, or this node's.
+    SpoofedLocal = "spoofed_local",
+    /// The source is of the encrypted scope, and the packet did not come from the tunnel.
+    SpoofedMesh = "spoofed_mesh",
+    /// The source is nobody's, and the packet wants into the mesh.
+    UnknownSource = "unknown_source",
+    /// The destination belongs to a peer that was disconnected.
+    Closed = "closed",
+    /// There is no tunnel device to send it to.
+    NoTunnel = "no_tunnel",
+    /// Larger than the path: answered with Packet Too Big.
+    TooBig = "too_big",
+    /// A VLAN tag on its way into the tunnel, which has no link layer.
+    Tagged = "tagged",
+    /// Out of the tunnel, but its source is not of the encrypted scope.
+    ForeignSource = "foreign_source",
+    /// Out of the tunnel, but its destination cannot be reached through this node.
+    NotLocal = "not_local",
+    /// Out of the tunnel, and no room for a link-layer header.
+    NotDelivered = "not_delivered",
+    /// Into the tunnel, but its destination is not of the encrypted scope.
+    NotRouted = "not_routed",
+    /// Into the tunnel, but its source is not an address of this node or its pods.
+    NotOurs = "not_ours",
+    /// From the tunnel back into the tunnel.
+    Hairpin = "hairpin",
+    /// Multicast or link-local noise that a stack sends to each device.
+    LinkScope = "link_scope",
+    /// The guard: it would have left by an uplink unencrypted.
+    Plain = "plain",
+    /// A service without a backend: the socket got ECONNREFUSED.
+    NoBackend = "no_backend",
+    /// A service without this port: the socket got ECONNREFUSED.
+    UnknownPort = "unknown_port",
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.label())
+    }
+}

@@ -1,0 +1,90 @@
+//! What can go wrong between the agent and the kernel.
+
+use super::preflight::Missing;
+use std::{io, path::PathBuf};
+
+/// An error of the BPF backend.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The host cannot run the data path.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// A map is full. What did not fit stays closed or unreachable, never open.
+    #[error("cannot add {row} to map {map}: its {max_entries} entries are in use")]
+    Full {
+        /// Name of the map.
+        map: &'static str,
+        /// Its size.
+        max_entries: u32,
+        /// What was to be added.
+        row: String,
+    },
+    /// A pinned map is of another make than ours.
+    #[error("pinned map {path} has {found}, this version needs {needed}: stop the agent and remove {dir}")]
+    Geometry {
+        /// The pin.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+        /// What the object says.
+        needed: String,
+        /// The directory of all pins of this version.
+        dir: PathBuf,
+    },
+    /// A row that no map may hold.
+    #[error("cannot program {row}: {reason}")]
+    Refused {
+        /// The row.
+        row: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Bytes in a map that this version did not write.
+    #[error("map {map} holds a row of {what}, which this version does not know: remove its pin")]
+    ForeignRow {
+        /// Name of the map.
+        map: &'static str,
+        /// The field and its value.
+        what: String,
+    },
+    /// Reading or writing a map.
+    #[error("cannot {action} map {map}")]
+    Map {
+        /// What was tried.
+        action: &'static str,
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel said.
+        source: aya::maps::MapError,
+    },
+    /// Loading an object: its maps or one of its programs.
+    #[error("cannot load {what}")]
+    Load {
+        /// Object or program.
+        what: String,
+        /// What the kernel said; the verifier's log is in it.
+        source: aya::EbpfError,
+    },
+    /// Attaching, replacing or detaching a program.
+    #[error("cannot {action} `{program}` at {place}")]
+    Attach {
+        /// What was tried.
+        action: &'static str,
+        /// The program's name.
+        program: &'static str,
+        /// Device or cgroup.
+        place: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Working with the pin directory.
+    #[error("cannot {action} {path}")]
+    Pins {
+        /// What was tried.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

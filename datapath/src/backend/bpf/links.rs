@@ -1,0 +1,253 @@
+//! Links: what keeps a program at its place when the agent is gone. Each is pinned under its own name and replaced
+//! by BPF_LINK_UPDATE, so that no packet passes between an old program and a new one.
+
+use super::{
+    Error,
+    raw::{self, AttachType, LinkPlace},
+};
+use std::{
+    collections::BTreeSet,
+    fmt, fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+};
+
+/// A packet program and where it can stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Program {
+    /// Ingress of the host's side of a pod's device.
+    FromPod,
+    /// Ingress of the tunnel's device.
+    FromTunnel,
+    /// Egress of the tunnel's device.
+    ToTunnel,
+    /// Egress of a physical device: the guard.
+    UplinkOut,
+    /// Ingress of a physical device, which refuses sources of the encrypted scope and of this host; and of a bridge,
+    /// behind which this host's own pods may live.
+    UplinkIn,
+}
+
+/// A program at a device of this network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attachment {
+    /// Which program.
+    pub program: Program,
+    /// Which device.
+    pub ifindex: u32,
+}
+
+impl Program {
+    /// Every program.
+    pub const ALL: [Self; 5] =
+        [Self::FromPod, Self::FromTunnel, Self::ToTunnel, Self::UplinkOut, Self::UplinkIn];
+
+    /// Its name in pins and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FromPod => "from-pod",
+            Self::FromTunnel => "from-tunnel",
+            Self::ToTunnel => "to-tunnel",
+            Self::UplinkOut => "uplink-out",
+            Self::UplinkIn => "uplink-in",
+        }
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The function in the object that reads this device's frames.
+fn function(at: Attachment) -> io::Result<&'static str> {
+    Ok(match at.program {
+        Program::FromPod => "mesh_from_pod",
+        Program::FromTunnel => "mesh_from_tunnel",
+        Program::ToTunnel => "mesh_to_tunnel",
+        Program::UplinkOut => match device_kind(at.ifindex)? {
+            DeviceKind::Ethernet | DeviceKind::Bridge => "mesh_uplink_out",
+            DeviceKind::Bare => "mesh_uplink_out_l3",
+        },
+        Program::UplinkIn => match device_kind(at.ifindex)? {
+            DeviceKind::Ethernet => "mesh_uplink_in",
+            DeviceKind::Bridge => "mesh_bridge_in",
+            DeviceKind::Bare => "mesh_uplink_in_l3",
+        },
+    })
+}
+
+const fn attach_type(program: Program) -> AttachType {
+    match program {
+        Program::FromPod | Program::FromTunnel | Program::UplinkIn => AttachType::TCX_INGRESS,
+        Program::ToTunnel | Program::UplinkOut => AttachType::TCX_EGRESS,
+    }
+}
+
+/// The name of an attachment's pin.
+fn pin_name(at: Attachment) -> String {
+    format!("{}-{}", at.program, at.ifindex)
+}
+
+fn attachment(pin_name: &str) -> Option<Attachment> {
+    let (program, ifindex) = pin_name.rsplit_once('-')?;
+    let program = Program::ALL.into_iter().find(|p| p.name() == program)?;
+    Some(Attachment { program, ifindex: ifindex.parse().ok()? })
+}
+
+/// What the frames of a device look like, and who lives behind it.
+enum DeviceKind {
+    /// Frames with an Ethernet header.
+    Ethernet,
+    /// The same, and local pods may be among those who send them.
+    Bridge,
+    /// Bare IP packets.
+    Bare,
+}
+
+/// By hardware type (linux/if_arp.h) and driver, which have no name in a device's attributes that both bridge and
+/// Open vSwitch set.
+fn device_kind(ifindex: u32) -> io::Result<DeviceKind> {
+    const ARPHRD_RAWIP: u16 = 519;
+    let device = raw::device(ifindex)?;
+    match device.hardware_type {
+        libc::ARPHRD_ETHER if matches!(device.driver.as_str(), "bridge" | "openvswitch") => {
+            Ok(DeviceKind::Bridge)
+        }
+        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Ok(DeviceKind::Ethernet),
+        libc::ARPHRD_NONE
+        | libc::ARPHRD_PPP
+        | libc::ARPHRD_TUNNEL
+        | libc::ARPHRD_TUNNEL6
+        | libc::ARPHRD_SIT
+        | libc::ARPHRD_IPGRE
+        | ARPHRD_RAWIP => Ok(DeviceKind::Bare),
+        other => {
+            Err(io::Error::other(format!("its link layer (hardware type {other}) is none that we can read")))
+        }
+    }
+}
+
+/// The socket programs, where they are attached, and their names in pins.
+pub(super) const SOCKET_PROGRAMS: [(&str, AttachType); 8] = [
+    ("mesh_connect4", AttachType::CONNECT4),
+    ("mesh_connect6", AttachType::CONNECT6),
+    ("mesh_sendmsg4", AttachType::SENDMSG4),
+    ("mesh_sendmsg6", AttachType::SENDMSG6),
+    ("mesh_recvmsg4", AttachType::RECVMSG4),
+    ("mesh_recvmsg6", AttachType::RECVMSG6),
+    ("mesh_peername4", AttachType::PEERNAME4),
+    ("mesh_peername6", AttachType::PEERNAME6),
+];
+
+/// The directory of pinned links.
+#[derive(Debug)]
+pub(super) struct Links {
+    pub(super) dir: PathBuf,
+}
+
+impl Links {
+    /// Puts a socket program at a cgroup, or in the place of its predecessor there.
+    pub(super) fn put_socket(
+        &self,
+        (name, at): (&'static str, AttachType),
+        program: BorrowedFd<'_>,
+        cgroup_root: &Path,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Attach {
+            action: "attach",
+            program: name,
+            place: cgroup_root.display().to_string(),
+            source,
+        };
+        let cgroup = fs::File::open(cgroup_root).map_err(failed)?;
+        // A cgroup's id is the inode of its directory.
+        let place = LinkPlace::Cgroup(cgroup.metadata().map_err(failed)?.ino());
+        self.put(name, place, program, || raw::link_cgroup(program, cgroup.as_fd(), at)).map_err(failed)
+    }
+
+    /// Puts a packet program at a device, or in the place of its predecessor there.
+    pub(super) fn put_packet<'p>(
+        &self,
+        at: Attachment,
+        program: impl Fn(&'static str) -> BorrowedFd<'p>,
+    ) -> Result<(), Error> {
+        let failed = |source| Error::Attach {
+            action: "attach",
+            program: at.program.name(),
+            place: format!("device {}", at.ifindex),
+            source,
+        };
+        let program = program(function(at).map_err(failed)?);
+        self.put(&pin_name(at), LinkPlace::Device(at.ifindex), program, || {
+            raw::link_tcx(program, at.ifindex, attach_type(at.program))
+        })
+        .map_err(failed)
+    }
+
+    /// Takes a packet program away from a device; succeeds when it is not there.
+    pub(super) fn remove(&self, at: Attachment) -> Result<(), Error> {
+        let path = self.dir.join(pin_name(at));
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Pins { action: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The packet programs that stand at living devices. Pins of dead ones are swept on the way.
+    pub(super) fn packet(&self) -> Result<BTreeSet<Attachment>, Error> {
+        let failed = |source| Error::Pins { action: "list", path: self.dir.clone(), source };
+        let mut living = BTreeSet::new();
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Some(at) = entry.file_name().to_str().and_then(attachment) else {
+                continue; // a socket program's
+            };
+            match place_of(&entry.path()) {
+                Ok(LinkPlace::Device(ifindex)) if ifindex == at.ifindex => {
+                    living.insert(at);
+                }
+                Ok(_) => self.remove(at)?,
+                Err(source) => {
+                    return Err(Error::Pins { action: "read the link", path: entry.path(), source });
+                }
+            }
+        }
+        Ok(living)
+    }
+
+    fn put(
+        &self,
+        name: &str,
+        place: LinkPlace,
+        program: BorrowedFd<'_>,
+        create: impl FnOnce() -> io::Result<std::os::fd::OwnedFd>,
+    ) -> io::Result<()> {
+        let path = self.dir.join(name);
+        let old = match raw::open_pin(&path) {
+            Ok(link) if raw::link_place(link.as_fd())? == place => {
+                return raw::link_update(link.as_fd(), program);
+            }
+            // Elsewhere (another cgroup root), or its device is gone: the new one first, then away with it.
+            Ok(link) => Some(link),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        let new = create()?;
+        if old.is_some() {
+            fs::remove_file(&path)?;
+        }
+        raw::pin(new.as_fd(), &path)
+    }
+}
+
+fn place_of(pin: &Path) -> io::Result<LinkPlace> {
+    raw::link_place(raw::open_pin(pin)?.as_fd())
+}

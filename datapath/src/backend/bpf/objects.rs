@@ -1,0 +1,103 @@
+//! The two objects: their maps are pinned or taken over from pins of the same make, their programs are verified.
+
+use super::Error;
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned, maps::MapData, programs::Program as AyaProgram};
+use std::{os::fd::BorrowedFd, path::Path};
+
+static SOCKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
+static PACKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet.bpf.o"));
+
+/// The loaded programs. They live while this or a link holds them.
+#[derive(Debug)]
+pub(super) struct Objects {
+    socket: Ebpf,
+    packet: Ebpf,
+}
+
+impl Objects {
+    /// Loads both, with the maps that are pinned in `dir`, or new ones pinned there.
+    pub(super) fn load(dir: &Path) -> Result<Self, Error> {
+        check_geometry("socket.bpf.o", SOCKET, dir)?;
+        check_geometry("packet.bpf.o", PACKET, dir)?;
+        Ok(Self { socket: load("socket.bpf.o", SOCKET, dir)?, packet: load("packet.bpf.o", PACKET, dir)? })
+    }
+
+    pub(super) fn socket(&self, function: &str) -> BorrowedFd<'_> {
+        program_fd(&self.socket, function)
+    }
+
+    pub(super) fn packet(&self, function: &str) -> BorrowedFd<'_> {
+        program_fd(&self.packet, function)
+    }
+
+    #[cfg(test)]
+    pub(super) fn packet_program(&mut self, function: &str) -> &mut AyaProgram {
+        self.packet.program_mut(function).expect("the object has this program")
+    }
+}
+
+#[cfg(test)]
+pub(super) const OBJECTS: [&[u8]; 2] = [SOCKET, PACKET];
+
+fn load(name: &str, object: &[u8], dir: &Path) -> Result<Ebpf, Error> {
+    let mut ebpf = EbpfLoader::new()
+        .default_map_pin_directory(dir)
+        .load(object)
+        .map_err(|source| Error::Load { what: name.to_owned(), source })?;
+    for (function, program) in ebpf.programs_mut() {
+        let loaded = match program {
+            AyaProgram::CgroupSockAddr(p) => p.load(),
+            AyaProgram::SchedClassifier(p) => p.load(),
+            _ => unreachable!("bpf/ has socket address and classifier programs only"),
+        };
+        loaded.map_err(|e| Error::Load { what: format!("`{function}`"), source: e.into() })?;
+    }
+    Ok(ebpf)
+}
+
+fn program_fd<'a>(ebpf: &'a Ebpf, function: &str) -> BorrowedFd<'a> {
+    use std::os::fd::AsFd;
+    ebpf.program(function)
+        .and_then(|p| p.fd().ok())
+        .expect("every program of the object was loaded by `load`")
+        .as_fd()
+}
+
+/// Refuses pinned maps of another make: the kernel and aya take any map behind a pin, and the programs would read it
+/// with the wrong eyes.
+fn check_geometry(name: &str, object: &[u8], dir: &Path) -> Result<(), Error> {
+    let object = aya_obj::Object::parse(object)
+        .map_err(|source| Error::Load { what: name.to_owned(), source: source.into() })?;
+    let mut maps: Vec<_> = object.maps.iter().collect();
+    maps.sort_by_key(|(name, _)| *name);
+    for (name, needed) in maps {
+        let path = dir.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let found = MapData::from_pin(&path).and_then(|map| map.info()).map_err(|source| Error::Load {
+            what: format!("pin {}", path.display()),
+            source: source.into(),
+        })?;
+        let kind = found.map_type().map_or(0, |kind| kind as u32);
+        let found =
+            geometry(kind, found.key_size(), found.value_size(), found.max_entries(), found.map_flags());
+        let needed = geometry(
+            needed.map_type(),
+            needed.key_size(),
+            needed.value_size(),
+            needed.max_entries(),
+            needed.map_flags(),
+        );
+        if found != needed {
+            return Err(Error::Geometry { path, found, needed, dir: dir.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+fn geometry(kind: u32, key_bytes: u32, value_bytes: u32, max_entries: u32, flags: u32) -> String {
+    format!(
+        "type {kind}, keys of {key_bytes} and values of {value_bytes} bytes, {max_entries} entries, flags {flags:#x}"
+    )
+}

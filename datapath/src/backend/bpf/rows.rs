@@ -1,0 +1,112 @@
+//! The rows of the maps as plain, sorted data: what `observe` returns and what a plan compares with.
+
+use crate::image::Frontend;
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+};
+
+/// The smallest path the programs can answer for: every IPv6 link carries it (RFC 8200, 5), and what a Packet Too Big
+/// quotes of a larger packet is always there.
+pub const PATH_MTU_MIN_BYTES: u16 = 1280;
+
+/// All rows of all maps that the agent writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// The encrypted scope.
+    pub routes: BTreeMap<IpNet, RouteRow>,
+    /// Pods of this host, and its own mesh addresses.
+    pub locals: BTreeMap<IpAddr, LocalRow>,
+    /// Which set of backends a frontend is balanced over.
+    pub services: BTreeMap<Frontend, SetRef>,
+    /// Addresses of services: a port of theirs that is no frontend refuses at once.
+    pub service_addresses: BTreeSet<IpAddr>,
+    /// The members of each set, slots counted from 0.
+    pub backends: BTreeMap<BackendKey, SocketAddr>,
+    /// The tunnel's device and this node's own addresses.
+    pub config: ConfigRow,
+}
+
+/// A prefix of the encrypted scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RouteRow {
+    /// Through the tunnel.
+    Routed {
+        /// Of the whole path, IP header included; at least [`PATH_MTU_MIN_BYTES`].
+        mtu_bytes: u16,
+    },
+    /// Dropped and counted.
+    Closed,
+}
+
+/// An address of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LocalRow {
+    /// A pod.
+    Pod {
+        /// The host's side of its device.
+        ifindex: u32,
+        /// Of the pod's side.
+        mac: [u8; 6],
+    },
+    /// The node's own mesh address: what comes for it goes up the host's stack.
+    Node,
+}
+
+/// A frontend's backends: slots 0 to `count` of `set`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SetRef {
+    /// Number of the set; a set that changes is a new set, put before the frontend is pointed at it.
+    pub set: u32,
+    /// 0: connecting is refused.
+    pub count: u32,
+}
+
+/// One member of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BackendKey {
+    /// Number of the set.
+    pub set: u32,
+    /// From 0.
+    pub slot: u32,
+}
+
+/// The tunnel's device and this node's own addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConfigRow {
+    /// `None`: there is no tunnel, and what wants into it is dropped.
+    pub mesh_ifindex: Option<NonZeroU32>,
+    /// From which Packet Too Big is sent.
+    pub mesh_v4: Option<Ipv4Addr>,
+    /// From which Packet Too Big is sent.
+    pub mesh_v6: Option<Ipv6Addr>,
+}
+
+/// One change of one row. Each is atomic in the kernel; removing what is not there succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MapStep {
+    /// Adds or replaces a prefix.
+    PutRoute(IpNet, RouteRow),
+    /// Takes a prefix out of the encrypted scope.
+    RemoveRoute(IpNet),
+    /// Adds or replaces an address of this host.
+    PutLocal(IpAddr, LocalRow),
+    /// Forgets an address of this host.
+    RemoveLocal(IpAddr),
+    /// Points a frontend at a set.
+    PutService(Frontend, SetRef),
+    /// Forgets a frontend.
+    RemoveService(Frontend),
+    /// Makes an address refuse every port that is no frontend.
+    PutServiceAddress(IpAddr),
+    /// Forgets that an address is a service's.
+    RemoveServiceAddress(IpAddr),
+    /// Adds or replaces a member of a set.
+    PutBackend(BackendKey, SocketAddr),
+    /// Removes a member of a set.
+    RemoveBackend(BackendKey),
+    /// Replaces the configuration.
+    PutConfig(ConfigRow),
+}

@@ -1,0 +1,6 @@
+//! The programs and their loader on this kernel. Needs root; each test has its own network and mount namespace, BPF
+//! file system and cgroup, and leaves nothing behind.
+
+mod packets;
+mod pins;
+mod rig;
