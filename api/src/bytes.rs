@@ -86,7 +86,8 @@ macro_rules! as_uuid {
             type Err = BadLength;
             fn from_str(text: &str) -> Result<Self, BadLength> {
                 let bad = || BadLength { kind: $kind, expected: 16 };
-                let hyphens = text.len() == 36 && [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-');
+                let hyphens =
+                    text.len() == 36 && [8, 13, 18, 23].iter().all(|&at| text.as_bytes()[at] == b'-');
                 let digits: String = text.chars().filter(|&c| c != '-').collect();
                 let mut bytes = [0; 16];
                 if !hyphens || text.bytes().any(|b| b.is_ascii_uppercase()) {

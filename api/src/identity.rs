@@ -72,7 +72,12 @@ mod tests {
     fn id(cluster: u8, ns: &str, account: &str, labels: &[(&str, &str)]) -> IdentityId {
         let labels = labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
         let namespace = ns.parse().expect("a namespace");
-        identity(Facts { cluster: ClusterUuid([cluster; 16]), namespace: &namespace, service_account: account, labels: &labels })
+        identity(Facts {
+            cluster: ClusterUuid([cluster; 16]),
+            namespace: &namespace,
+            service_account: account,
+            labels: &labels,
+        })
     }
 
     #[test]

@@ -210,7 +210,9 @@ impl MeshKey {
             (Kind::Namespaces, [Some(ns), None, ..]) => Ok(Self::Namespace(ns.parse()?)),
             (Kind::Identities, [Some(ns), Some(id), None, _]) => Ok(Self::Identity(ns.parse()?, id.parse()?)),
             (Kind::Endpoints, [Some(ns), Some(ip), None, _]) => Ok(Self::Endpoint(ns.parse()?, address(ip)?)),
-            (Kind::Services, [Some(ns), Some(name), None, _]) => Ok(Self::Service(ns.parse()?, name.parse()?)),
+            (Kind::Services, [Some(ns), Some(name), None, _]) => {
+                Ok(Self::Service(ns.parse()?, name.parse()?))
+            }
             (Kind::Backends, [Some(ns), Some(name), Some(ip), None]) => {
                 Ok(Self::Backend(ns.parse()?, name.parse()?, address(ip)?))
             }

@@ -14,7 +14,8 @@ pub struct BadName {
     pub rule: &'static str,
 }
 
-const LABEL_RULE: &str = "1 to 63 of a-z, 0-9 and '-', starting and ending with a letter or digit (RFC 1123 label)";
+const LABEL_RULE: &str =
+    "1 to 63 of a-z, 0-9 and '-', starting and ending with a letter or digit (RFC 1123 label)";
 const SUBDOMAIN_RULE: &str = "1 to 253 characters: RFC 1123 labels joined by '.'";
 
 /// RFC 1123 label, lower case, as Kubernetes restricts it.

@@ -93,8 +93,22 @@ macro_rules! conversions {
 }
 
 conversions!(
-    Cluster, Heartbeat, Lineage, Synced, Peering, Node, TunnelKey, Namespace, Identity, Endpoint, Service, Backend,
-    Applied, PeerState, ImportState, Closed
+    Cluster,
+    Heartbeat,
+    Lineage,
+    Synced,
+    Peering,
+    Node,
+    TunnelKey,
+    Namespace,
+    Identity,
+    Endpoint,
+    Service,
+    Backend,
+    Applied,
+    PeerState,
+    ImportState,
+    Closed
 );
 
 impl Record {

@@ -22,7 +22,12 @@ pub struct Facts {
 
 impl Facts {
     /// Parses what was listed.
-    pub fn new(cluster: ClusterName, head: i64, now_ms: u64, listed: impl IntoIterator<Item = (Vec<u8>, Vec<u8>, i64)>) -> Self {
+    pub fn new(
+        cluster: ClusterName,
+        head: i64,
+        now_ms: u64,
+        listed: impl IntoIterator<Item = (Vec<u8>, Vec<u8>, i64)>,
+    ) -> Self {
         let parse = |(key, value, revision): (Vec<u8>, Vec<u8>, i64)| {
             let key = Key::parse(&key).ok()?;
             let record = Record::decode(&key, &value).ok()?;
@@ -54,7 +59,9 @@ impl Facts {
     /// The nodes that a cluster announces.
     pub fn nodes(&self, cluster: &ClusterName) -> impl Iterator<Item = (&NodeName, &Node)> {
         self.records.iter().filter_map(move |(key, (record, _))| match (key, record) {
-            (Key::Mesh(of, MeshKey::Node(node)), Record::Node(record)) if of == cluster => Some((node, record)),
+            (Key::Mesh(of, MeshKey::Node(node)), Record::Node(record)) if of == cluster => {
+                Some((node, record))
+            }
             _ => None,
         })
     }
@@ -74,6 +81,11 @@ impl Facts {
             Key::Local(LocalKey::Peer(name)) => name == peer,
             Key::Local(_) => false,
         };
-        self.records.iter().filter(|(key, _)| of_peer(key)).map(|(_, (_, revision))| *revision).max().unwrap_or(0)
+        self.records
+            .iter()
+            .filter(|(key, _)| of_peer(key))
+            .map(|(_, (_, revision))| *revision)
+            .max()
+            .unwrap_or(0)
     }
 }

@@ -85,14 +85,18 @@ fn against_own(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
     for (what, announced) in theirs.announced() {
         for (own, range) in &ours.ranges {
             if overlap(&announced, range) {
-                let mut sides = [format!("{} {what} {announced}", theirs.name), format!("{} {own} {range}", ours.name)];
+                let mut sides =
+                    [format!("{} {what} {announced}", theirs.name), format!("{} {own} {range}", ours.name)];
                 sides.sort();
                 all.push(format!("{} overlaps {}", sides[0], sides[1]));
             }
         }
         for address in &ours.node_addresses {
             if announced.contains(address) {
-                all.push(format!("{} {what} {announced} covers {}'s node address {address}", theirs.name, ours.name));
+                all.push(format!(
+                    "{} {what} {announced} covers {}'s node address {address}",
+                    theirs.name, ours.name
+                ));
             }
         }
     }
@@ -107,7 +111,10 @@ fn against_peers(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
             continue; // the same peering: connecting again changes nothing
         }
         if *name == theirs.name {
-            all.push(format!("{} already has a peer named {name}, with another UUID ({})", ours.name, peer.spec.uuid));
+            all.push(format!(
+                "{} already has a peer named {name}, with another UUID ({})",
+                ours.name, peer.spec.uuid
+            ));
             continue;
         }
         if peer.spec.uuid == theirs.uuid {
@@ -115,7 +122,10 @@ fn against_peers(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
         }
         for (what, announced) in theirs.announced() {
             for cidr in peer.spec.contract.cidrs.iter().filter(|cidr| overlap(&announced, cidr)) {
-                all.push(format!("{} {what} {announced} overlaps {cidr} of {name}, a peer of {}", theirs.name, ours.name));
+                all.push(format!(
+                    "{} {what} {announced} overlaps {cidr} of {name}, a peer of {}",
+                    theirs.name, ours.name
+                ));
             }
         }
     }

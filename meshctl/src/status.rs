@@ -85,7 +85,13 @@ pub fn cluster(facts: &Facts) -> ClusterStatus {
         problems.extend(node_problems(facts, node));
     }
     let peers = facts.peers().map(|(peer, _)| peer_status(facts, peer, &nodes)).collect();
-    ClusterStatus { cluster: facts.cluster.clone(), revision: facts.head, nodes: nodes.len(), peers, problems }
+    ClusterStatus {
+        cluster: facts.cluster.clone(),
+        revision: facts.head,
+        nodes: nodes.len(),
+        peers,
+        problems,
+    }
 }
 
 fn node_problems(facts: &Facts, node: &NodeName) -> Vec<String> {
@@ -95,9 +101,13 @@ fn node_problems(facts: &Facts, node: &NodeName) -> Vec<String> {
     };
     let age_ms = facts.now_ms.saturating_sub(applied.written_ms);
     if age_ms > NODE_SILENT_MS {
-        return vec![format!("{cluster}/{node}: its agent last reported {} s ago; the data path goes on without it", age_ms / 1_000)];
+        return vec![format!(
+            "{cluster}/{node}: its agent last reported {} s ago; the data path goes on without it",
+            age_ms / 1_000
+        )];
     }
-    let mut problems: Vec<String> = applied.problems.iter().map(|p| format!("{cluster}/{node}: {p}")).collect();
+    let mut problems: Vec<String> =
+        applied.problems.iter().map(|p| format!("{cluster}/{node}: {p}")).collect();
     if !applied.programmed {
         problems.push(format!("{cluster}/{node}: the first complete view is not in its maps yet"));
     }
@@ -105,16 +115,23 @@ fn node_problems(facts: &Facts, node: &NodeName) -> Vec<String> {
 }
 
 fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerStatus {
-    let (_, state) = facts.peers().find(|(name, _)| *name == peer).expect("the caller iterates over the peers");
+    let (_, state) =
+        facts.peers().find(|(name, _)| *name == peer).expect("the caller iterates over the peers");
     let import = facts.import(peer).cloned().unwrap_or_default();
     let theirs: BTreeSet<&NodeName> = facts.nodes(peer).map(|(name, _)| name).collect();
     let mut problems = Vec::new();
 
     match (state.phase, state.freshness) {
-        (Phase::Prepared, _) => problems.push(format!("{peer}: the connect is not complete; it expires by itself")),
+        (Phase::Prepared, _) => {
+            problems.push(format!("{peer}: the connect is not complete; it expires by itself"))
+        }
         (Phase::Active, Freshness::Fresh) => {}
         (Phase::Active, Freshness::Stale) => {
-            let why = if import.last_error.is_empty() { "its heartbeat does not change".to_owned() } else { import.last_error.clone() };
+            let why = if import.last_error.is_empty() {
+                "its heartbeat does not change".to_owned()
+            } else {
+                import.last_error.clone()
+            };
             problems.push(format!("{peer}: stale, its records are the last known ones: {why}"));
         }
     }
@@ -122,25 +139,34 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         problems.push(format!("{peer}: its first list is not complete"));
     }
     for refusal in &import.refusals {
-        problems.push(format!("{peer}: {} records refused ({}), newest {}", refusal.count, refusal.reason, refusal.example));
+        problems.push(format!(
+            "{peer}: {} records refused ({}), newest {}",
+            refusal.count, refusal.reason, refusal.example
+        ));
     }
 
     let newest = u64::try_from(facts.newest_revision_of(peer)).unwrap_or_default();
     let programmed = |node: &&&NodeName| {
-        facts.applied(node).is_some_and(|a| a.programmed && a.clusters.iter().any(|c| c.cluster == *peer && c.revision >= newest))
+        facts.applied(node).is_some_and(|a| {
+            a.programmed && a.clusters.iter().any(|c| c.cluster == *peer && c.revision >= newest)
+        })
     };
     let nodes_programmed = nodes.iter().filter(programmed).count();
     let active = state.phase == Phase::Active;
     if active && nodes_programmed < nodes.len() {
-        let behind = nodes.iter().filter(|node| !programmed(node)).map(|node| node.as_str()).collect::<Vec<_>>();
+        let behind =
+            nodes.iter().filter(|node| !programmed(node)).map(|node| node.as_str()).collect::<Vec<_>>();
         problems.push(format!("{peer}: the maps of {} do not hold revision {newest} yet", behind.join(", ")));
     }
 
     let (mut up, mut rtt_max_us, mut mtu_bytes) = (0, None, None);
     for node in nodes {
-        let silent = facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS);
+        let silent =
+            facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS);
         for other in &theirs {
-            let tunnel = facts.applied(node).and_then(|a| a.tunnels.iter().find(|t| t.cluster == *peer && t.node == **other));
+            let tunnel = facts
+                .applied(node)
+                .and_then(|a| a.tunnels.iter().find(|t| t.cluster == *peer && t.node == **other));
             match tunnel {
                 Some(tunnel) if round_trip_works(tunnel) && !silent => {
                     up += 1;

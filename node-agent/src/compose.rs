@@ -80,7 +80,10 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
     let node = own.and_then(|own| own.nodes.get(me));
     match node {
         Some(node) => composed.image.mesh_addresses = node.mesh_addresses.iter().copied().collect(),
-        None => composed.problems.push(format!("no source of {} knows a node {me}: is there a Node object of this name?", view.own())),
+        None => composed.problems.push(format!(
+            "no source of {} knows a node {me}: is there a Node object of this name?",
+            view.own()
+        )),
     }
     composed.image.uplinks = host.uplinks.clone();
     composed.image.pod_devices = host.pod_devices.clone();
@@ -115,7 +118,8 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
 /// What lies in the encrypted scope, closed until a tunnel opens a part of it.
 fn close_scope(view: &View, image: &mut Image) {
     let local = &view.tables().local;
-    let peers = local.peers.values().filter(|peer| peer.phase == Phase::Active).flat_map(|peer| &peer.prefixes);
+    let peers =
+        local.peers.values().filter(|peer| peer.phase == Phase::Active).flat_map(|peer| &peer.prefixes);
     let gone = local.closed.values().flat_map(|closed| &closed.prefixes);
     let own = view.cluster(view.own()).and_then(|own| own.cluster.as_ref());
     let mesh = own.into_iter().flat_map(|own| &own.mesh_cidrs);
@@ -128,7 +132,8 @@ fn close_scope(view: &View, image: &mut Image) {
 fn reachable(view: &View) -> impl Iterator<Item = (&ClusterName, &ClusterTables, Vec<IpNet>)> {
     let peers = view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active);
     let peers = peers.map(|(name, peer)| (name, peer.prefixes.clone()));
-    let mesh = view.cluster(view.own()).and_then(|own| own.cluster.as_ref()).map(|own| own.mesh_cidrs.clone());
+    let mesh =
+        view.cluster(view.own()).and_then(|own| own.cluster.as_ref()).map(|own| own.mesh_cidrs.clone());
     let own = mesh.map(|mesh| (view.own(), mesh));
     peers.chain(own).filter_map(|(name, accepted)| Some((name, view.cluster(name)?, accepted)))
 }
@@ -191,7 +196,9 @@ fn open_tunnel(
     let peer = TunnelPeer { endpoint: Some(SocketAddr::new(endpoint, key.port)), allowed };
     composed.image.tunnel.peers.insert(key.public_key, peer);
     let mesh_address = node.mesh_addresses.first().copied();
-    composed.tunnels.insert((cluster.clone(), name.clone()), TunnelTo { key: key.clone(), mtu_bytes, mesh_address });
+    composed
+        .tunnels
+        .insert((cluster.clone(), name.clone()), TunnelTo { key: key.clone(), mtu_bytes, mesh_address });
 }
 
 fn bind_pods(own: &ClusterTables, me: &NodeName, host: &HostFacts, composed: &mut Composed) {
@@ -207,7 +214,10 @@ fn bind_pods(own: &ClusterTables, me: &NodeName, host: &HostFacts, composed: &mu
         }
     }
     if !unbound.is_empty() {
-        composed.problems.push(format!("the CNI's results name no device of {}: not reachable from the mesh", unbound.join(", ")));
+        composed.problems.push(format!(
+            "the CNI's results name no device of {}: not reachable from the mesh",
+            unbound.join(", ")
+        ));
     }
 }
 

@@ -110,7 +110,11 @@ impl Probes {
     /// What is known of a node.
     pub fn measured(&self, cluster: &ClusterName, node: &NodeName) -> Measured {
         let of = |target: &Target| target.cluster == *cluster && target.node == *node;
-        self.slots.iter().find(|(target, _)| of(target)).map(|(_, slot)| slot.measured.clone()).unwrap_or_default()
+        self.slots
+            .iter()
+            .find(|(target, _)| of(target))
+            .map(|(_, slot)| slot.measured.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -120,7 +124,11 @@ impl Probes {
 /// When the socket cannot be made: a lack of rights, or the mesh address is not there yet.
 pub async fn ask(source: IpAddr, target: IpAddr, sequence: u16) -> std::io::Result<Option<Duration>> {
     let kind = if target.is_ipv4() { surge_ping::ICMP::V4 } else { surge_ping::ICMP::V6 };
-    let config = surge_ping::Config::builder().kind(kind).bind((source, 0).into()).sock_type_hint(socket2::Type::RAW).build();
+    let config = surge_ping::Config::builder()
+        .kind(kind)
+        .bind((source, 0).into())
+        .sock_type_hint(socket2::Type::RAW)
+        .build();
     let client = surge_ping::Client::new(&config)?;
     // One socket a probe: the identifier only has to differ from other programs' on this host.
     let identifier = surge_ping::PingIdentifier(std::process::id() as u16 ^ sequence.rotate_left(8));

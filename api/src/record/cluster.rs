@@ -70,7 +70,11 @@ impl Wire for Heartbeat {
     }
 
     fn to_wire(&self) -> pb::Heartbeat {
-        pb::Heartbeat { boot: self.boot.0.to_vec(), revision: self.revision, source_age_ms: self.source_age_ms }
+        pb::Heartbeat {
+            boot: self.boot.0.to_vec(),
+            revision: self.revision,
+            source_age_ms: self.source_age_ms,
+        }
     }
 }
 
@@ -112,7 +116,9 @@ impl Wire for Lineage {
     type Message = pb::Lineage;
 
     fn from_wire(m: pb::Lineage) -> Result<Self, RecordError> {
-        let boot = |b: &pb::Boot| Ok(Boot { id: BootId::from_slice(&b.id).field("boots.id")?, first_revision: b.first_revision });
+        let boot = |b: &pb::Boot| {
+            Ok(Boot { id: BootId::from_slice(&b.id).field("boots.id")?, first_revision: b.first_revision })
+        };
         let boots = m.boots.iter().map(boot).collect::<Result<Vec<_>, RecordError>>()?;
         if boots.is_empty() {
             return rule("boots", "a lineage has at least the running boot");

@@ -163,7 +163,8 @@ impl Wire for Applied {
     }
 
     fn to_wire(&self) -> pb::Applied {
-        let cluster = |c: &AppliedCluster| pb::AppliedCluster { cluster: c.cluster.to_string(), revision: c.revision };
+        let cluster =
+            |c: &AppliedCluster| pb::AppliedCluster { cluster: c.cluster.to_string(), revision: c.revision };
         let tunnel = |t: &Tunnel| pb::Tunnel {
             cluster: t.cluster.to_string(),
             node: t.node.to_string(),

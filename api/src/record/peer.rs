@@ -21,7 +21,9 @@ pub enum Freshness {
 }
 
 /// What happens to the backends of a stale peer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum StalePolicy {
     /// Used only where no fresher backend exists.
@@ -158,8 +160,11 @@ impl Wire for ImportState {
     }
 
     fn to_wire(&self) -> pb::ImportState {
-        let refusal =
-            |r: &Refusal| pb::Refusal { reason: r.reason.clone(), count: r.count, example: r.example.clone() };
+        let refusal = |r: &Refusal| pb::Refusal {
+            reason: r.reason.clone(),
+            count: r.count,
+            example: r.example.clone(),
+        };
         pb::ImportState {
             records: self.records,
             endpoints: self.endpoints,

@@ -32,19 +32,36 @@ fn published_bytes_stay_as_they_are() {
             service_cidrs: vec!["10.102.0.0/16".parse().unwrap()],
             mesh_cidrs: vec!["100.64.2.0/24".parse().unwrap()],
         },
-        expect!["0a10070707070707070707070707070707071205302e312e301a0572656c617922080a040a020000101022140a10fd00001000020000000000000000000010302a080a040a660000101032080a04644002001018"],
+        expect![
+            "0a10070707070707070707070707070707071205302e312e301a0572656c617922080a040a020000101022140a10fd00001000020000000000000000000010302a080a040a660000101032080a04644002001018"
+        ],
     );
-    check("mesh/v1/west/heartbeat", Heartbeat { boot: BootId([1; 16]), revision: 4812, source_age_ms: 250 }, expect!["0a100101010101010101010101010101010110cc2518fa01"]);
+    check(
+        "mesh/v1/west/heartbeat",
+        Heartbeat { boot: BootId([1; 16]), revision: 4812, source_age_ms: 250 },
+        expect!["0a100101010101010101010101010101010110cc2518fa01"],
+    );
     check(
         "mesh/v1/west/lineage",
-        Lineage { boots: vec![Boot { id: BootId([1; 16]), first_revision: 1 }, Boot { id: BootId([2; 16]), first_revision: 900 }] },
+        Lineage {
+            boots: vec![
+                Boot { id: BootId([1; 16]), first_revision: 1 },
+                Boot { id: BootId([2; 16]), first_revision: 900 },
+            ],
+        },
         expect!["0a140a100101010101010101010101010101010110010a150a1002020202020202020202020202020202108407"],
     );
-    check("mesh/v1/west/synced/backends", Synced { boot: BootId([1; 16]) }, expect!["0a1001010101010101010101010101010101"]);
+    check(
+        "mesh/v1/west/synced/backends",
+        Synced { boot: BootId([1; 16]) },
+        expect!["0a1001010101010101010101010101010101"],
+    );
     check(
         "mesh/v1/west/peerings/east",
         Peering { nonce: Some(Nonce([3; 16])), phase: Phase::Prepared, contract_hash: ContractHash([4; 32]) },
-        expect!["0a100303030303030303030303030303030310011a200404040404040404040404040404040404040404040404040404040404040404"],
+        expect![
+            "0a100303030303030303030303030303030310011a200404040404040404040404040404040404040404040404040404040404040404"
+        ],
     );
     check(
         "mesh/v1/west/nodes/w1",
@@ -56,8 +73,16 @@ fn published_bytes_stay_as_they_are() {
         },
         expect!["0a04644002010a10fd64000200000000000000000000000112080a040a02010010181a04c0000241220177"],
     );
-    check("mesh/v1/west/keys/w1", TunnelKey { public_key: PublicKey([5; 32]), port: 51871 }, expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f9503"]);
-    check("mesh/v1/west/namespaces/shop", Namespace { labels: map(&[("team", "shop")]) }, expect!["0a0c0a047465616d120473686f70"]);
+    check(
+        "mesh/v1/west/keys/w1",
+        TunnelKey { public_key: PublicKey([5; 32]), port: 51871 },
+        expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f9503"],
+    );
+    check(
+        "mesh/v1/west/namespaces/shop",
+        Namespace { labels: map(&[("team", "shop")]) },
+        expect!["0a0c0a047465616d120473686f70"],
+    );
     check(
         "mesh/v1/west/identities/shop/06060606060606060606060606060606",
         Identity { service_account: "cart".into(), labels: map(&[("app", "cart")]) },
@@ -74,7 +99,9 @@ fn published_bytes_stay_as_they_are() {
             terminating: true,
             created_s: 1_700_000_000,
         },
-        expect!["0a10080808080808080808080808080808081210060606060606060606060606060606061a0277312207636172742d37662a0b0a046874747010903f180630013880e2cfaa06"],
+        expect![
+            "0a10080808080808080808080808080808081210060606060606060606060606060606061a0277312207636172742d37662a0b0a046874747010903f180630013880e2cfaa06"
+        ],
     );
     check(
         "mesh/v1/west/services/shop/cart",
@@ -88,7 +115,9 @@ fn published_bytes_stay_as_they_are() {
             headless: false,
             created_s: 1_700_000_000,
         },
-        expect!["0a100909090909090909090909090909090912040a66000a1210fd0001020000000000000000000000101a0a0a0468747470105018061a04103518112001280130014080e2cfaa06"],
+        expect![
+            "0a100909090909090909090909090909090912040a66000a1210fd0001020000000000000000000000101a0a0a0468747470105018061a04103518112001280130014080e2cfaa06"
+        ],
     );
     check(
         "mesh/v1/west/backends/shop/cart/10.2.1.7",
@@ -104,7 +133,9 @@ fn published_bytes_stay_as_they_are() {
             hostname: String::new(),
             created_s: 1_700_000_000,
         },
-        expect!["0a1008080808080808080808080808080808120b0a046874747010903f18061801200130013a0177420277315080e2cfaa06"],
+        expect![
+            "0a1008080808080808080808080808080808120b0a046874747010903f18061801200130013a0177420277315080e2cfaa06"
+        ],
     );
     check(
         "mesh-local/v1/applied/w1",
@@ -131,7 +162,9 @@ fn published_bytes_stay_as_they_are() {
             backends: 5,
             written_ms: 6,
         },
-        expect!["0a080a0465617374100c12290a046561737412026531188c0b20e8072800380140014802520f3139322e302e322e313a35313837311a05302e312e30220e7769726567756172642d757365722a0d6d6573683020697320646f776e30013803400448055006"],
+        expect![
+            "0a080a0465617374100c12290a046561737412026531188c0b20e8072800380140014802520f3139322e302e322e313a35313837311a05302e312e30220e7769726567756172642d757365722a0d6d6573683020697320646f776e30013803400448055006"
+        ],
     );
     check(
         "mesh-local/v1/peers/east",
@@ -155,14 +188,24 @@ fn published_bytes_stay_as_they_are() {
             backends: 2,
             services: 3,
             peer_revision: 12,
-            refusals: vec![Refusal { reason: "outside-contract".into(), count: 4, example: "mesh/v1/east/nodes/e9".into() }],
+            refusals: vec![Refusal {
+                reason: "outside-contract".into(),
+                count: 4,
+                example: "mesh/v1/east/nodes/e9".into(),
+            }],
             last_error: "cut".into(),
             connected: true,
             synced: true,
         },
-        expect!["0809100118022003280c322b0a106f7574736964652d636f6e747261637410041a156d6573682f76312f656173742f6e6f6465732f65393a0363757440014801"],
+        expect![
+            "0809100118022003280c322b0a106f7574736964652d636f6e747261637410041a156d6573682f76312f656173742f6e6f6465732f65393a0363757440014801"
+        ],
     );
-    check("mesh-local/v1/closed/east", Closed { prefixes: vec!["::/1".parse().unwrap()] }, expect!["0a140a10000000000000000000000000000000001001"]);
+    check(
+        "mesh-local/v1/closed/east",
+        Closed { prefixes: vec!["::/1".parse().unwrap()] },
+        expect!["0a140a10000000000000000000000000000000001001"],
+    );
 }
 
 #[test]
@@ -172,14 +215,30 @@ fn a_field_that_breaks_its_rule_is_named() {
         says.assert_eq(&error.to_string());
     };
     let key = |public_key: Vec<u8>, port| prost::Message::encode_to_vec(&crate::pb::Key { public_key, port });
-    refused("mesh/v1/w/keys/a", key(vec![1; 31], 51871), expect!["field `public_key`: a public key is 32 bytes, and this is not one"]);
-    refused("mesh/v1/w/keys/a", key(vec![1; 32], 70_000), expect!["field `port`: 70000 is not a port (1 to 65535)"]);
+    refused(
+        "mesh/v1/w/keys/a",
+        key(vec![1; 31], 51871),
+        expect!["field `public_key`: a public key is 32 bytes, and this is not one"],
+    );
+    refused(
+        "mesh/v1/w/keys/a",
+        key(vec![1; 32], 70_000),
+        expect!["field `port`: 70000 is not a port (1 to 65535)"],
+    );
     let node = |address: Vec<u8>, length| {
         let prefixes = vec![crate::pb::Prefix { address, length }];
         prost::Message::encode_to_vec(&crate::pb::Node { prefixes, ..Default::default() })
     };
-    refused("mesh/v1/w/nodes/a", node(vec![10, 2, 0, 1], 16), expect!["field `prefixes`: 10.2.0.1/16 has bits set outside its length"]);
-    refused("mesh/v1/w/nodes/a", node(vec![10, 2], 16), expect!["field `prefixes`: an address has 4 or 16 bytes"]);
+    refused(
+        "mesh/v1/w/nodes/a",
+        node(vec![10, 2, 0, 1], 16),
+        expect!["field `prefixes`: 10.2.0.1/16 has bits set outside its length"],
+    );
+    refused(
+        "mesh/v1/w/nodes/a",
+        node(vec![10, 2], 16),
+        expect!["field `prefixes`: an address has 4 or 16 bytes"],
+    );
     refused("mesh/v1/w/cluster", vec![0xff; 9], expect!["the bytes are not a record of this kind"]);
     refused("mesh/v1/w/cluster", vec![0; 70_000], expect!["the record has 70000 bytes and may have 65536"]);
     refused("mesh/v1/w/lineage", vec![], expect!["field `boots`: a lineage has at least the running boot"]);
@@ -197,9 +256,16 @@ fn a_field_from_the_future_is_ignored_and_not_passed_on() {
 fn a_follower_resumes_only_inside_a_run_that_the_store_remembers() {
     let boot = |id, first_revision| Boot { id: BootId([id; 16]), first_revision };
     let lineage = Lineage { boots: vec![boot(1, 1), boot(2, 100), boot(3, 100), boot(4, 200)] };
-    for (id, revision, allowed) in
-        [(1, 50, true), (1, 99, true), (1, 100, false), (2, 100, false), (3, 150, true), (4, 199, true), (4, 5_000, true), (5, 50, false)]
-    {
+    for (id, revision, allowed) in [
+        (1, 50, true),
+        (1, 99, true),
+        (1, 100, false),
+        (2, 100, false),
+        (3, 150, true),
+        (4, 199, true),
+        (4, 5_000, true),
+        (5, 50, false),
+    ] {
         assert_eq!(lineage.allows_resume(BootId([id; 16]), revision), allowed, "boot {id} at {revision}");
     }
 }

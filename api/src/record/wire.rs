@@ -100,7 +100,9 @@ pub(super) fn prefixes(all: &[pb::Prefix]) -> Result<Vec<IpNet>, String> {
 }
 
 pub(super) fn prefix_messages(nets: &[IpNet]) -> Vec<pb::Prefix> {
-    nets.iter().map(|net| pb::Prefix { address: address_bytes(&net.addr()), length: net.prefix_len().into() }).collect()
+    nets.iter()
+        .map(|net| pb::Prefix { address: address_bytes(&net.addr()), length: net.prefix_len().into() })
+        .collect()
 }
 
 pub(super) fn port(number: u32) -> Result<u16, String> {

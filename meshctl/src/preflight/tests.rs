@@ -33,7 +33,11 @@ fn peer(name: &str, id: u8, cidr: &str) -> MeshPeer {
             uuid: ClusterUuid([id; 16]),
             endpoints: vec![],
             trust_bundle: String::new(),
-            contract: Contract { cidrs: vec![cidr.parse().unwrap()], namespaces: vec![], limits: Limits::default() },
+            contract: Contract {
+                cidrs: vec![cidr.parse().unwrap()],
+                namespaces: vec![],
+                limits: Limits::default(),
+            },
             stale: Stale::default(),
             connect: None,
         },
@@ -59,7 +63,12 @@ fn equal_names_or_the_same_cluster_twice_are_refused() {
     let mut other = west();
     other.name = "east".parse().unwrap();
     let all = conflicts(&east(), &other);
-    assert_eq!(all, ["two clusters have the name east: 01010101-0101-0101-0101-010101010101 and 02020202-0202-0202-0202-020202020202"]);
+    assert_eq!(
+        all,
+        [
+            "two clusters have the name east: 01010101-0101-0101-0101-010101010101 and 02020202-0202-0202-0202-020202020202"
+        ]
+    );
     let mut alias = east();
     alias.name = "alias".parse().unwrap();
     let all = conflicts(&east(), &alias);
@@ -93,5 +102,11 @@ fn any_other_peer_counts_too() {
     east.peers = vec![peer("north", 3, "10.2.0.0/24")];
     check(&east, &west(), expect!["west pods 10.2.0.0/16 overlaps 10.2.0.0/24 of north, a peer of east"]);
     east.peers = vec![peer("west", 9, "10.9.0.0/16")];
-    check(&east, &west(), expect!["east already has a peer named west, with another UUID (09090909-0909-0909-0909-090909090909)"]);
+    check(
+        &east,
+        &west(),
+        expect![
+            "east already has a peer named west, with another UUID (09090909-0909-0909-0909-090909090909)"
+        ],
+    );
 }

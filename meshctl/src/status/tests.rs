@@ -2,7 +2,9 @@ use super::*;
 use api::{
     bytes::{ClusterUuid, PublicKey},
     key::{Key, LocalKey, MeshKey},
-    record::{Applied, AppliedCluster, ImportState, Node, PeerState, Record, Refusal, StalePolicy, TunnelKey},
+    record::{
+        Applied, AppliedCluster, ImportState, Node, PeerState, Record, Refusal, StalePolicy, TunnelKey,
+    },
 };
 use expect_test::{Expect, expect};
 use std::collections::BTreeMap;
@@ -15,7 +17,8 @@ struct East(BTreeMap<Key, (Record, i64)>);
 fn east() -> East {
     let mut east = East(BTreeMap::new());
     for (cluster, node) in [("east", "e1"), ("east", "e2"), ("west", "w1")] {
-        let record = Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
+        let record =
+            Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
         east.put(MeshKey::Node(node.parse().unwrap()).of(&cluster.parse().unwrap()), record, 10);
     }
     let key = TunnelKey { public_key: PublicKey([1; 32]), port: 51871 };
@@ -34,7 +37,15 @@ fn east() -> East {
         },
         11,
     );
-    let import = ImportState { records: 9, services: 1, backends: 2, peer_revision: 88, connected: true, synced: true, ..Default::default() };
+    let import = ImportState {
+        records: 9,
+        services: 1,
+        backends: 2,
+        peer_revision: 88,
+        connected: true,
+        synced: true,
+        ..Default::default()
+    };
     east.put(LocalKey::Import("west".parse().unwrap()).into(), import, 11);
     for node in ["e1", "e2"] {
         let tunnel = Tunnel {
@@ -171,7 +182,11 @@ fn a_stale_peer_says_why() {
 fn refused_records_are_a_problem_with_a_reason_and_an_example() {
     let mut east = east();
     east.import(|i| {
-        i.refusals = vec![Refusal { reason: "outside-contract".into(), count: 3, example: "mesh/v1/west/nodes/w9".into() }];
+        i.refusals = vec![Refusal {
+            reason: "outside-contract".into(),
+            count: 3,
+            example: "mesh/v1/west/nodes/w9".into(),
+        }];
     });
     east.check(expect![[r#"
         Active Fresh nodes 2/2 tunnels 2/2

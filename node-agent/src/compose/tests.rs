@@ -2,7 +2,10 @@ use super::*;
 use api::{
     bytes::{BootId, ClusterUuid, IdentityId, PublicKey, Uid},
     key::{Key, LocalKey, MeshKey},
-    record::{Backend, Closed, Cluster, Endpoint, Freshness, NamedPort, PeerState, Protocol, Record, Service, StalePolicy},
+    record::{
+        Backend, Closed, Cluster, Endpoint, Freshness, NamedPort, PeerState, Protocol, Record, Service,
+        StalePolicy,
+    },
 };
 use expect_test::{Expect, expect};
 use replica::follower::{Event, Value};
@@ -71,7 +74,10 @@ impl Mesh {
             zone: String::new(),
         };
         self.put(MeshKey::Node(name.clone()).of(&cluster), node);
-        self.put(MeshKey::Key(name).of(&cluster), TunnelKey { public_key: PublicKey([id * 16 + number; 32]), port: LISTEN_PORT });
+        self.put(
+            MeshKey::Key(name).of(&cluster),
+            TunnelKey { public_key: PublicKey([id * 16 + number; 32]), port: LISTEN_PORT },
+        );
     }
 
     fn peer(&mut self, name: &str, phase: Phase, prefixes: &[&str]) {
@@ -98,7 +104,10 @@ impl Mesh {
             terminating: false,
             created_s: 0,
         };
-        self.put(MeshKey::Endpoint("shop".parse().unwrap(), ip(address)).of(&"east".parse().unwrap()), record);
+        self.put(
+            MeshKey::Endpoint("shop".parse().unwrap(), ip(address)).of(&"east".parse().unwrap()),
+            record,
+        );
     }
 
     fn service(&mut self, cluster: &str, frontend: &str, backends: &[&str]) {
@@ -204,9 +213,13 @@ fn a_prefix_that_no_contract_accepts_is_not_opened_even_if_an_import_let_it_in()
 
 #[test]
 fn a_smaller_underlay_and_an_outer_ipv6_make_smaller_packets() {
-    for (uplink, endpoint, mtu) in
-        [(1500, "192.0.2.1", 1420), (9000, "192.0.2.1", 1420), (1450, "192.0.2.1", 1376), (1500, "2001:db8::1", 1420 / 16 * 16), (1400, "192.0.2.1", 1328)]
-    {
+    for (uplink, endpoint, mtu) in [
+        (1500, "192.0.2.1", 1420),
+        (9000, "192.0.2.1", 1420),
+        (1450, "192.0.2.1", 1376),
+        (1500, "2001:db8::1", 1420 / 16 * 16),
+        (1400, "192.0.2.1", 1328),
+    ] {
         assert_eq!(mtu_bytes(uplink, ip(endpoint)), mtu, "{uplink} to {endpoint}");
     }
 }
@@ -219,7 +232,10 @@ fn a_pod_needs_an_endpoint_of_this_node_and_a_device_that_the_cni_names() {
     mesh.endpoint("e2", "elsewhere", "10.1.2.10");
     let Composed { image, problems, .. } = mesh.composed();
     assert_eq!(image.pods.keys().collect::<Vec<_>>(), [&ip("10.1.1.10")]);
-    assert_eq!(problems, ["the CNI's results name no device of shop/lost (10.1.1.99): not reachable from the mesh"]);
+    assert_eq!(
+        problems,
+        ["the CNI's results name no device of shop/lost (10.1.1.99): not reachable from the mesh"]
+    );
 }
 
 #[test]
@@ -243,7 +259,11 @@ fn a_node_that_the_source_does_not_know_says_so_and_keeps_what_is_closed() {
 
 #[test]
 fn probes_ask_the_mesh_address_of_every_node_behind_a_tunnel() {
-    let targets: Vec<String> = mesh().composed().probe_targets().map(|t| format!("{}/{} {}", t.cluster, t.node, t.address)).collect();
+    let targets: Vec<String> = mesh()
+        .composed()
+        .probe_targets()
+        .map(|t| format!("{}/{} {}", t.cluster, t.node, t.address))
+        .collect();
     assert_eq!(targets, ["east/e2 100.64.1.2", "west/w1 100.64.2.1"]);
 }
 

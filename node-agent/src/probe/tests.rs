@@ -1,7 +1,11 @@
 use super::*;
 
 fn target(node: &str) -> Target {
-    Target { cluster: "west".parse().unwrap(), node: node.parse().unwrap(), address: IpAddr::from([100, 64, 2, 1]) }
+    Target {
+        cluster: "west".parse().unwrap(),
+        node: node.parse().unwrap(),
+        address: IpAddr::from([100, 64, 2, 1]),
+    }
 }
 
 fn measured(probes: &Probes, node: &str) -> Measured {
@@ -14,7 +18,10 @@ fn a_target_is_asked_at_once_and_then_every_interval() {
     probes.retarget(start, [target("w1")]);
     assert_eq!(probes.due(start), [target("w1")]);
     assert_eq!(probes.due(start), [], "it is under way");
-    assert!(probes.finished(start, &target("w1"), Some(Duration::from_millis(1))), "the first answer is news");
+    assert!(
+        probes.finished(start, &target("w1"), Some(Duration::from_millis(1))),
+        "the first answer is news"
+    );
     assert_eq!(probes.next_at(), Some(start + INTERVAL));
     assert_eq!(probes.due(start + INTERVAL - Duration::from_millis(1)), []);
     assert_eq!(probes.due(start + INTERVAL), [target("w1")]);
@@ -40,7 +47,10 @@ fn one_lost_probe_is_not_red_and_a_dead_path_is_red_within_twenty_seconds() {
     assert!(second - start < Duration::from_secs(20));
 
     probes.due(second + RETRY);
-    assert!(probes.finished(second + RETRY, &target("w1"), Some(Duration::from_millis(2))), "turning green is news");
+    assert!(
+        probes.finished(second + RETRY, &target("w1"), Some(Duration::from_millis(2))),
+        "turning green is news"
+    );
 }
 
 #[test]

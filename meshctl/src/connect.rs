@@ -1,0 +1,196 @@
+//! `meshctl connect`: check, agree, write both sides, and prove it by round trips.
+//!
+//! Nothing here must survive: both objects are prepared first, and the apiservers complete or expire the connect by
+//! themselves. Running it again changes nothing, or finishes what an earlier run left.
+
+use crate::{
+    agreement::{self, Agreement},
+    facts::Facts,
+    preflight::{self, ClusterFacts},
+    session::Session,
+    status::{self, PeerStatus},
+    table,
+};
+use anyhow::{Context as _, bail};
+use api::{bytes::Nonce, name::ClusterName, record::Phase};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long the apiservers keep a prepared object whose other side does not show itself.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How often both sides are looked at while we wait.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Connects two clusters; prints each step that holds as soon as it does.
+pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let (facts_a, facts_b) = tokio::try_join!(a.describe(), b.describe())?;
+    step(
+        "reach",
+        &format!(
+            "{} {} ({}), {} {} ({})",
+            a.name,
+            a.endpoint,
+            took(a.took),
+            b.name,
+            b.endpoint,
+            took(b.took)
+        ),
+    );
+
+    let conflicts = preflight::conflicts(&facts_a, &facts_b);
+    if !conflicts.is_empty() {
+        bail!(
+            "{} and {} cannot be connected; nothing was changed\n  {}",
+            a.name,
+            b.name,
+            conflicts.join("\n  ")
+        );
+    }
+    step(
+        "addresses",
+        &format!("no overlap ({} {}, {} {})", a.name, announced(&facts_a), b.name, announced(&facts_b)),
+    );
+
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let stands = match agreement::agree(&facts_a, &facts_b, Nonce(rand::random()), now_s + DEADLINE.as_secs())
+    {
+        Agreement::Stands => true,
+        Agreement::Write { on_a, on_b } => {
+            // Both sides say whether they would, before either is touched.
+            a.apply_peer(&on_a, true).await?;
+            b.apply_peer(&on_b, true).await?;
+            a.apply_peer(&on_a, false).await?;
+            b.apply_peer(&on_b, false).await.with_context(|| {
+                format!(
+                    "{} holds a prepared object, which it removes by itself within {} s",
+                    a.name,
+                    DEADLINE.as_secs()
+                )
+            })?;
+            false
+        }
+    };
+
+    let deadline = started + timeout;
+    wait(a, b, deadline, "both sides to be active", |side| match side.status.phase {
+        Phase::Active => Ok(()),
+        Phase::Prepared => Err(format!("{}: {}", side.of, side.last_error())),
+    })
+    .await?;
+    let how = if stands { "bundles stand as they were" } else { "bundles exchanged" };
+    step(
+        "trust",
+        &format!(
+            "{how}; {} accepts {}, {} accepts {}",
+            a.name,
+            announced(&facts_b),
+            b.name,
+            announced(&facts_a)
+        ),
+    );
+
+    let sides = wait(a, b, deadline, "every node's maps and a round trip on every pair", |side| {
+        match side.status.problems.first() {
+            // What a peer announces wrongly is shown, and is no reason to undo a peering that works.
+            Some(problem) if side.works() => {
+                let _ = problem;
+                Ok(())
+            }
+            None if side.works() => Ok(()),
+            Some(problem) => Err(format!("{}: {problem}", side.of)),
+            None => Err(format!("{}: waiting for its nodes", side.of)),
+        }
+    })
+    .await?;
+    for side in &sides {
+        let PeerStatus { peer, tunnels_up, tunnels, rtt_max_us, mtu_bytes, .. } = &side.status;
+        let (rtt, mtu) = (rtt_max_us.map_or("-".to_owned(), table::duration), mtu_bytes.unwrap_or(0));
+        step(
+            "tunnel",
+            &format!(
+                "{}→{peer}→{} {tunnels_up}/{tunnels} pairs of nodes, rtt at most {rtt}, MTU {mtu}",
+                side.of, side.of
+            ),
+        );
+    }
+    for side in &sides {
+        let PeerStatus { peer, nodes_programmed, nodes, services, backends, revision, .. } = &side.status;
+        step(
+            "data",
+            &format!(
+                "{peer}→{} {services} services, {backends} backends, revision {revision}, in the maps of {nodes_programmed}/{nodes} nodes",
+                side.of
+            ),
+        );
+    }
+    for problem in sides.iter().flat_map(|side| &side.status.problems) {
+        println!(" ! {problem}");
+    }
+    let verb = if stands { "connected already" } else { "connected" };
+    println!("{verb} in {}   undo: meshctl disconnect {} {}", took(started.elapsed()), a.name, b.name);
+    Ok(())
+}
+
+/// One side of the peering as it is now.
+struct Side {
+    of: ClusterName,
+    status: PeerStatus,
+    error: String,
+}
+
+impl Side {
+    fn read(facts: &Facts, peer: &ClusterName) -> Result<Self, String> {
+        let all = status::cluster(facts);
+        let found = all.peers.into_iter().find(|p| p.peer == *peer);
+        let error = facts.import(peer).map(|i| i.last_error.clone()).unwrap_or_default();
+        match found {
+            Some(status) => Ok(Self { of: facts.cluster.clone(), status, error }),
+            None => Err(format!("{} does not know {peer} yet", facts.cluster)),
+        }
+    }
+
+    fn last_error(&self) -> &str {
+        if self.error.is_empty() { "has not seen the other side yet" } else { &self.error }
+    }
+
+    /// What a connect promises: the data are in every node's maps, and every pair had a round trip.
+    fn works(&self) -> bool {
+        let PeerStatus { nodes_programmed, nodes, tunnels_up, tunnels, .. } = self.status;
+        nodes > 0 && tunnels > 0 && nodes_programmed == nodes && tunnels_up == tunnels
+    }
+}
+
+/// Looks at both sides until `holds` is content with each, and returns them; else says what was missing last.
+async fn wait(
+    a: &Session,
+    b: &Session,
+    deadline: Instant,
+    what: &str,
+    holds: impl Fn(&Side) -> Result<(), String>,
+) -> anyhow::Result<[Side; 2]> {
+    let mut missing;
+    loop {
+        let (facts_a, facts_b) = tokio::try_join!(a.facts(), b.facts())?;
+        let check = |side: Result<Side, String>| side.and_then(|side| holds(&side).map(|()| side));
+        match (check(Side::read(&facts_a, &b.name)), check(Side::read(&facts_b, &a.name))) {
+            (Ok(a), Ok(b)) => return Ok([a, b]),
+            (Err(first), _) | (Ok(_), Err(first)) => missing = first,
+        }
+        if Instant::now() >= deadline {
+            bail!("gave up waiting for {what}: {missing}\n  try: meshctl status");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn announced(of: &ClusterFacts) -> String {
+    of.announced().map(|(_, cidr)| cidr.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+fn took(duration: Duration) -> String {
+    table::duration(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn step(name: &str, text: &str) {
+    println!(" ✓ {name:<9} {text}");
+}

@@ -1,0 +1,178 @@
+//! A connection to one cluster's apiserver: what it describes, what its store holds, what we ask it to do.
+
+use crate::{
+    facts::Facts,
+    preflight::{ClusterFacts, Range},
+};
+use anyhow::{Context as _, bail};
+use api::{name::ClusterName, peer::MeshPeer};
+use bytes::Bytes;
+use daemon::{
+    context::Context,
+    spiffe::Role,
+    tls::{Expected, Identity, Tls, connect_any},
+};
+use ipnet::IpNet;
+use rpc::{
+    etcdserverpb::{RangeRequest, kv_client::KvClient},
+    mesh::admin::v1::{
+        ApplyPeerRequest, DescribeRequest, ForgetRequest, RemovePeerRequest, RemovePeerResponse,
+        admin_client::AdminClient,
+    },
+};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tonic::transport::Channel;
+
+/// One page of a list: 1 000 records of at most 64 KiB would be too much for a message only if all were of that size,
+/// and endpoints are under 200 bytes.
+const PAGE: i64 = 1_000;
+/// Largest message we take: a page of the largest records we know in practice.
+const MESSAGE_MAX_BYTES: usize = 16 << 20;
+
+/// An open connection to a cluster.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its name in the context.
+    pub name: ClusterName,
+    /// Where it answered.
+    pub endpoint: String,
+    /// How long it took to be there and to be believed.
+    pub took: Duration,
+    kv: KvClient<Channel>,
+    admin: AdminClient<Channel>,
+}
+
+impl Session {
+    /// Dials the endpoints of a context in order and makes sure that it is this cluster.
+    pub async fn open(cluster: &Context) -> anyhow::Result<Self> {
+        let paths = cluster.identity_paths();
+        let identity = Identity::load(&paths, Role::Operator)
+            .or_else(|error| Identity::load(&paths, Role::Reader).map_err(|_| error))
+            .with_context(|| format!("cannot speak to {} without a certificate", cluster.name))?;
+        let expected = Expected::cluster(cluster.uuid, cluster.name.clone());
+        let started = Instant::now();
+        let connection = connect_any(&Tls::new(identity), &cluster.endpoints, &expected)
+            .await
+            .with_context(|| format!("cannot connect to {}", cluster.name))?;
+        let channel = connection.channel;
+        Ok(Self {
+            name: cluster.name.clone(),
+            endpoint: connection.endpoint,
+            took: started.elapsed(),
+            kv: KvClient::new(channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES),
+            admin: AdminClient::new(channel).max_decoding_message_size(MESSAGE_MAX_BYTES),
+        })
+    }
+
+    /// Everything under our two prefixes, as of one revision.
+    pub async fn facts(&self) -> anyhow::Result<Facts> {
+        let (mut listed, mut head) = (Vec::new(), 0);
+        for prefix in [api::key::MESH, api::key::LOCAL] {
+            head = self.list(prefix, head, &mut listed).await?;
+        }
+        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        Ok(Facts::new(self.name.clone(), head, u64::try_from(now_ms).unwrap_or(u64::MAX), listed))
+    }
+
+    /// Lists a prefix in pages at one revision (the newest when 0) and returns that revision.
+    async fn list(
+        &self,
+        prefix: &str,
+        revision: i64,
+        into: &mut Vec<(Vec<u8>, Vec<u8>, i64)>,
+    ) -> anyhow::Result<i64> {
+        let mut key = Bytes::copy_from_slice(prefix.as_bytes());
+        let range_end = Bytes::from(prefix_end(prefix.as_bytes()));
+        let mut revision = revision;
+        loop {
+            let request = RangeRequest {
+                key,
+                range_end: range_end.clone(),
+                limit: PAGE,
+                revision,
+                ..Default::default()
+            };
+            let page = self.kv.clone().range(request).await;
+            let page = page.with_context(|| format!("cannot list {prefix} of {}", self.name))?.into_inner();
+            if revision == 0 {
+                revision = page.header.as_ref().map_or(0, |h| h.revision);
+            }
+            key = page.kvs.last().map(|kv| [&kv.key[..], &[0]].concat()).unwrap_or_default().into();
+            into.extend(page.kvs.into_iter().map(|kv| (kv.key.into(), kv.value.into(), kv.mod_revision)));
+            if !page.more {
+                return Ok(revision);
+            }
+        }
+    }
+
+    /// Who the cluster is and which peers it has.
+    pub async fn describe(&self) -> anyhow::Result<ClusterFacts> {
+        let described = self.admin.clone().describe(DescribeRequest {}).await;
+        let described =
+            described.with_context(|| format!("{} does not describe itself", self.name))?.into_inner();
+        let name: ClusterName = described.name.parse()?;
+        if name != self.name {
+            bail!("the apiserver at {} says that it is {name}, not {}", self.endpoint, self.name);
+        }
+        let mut ranges = Vec::new();
+        for (range, cidrs) in [
+            (Range::Pods, &described.pod_cidrs),
+            (Range::Services, &described.service_cidrs),
+            (Range::Mesh, &described.mesh_cidrs),
+        ] {
+            for cidr in cidrs {
+                ranges.push((
+                    range,
+                    cidr.parse::<IpNet>().with_context(|| format!("{name} says `{cidr}` is a range"))?,
+                ));
+            }
+        }
+        let peers = described.peers.iter().map(|json| serde_json::from_str::<MeshPeer>(json));
+        Ok(ClusterFacts {
+            uuid: described.uuid.parse()?,
+            ranges,
+            node_addresses: described.node_addresses.iter().filter_map(|a| a.parse().ok()).collect(),
+            endpoints: described.endpoints,
+            trust_bundle: described.trust_bundle,
+            peers: peers
+                .collect::<Result<_, _>>()
+                .with_context(|| format!("{name} describes a peer we cannot read"))?,
+            counts: described.counts.into_iter().collect(),
+            name,
+        })
+    }
+
+    /// Writes a peering's object, or only checks it. True when it changed something.
+    pub async fn apply_peer(&self, peer: &MeshPeer, dry_run: bool) -> anyhow::Result<bool> {
+        let request = ApplyPeerRequest { peer: serde_json::to_string(peer)?, dry_run };
+        let applied = self.admin.clone().apply_peer(request).await;
+        let doing = || format!("{} does not accept {} as a peer", self.name, peer.metadata.name);
+        Ok(applied.map_err(refusal).with_context(doing)?.into_inner().changed)
+    }
+
+    /// Removes a peering's object and what was imported by it.
+    pub async fn remove_peer(&self, peer: &ClusterName) -> anyhow::Result<RemovePeerResponse> {
+        let request = RemovePeerRequest { name: peer.to_string(), nonce: Bytes::new() };
+        let removed = self.admin.clone().remove_peer(request).await.map_err(refusal);
+        Ok(removed.with_context(|| format!("{} cannot remove its peer {peer}", self.name))?.into_inner())
+    }
+
+    /// Opens the prefixes of a peer that was removed.
+    pub async fn forget(&self, peer: &ClusterName) -> anyhow::Result<Vec<String>> {
+        let forgotten =
+            self.admin.clone().forget(ForgetRequest { name: peer.to_string() }).await.map_err(refusal);
+        Ok(forgotten.with_context(|| format!("{} cannot forget {peer}", self.name))?.into_inner().opened)
+    }
+}
+
+/// What a server refused, in its words: a gRPC status also carries codes and metadata that help nobody here.
+fn refusal(status: tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{}", status.message())
+}
+
+/// The end of the range of all keys with this prefix. (etcd: range_end = prefix plus one)
+fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    *end.last_mut().expect("a prefix of ours is not empty") += 1;
+    end
+}
