@@ -1,0 +1,113 @@
+//! The command line.
+
+use api::{bytes::ClusterUuid, name::ClusterName};
+use clap::{Args, Parser, Subcommand};
+use daemon::{args::LogArgs, spiffe::Role};
+use ipnet::IpNet;
+use std::{net::SocketAddr, path::PathBuf};
+
+use crate::{init::ClusterConfig, pki::CERTIFICATE_DAYS};
+
+/// The control plane of one cluster of the mesh: store, source, peers.
+#[derive(Debug, Parser)]
+#[command(name = "clustermesh-apiserver", version)]
+pub struct Cli {
+    /// Logs.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a cluster: UUID, CA, own certificate, first operator.
+    Init(InitArgs),
+    /// Certificates of this cluster's CA.
+    #[command(subcommand)]
+    Cert(CertCommand),
+    /// Serve.
+    Run(RunArgs),
+}
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum CertCommand {
+    /// Issue a certificate with a fresh key.
+    Issue(IssueArgs),
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The cluster's name, unique among its peers.
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: ClusterName,
+    /// Where pods' addresses come from; may be given several times (IPv4 and IPv6).
+    #[arg(long, value_name = "CIDR", required = true, value_delimiter = ',')]
+    pub pod_cidr: Vec<IpNet>,
+    /// Where ClusterIPs come from; may be given several times.
+    #[arg(long, value_name = "CIDR", required = true, value_delimiter = ',')]
+    pub service_cidr: Vec<IpNet>,
+    /// Where mesh addresses of nodes and VMs come from; may be given several times.
+    #[arg(long, value_name = "CIDR", required = true, value_delimiter = ',')]
+    pub mesh_cidr: Vec<IpNet>,
+    /// By which address agents, operators and peers reach this apiserver; may be given several times.
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:2379", value_delimiter = ',')]
+    pub advertise: Vec<String>,
+}
+
+impl InitArgs {
+    /// As a cluster's configuration.
+    #[must_use]
+    pub fn config(&self, uuid: ClusterUuid) -> ClusterConfig {
+        ClusterConfig {
+            name: self.cluster_name.clone(),
+            uuid,
+            pod_cidrs: self.pod_cidr.clone(),
+            service_cidrs: self.service_cidr.clone(),
+            mesh_cidrs: self.mesh_cidr.clone(),
+            advertise: self.advertise.clone(),
+        }
+    }
+}
+
+/// `cert issue`
+#[derive(Debug, Args)]
+pub struct IssueArgs {
+    /// cluster, node, vm, operator or reader.
+    pub role: Role,
+    /// Which one: the node's name, the operator's name.
+    pub name: String,
+    /// The cluster's data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where cert.pem, key.pem and bundle.pem go.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// How long it is valid.
+    #[arg(long, value_name = "DAYS", default_value_t = CERTIFICATE_DAYS, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The cluster's data directory, made by `init`.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Kubernetes manifests to announce, and the home of MeshPeer objects.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: PathBuf,
+    /// Where to serve gRPC: the etcd v3 API and our admin service, with mutual TLS.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:2379")]
+    pub listen: SocketAddr,
+    /// Where to serve /healthz, /readyz and /metrics, in plain.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9879")]
+    pub health: SocketAddr,
+}
