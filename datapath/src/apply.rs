@@ -1,0 +1,144 @@
+//! Executes a plan. What fails is reported and tried again at the next reconcile; what does not depend on it goes on.
+
+#[cfg(test)]
+pub(crate) mod model;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    backend::bpf::{LocalRow, Program, RouteRow},
+    observe::Masquerade,
+    step::{Step, TunnelStep},
+};
+use ipnet::IpNet;
+use std::net::IpAddr;
+use tracing::{debug, warn};
+
+/// A host, or the model of one.
+pub trait Host {
+    /// Takes one step. A repeated step is no error, and neither is the removal of what is gone.
+    ///
+    /// # Errors
+    /// Says what refused, and where it can, why.
+    fn take(&mut self, step: &Step) -> anyhow::Result<()>;
+}
+
+/// What became of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Steps that were taken.
+    pub taken: usize,
+    /// One sentence for each step that was refused; what was left alone because of it is counted in the last.
+    pub problems: Vec<String>,
+}
+
+/// Executes the steps in order.
+pub fn apply(steps: &[Step], host: &mut impl Host) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut undone: Vec<&Step> = Vec::new();
+    let mut skipped = 0;
+    for step in steps {
+        if let Some(reason) = undone.iter().find(|before| waits_for(step, before)) {
+            debug!(%step, %reason, "Left alone until the earlier step works");
+            undone.push(step);
+            skipped += 1;
+            continue;
+        }
+        match host.take(step) {
+            Ok(()) => {
+                debug!(%step, "Took a step");
+                outcome.taken += 1;
+            }
+            Err(error) => {
+                warn!(%step, error = format!("{error:#}"), "Cannot take a step");
+                outcome.problems.push(format!("cannot {step}: {error:#}"));
+                undone.push(step);
+            }
+        }
+    }
+    if skipped > 0 {
+        outcome.problems.push(format!("{skipped} steps wait for those"));
+    }
+    outcome
+}
+
+/// Whether `step` would be unsafe, or impossible, when `undone` was not done.
+fn waits_for(step: &Step, undone: &Step) -> bool {
+    match step {
+        // What leaves the scope may leave in plain: only after everything before it is as it should be.
+        Step::RemoveScope { .. } | Step::RemoveUnreachable { .. } => true,
+        Step::PutScope { prefix, row: RouteRow::Routed { .. } } | Step::PutRoute { prefix, .. } => {
+            needs_device(step, undone) || encloses(undone, *prefix)
+        }
+        Step::PutSet { backends, .. } => backends.iter().any(|backend| is_not_closed(undone, backend.ip())),
+        Step::PutService { to, .. } => matches!(undone, Step::PutSet { set, .. } if *set == to.set),
+        // A frontend that was not moved may still refer to it.
+        Step::RemoveSet { .. } => matches!(undone, Step::PutService { .. } | Step::RemoveService { .. }),
+        Step::RemoveVip { address } => {
+            matches!(undone, Step::RemoveService { frontend } if frontend.address == *address)
+        }
+        // A pod whose sources are not checked is not part of the mesh.
+        Step::PutLocal { local: LocalRow::Pod { ifindex, .. }, .. } => {
+            matches!(undone, Step::Attach(at) if at.ifindex == *ifindex)
+        }
+        // Nothing comes out of a tunnel whose end nobody guards.
+        Step::Tunnel(TunnelStep::AddPeer { .. }) => {
+            matches!(undone, Step::Attach(at) if at.program == Program::FromTunnel)
+                || matches!(undone, Step::Tunnel(TunnelStep::SetDevice { .. }))
+        }
+        Step::Tunnel(TunnelStep::AddAllowed { peer, prefix }) => match undone {
+            Step::Tunnel(TunnelStep::AddPeer { peer: missing, .. }) => missing == peer,
+            // Else it would own what its longer neighbour did not get.
+            Step::Tunnel(TunnelStep::AddAllowed { prefix: longer, .. }) => prefix.contains(longer),
+            _ => false,
+        },
+        Step::Tunnel(TunnelStep::SetEndpoint { peer, .. } | TunnelStep::SetKeepalive { peer }) => {
+            matches!(undone, Step::Tunnel(TunnelStep::AddPeer { peer: missing, .. }) if missing == peer)
+        }
+        // Its longer neighbours would fall to a third owner.
+        Step::Tunnel(TunnelStep::RemoveAllowed { .. } | TunnelStep::RemovePeer { .. }) => {
+            matches!(undone, Step::Tunnel(TunnelStep::AddAllowed { .. } | TunnelStep::RemoveAllowed { .. }))
+        }
+        Step::AddAddress { .. } => needs_device(step, undone),
+        Step::SetMasquerade(Masquerade::To { .. } | Masquerade::Absent | Masquerade::Foreign)
+        | Step::Attach(_)
+        | Step::Detach(_)
+        | Step::PutScope { row: RouteRow::Closed, .. }
+        | Step::AddUnreachable { .. }
+        | Step::BringUp { .. }
+        | Step::SetSysctl(_)
+        | Step::PutConfig(_)
+        | Step::RemoveAddress { .. }
+        | Step::AddRule(_)
+        | Step::RemoveRule(_)
+        | Step::Tunnel(TunnelStep::SetDevice { .. })
+        | Step::RemoveRoute { .. }
+        | Step::PutLocal { local: LocalRow::Node, .. }
+        | Step::RemoveLocal { .. }
+        | Step::RemoveService { .. }
+        | Step::PutVip { .. } => false,
+    }
+}
+
+fn needs_device(step: &Step, undone: &Step) -> bool {
+    match (step, undone) {
+        (Step::AddAddress { .. } | Step::PutRoute { .. }, Step::BringUp { .. }) => true,
+        // The kernel refuses a preferred source that is nobody's.
+        (Step::PutRoute { route, .. }, Step::AddAddress { address, .. }) => route.source == Some(*address),
+        _ => false,
+    }
+}
+
+/// The prefix could not be closed or fenced first.
+fn encloses(undone: &Step, prefix: IpNet) -> bool {
+    match undone {
+        Step::PutScope { prefix: open, row: RouteRow::Closed } | Step::AddUnreachable { prefix: open } => {
+            *open == prefix
+        }
+        _ => false,
+    }
+}
+
+fn is_not_closed(undone: &Step, address: IpAddr) -> bool {
+    matches!(undone, Step::PutScope { prefix, .. } if prefix.contains(&address))
+}

@@ -1,0 +1,141 @@
+//! A host as a value: what the steps mean, without a kernel.
+
+use super::Host;
+use crate::{
+    backend::bpf::{BackendKey, RouteRow},
+    observe::{Observed, PeerObserved, Sysctl, TunnelObserved},
+    plan::{FWMARK, KEEPALIVE_S},
+    step::{Step, TunnelStep},
+};
+use api::bytes::PublicKey;
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+/// Takes every step, but those that `refuses` names.
+pub(crate) struct Model {
+    pub(crate) observed: Observed,
+    refuses: Box<dyn Fn(&Step) -> bool>,
+    watch: Box<dyn FnMut(&Observed, &Step)>,
+}
+
+impl Model {
+    pub(crate) fn of(observed: Observed) -> Self {
+        Self { observed, refuses: Box::new(|_| false), watch: Box::new(|_, _| ()) }
+    }
+
+    pub(crate) fn refusing(mut self, refuses: impl Fn(&Step) -> bool + 'static) -> Self {
+        self.refuses = Box::new(refuses);
+        self
+    }
+
+    /// Looks at the host after every step.
+    pub(crate) fn watched(mut self, watch: impl FnMut(&Observed, &Step) + 'static) -> Self {
+        self.watch = Box::new(watch);
+        self
+    }
+}
+
+impl Host for Model {
+    fn take(&mut self, step: &Step) -> anyhow::Result<()> {
+        anyhow::ensure!(!(self.refuses)(step), "refused");
+        take(&mut self.observed, step);
+        (self.watch)(&self.observed, step);
+        Ok(())
+    }
+}
+
+/// Who gets what goes to an address: the longest prefix, as WireGuard decides it.
+pub(crate) fn tunnel_owner(observed: &Observed, address: IpAddr) -> Option<PublicKey> {
+    let peers = observed.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
+    peers
+        .flat_map(|(key, peer)| peer.allowed.iter().map(move |prefix| (*prefix, *key)))
+        .filter(|(prefix, _)| prefix.contains(&address))
+        .max_by_key(|(prefix, _)| prefix.prefix_len())
+        .map(|(_, key)| key)
+}
+
+/// What the guard does with an address: the longest row.
+pub(crate) fn guard(observed: &Observed, address: IpAddr) -> Option<RouteRow> {
+    let rows = observed.rows.routes.iter().filter(|(prefix, _)| prefix.contains(&address));
+    rows.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, row)| *row)
+}
+
+fn take(host: &mut Observed, step: &Step) {
+    let rows = &mut host.rows;
+    match step {
+        Step::Attach(at) => drop(host.attachments.insert(*at)),
+        Step::Detach(at) => drop(host.attachments.remove(at)),
+        Step::PutScope { prefix, row } => drop(rows.routes.insert(*prefix, *row)),
+        Step::RemoveScope { prefix } => drop(rows.routes.remove(prefix)),
+        Step::AddUnreachable { prefix } => drop(host.unreachable.insert(*prefix)),
+        Step::RemoveUnreachable { prefix } => drop(host.unreachable.remove(prefix)),
+        Step::BringUp { .. } => host.device.iter_mut().for_each(|device| device.up = true),
+        Step::SetSysctl(key) => set(host, *key),
+        Step::PutConfig(config) => rows.config = *config,
+        Step::AddAddress { address, .. } => drop(host.addresses.insert(*address)),
+        Step::RemoveAddress { address, .. } => drop(host.addresses.remove(address)),
+        Step::AddRule(family) => drop(host.rules.insert(*family)),
+        Step::RemoveRule(family) => drop(host.rules.remove(family)),
+        Step::SetMasquerade(masquerade) => host.masquerade = *masquerade,
+        Step::Tunnel(step) => tunnel(host.tunnel.as_mut().expect("nothing is planned for no tunnel"), step),
+        Step::PutRoute { prefix, route } => drop(host.routes.insert(*prefix, *route)),
+        Step::RemoveRoute { prefix } => drop(host.routes.remove(prefix)),
+        Step::PutLocal { address, local } => drop(rows.locals.insert(*address, *local)),
+        Step::RemoveLocal { address } => drop(rows.locals.remove(address)),
+        Step::PutSet { set, backends } => {
+            let slots = (0..).map(|slot| BackendKey { set: *set, slot });
+            rows.backends.extend(slots.zip(backends.iter().copied()));
+        }
+        Step::PutService { frontend, to } => drop(rows.services.insert(*frontend, *to)),
+        Step::RemoveService { frontend } => drop(rows.services.remove(frontend)),
+        Step::RemoveSet { set, .. } => rows.backends.retain(|key, _| key.set != *set),
+        Step::PutVip { address } => drop(rows.service_addresses.insert(*address)),
+        Step::RemoveVip { address } => drop(rows.service_addresses.remove(address)),
+    }
+}
+
+fn set(host: &mut Observed, key: Sysctl) {
+    host.sysctls.insert(key, key.wanted().to_owned());
+}
+
+fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
+    let peers = &mut tunnel.peers;
+    match step {
+        TunnelStep::SetDevice { listen_port } => {
+            tunnel.public_key = tunnel.own_key;
+            tunnel.listen_port = Some(*listen_port);
+            tunnel.fwmark = FWMARK;
+        }
+        TunnelStep::AddPeer { peer, endpoint } => {
+            let new = PeerObserved {
+                endpoint: *endpoint,
+                asked_endpoint: *endpoint,
+                keepalive_s: KEEPALIVE_S,
+                ..PeerObserved::default()
+            };
+            peers.insert(*peer, new);
+        }
+        TunnelStep::SetEndpoint { peer, endpoint } => {
+            let peer = peers.get_mut(peer).expect("only a peer that is there is dialled elsewhere");
+            peer.endpoint = Some(*endpoint);
+            peer.asked_endpoint = Some(*endpoint);
+        }
+        TunnelStep::SetKeepalive { peer } => {
+            peers.get_mut(peer).expect("only a peer that is there is kept alive").keepalive_s = KEEPALIVE_S;
+        }
+        TunnelStep::AddAllowed { peer, prefix } => {
+            peers.values_mut().for_each(|peer| drop(peer.allowed.remove(prefix)));
+            give(peers.get_mut(peer).expect("a peer is added before it is given anything"), *prefix);
+        }
+        TunnelStep::RemoveAllowed { peer, prefix } => {
+            if let Some(peer) = peers.get_mut(peer) {
+                peer.allowed.remove(prefix);
+            }
+        }
+        TunnelStep::RemovePeer { peer } => drop(peers.remove(peer)),
+    }
+}
+
+fn give(peer: &mut PeerObserved, prefix: IpNet) {
+    peer.allowed.insert(prefix);
+}

@@ -1,0 +1,96 @@
+//! The encrypted scope: rows of the guard and the direct path, routes and fences of the stack path.
+
+use super::{Stage, Steps, covered};
+use crate::{
+    backend::bpf::RouteRow,
+    image::{Image, Reach},
+    observe::{Device, MeshRoute, Observed},
+    step::Step,
+};
+use ipnet::IpNet;
+use std::net::IpAddr;
+
+pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
+    for (prefix, reach) in &desired.prefixes {
+        enter(*prefix, row(*reach, observed.device), observed, steps);
+        fence(*prefix, *reach, observed, steps);
+        route(*prefix, *reach, desired, observed, steps);
+    }
+    for (prefix, row) in &observed.rows.routes {
+        if !desired.prefixes.contains_key(prefix) {
+            leave(*prefix, *row, desired, steps);
+        }
+    }
+    for prefix in observed.routes.keys() {
+        if !matches!(desired.prefixes.get(prefix), Some(Reach::Tunnel { .. })) {
+            steps.sweep(Stage::UnRoute, Step::RemoveRoute { prefix: *prefix });
+        }
+    }
+    for prefix in observed.unreachable.iter().filter(|p| !desired.prefixes.contains_key(p)) {
+        // Under a shorter prefix that stays, the fence goes before the route, else it would cut the shorter one's flow.
+        let stays_covered = covered(prefix, |shorter| desired.prefixes.contains_key(shorter));
+        let stage = if stays_covered { Stage::UnFenceUnderRoute } else { Stage::UnFence };
+        steps.sweep(stage, Step::RemoveUnreachable { prefix: *prefix });
+    }
+}
+
+/// A row of the scope, closed first unless a shorter row guards it already.
+fn enter(prefix: IpNet, row: RouteRow, observed: &Observed, steps: &mut Steps) {
+    let put = |row| Step::PutScope { prefix, row };
+    match (observed.rows.routes.get(&prefix), row) {
+        (Some(there), wanted) if *there == wanted => {}
+        (None, RouteRow::Closed) => steps.add(Stage::Close, put(RouteRow::Closed)),
+        (None, RouteRow::Routed { .. }) => {
+            if !covered(&prefix, |shorter| observed.rows.routes.contains_key(shorter)) {
+                steps.add(Stage::Close, put(RouteRow::Closed));
+            }
+            steps.add(Stage::Open, put(row));
+        }
+        (Some(_), RouteRow::Routed { .. }) => steps.add(Stage::Open, put(row)),
+        // After the services have moved away from it. An incomplete view may not know yet how it is reached.
+        (Some(_), RouteRow::Closed) => steps.sweep(Stage::Shut, put(RouteRow::Closed)),
+    }
+}
+
+fn leave(prefix: IpNet, row: RouteRow, desired: &Image, steps: &mut Steps) {
+    let stays_covered = covered(&prefix, |shorter| desired.prefixes.contains_key(shorter));
+    if row != RouteRow::Closed && !stays_covered {
+        steps.sweep(Stage::Shut, Step::PutScope { prefix, row: RouteRow::Closed });
+    }
+    steps.sweep(Stage::Forget, Step::RemoveScope { prefix });
+}
+
+/// `unreachable` with a worse metric: when `mesh0` and its routes are gone, nothing takes the default route.
+fn fence(prefix: IpNet, reach: Reach, observed: &Observed, steps: &mut Steps) {
+    if observed.unreachable.contains(&prefix) {
+        return;
+    }
+    let cuts_nobody = reach == Reach::Closed || !covered(&prefix, |p| observed.unreachable.contains(p));
+    let stage = if cuts_nobody { Stage::Fence } else { Stage::FenceUnderRoute };
+    steps.add(stage, Step::AddUnreachable { prefix });
+}
+
+fn route(prefix: IpNet, reach: Reach, desired: &Image, observed: &Observed, steps: &mut Steps) {
+    let Some(device) = observed.device else { return };
+    let RouteRow::Routed { mtu_bytes } = row(reach, Some(device)) else { return };
+    let source = desired.mesh_addresses.iter().copied().find(|own| same_family(*own, prefix));
+    let route = MeshRoute { ifindex: device.ifindex, source, mtu_bytes };
+    if observed.routes.get(&prefix) != Some(&route) {
+        steps.add(Stage::Route, Step::PutRoute { prefix, route });
+    }
+}
+
+/// A redirect into a device checks no MTU and a route's metric overrides the device's, so neither may exceed it.
+fn row(reach: Reach, device: Option<Device>) -> RouteRow {
+    match reach {
+        Reach::Closed => RouteRow::Closed,
+        Reach::Tunnel { mtu_bytes } => {
+            let mtu_bytes = device.map_or(mtu_bytes, |device| device.mtu_bytes.min(mtu_bytes));
+            RouteRow::Routed { mtu_bytes }
+        }
+    }
+}
+
+fn same_family(address: IpAddr, prefix: IpNet) -> bool {
+    address.is_ipv4() == prefix.addr().is_ipv4()
+}

@@ -1,0 +1,350 @@
+mod moments;
+
+use super::{Completeness, plan};
+use crate::{
+    apply::{apply, model::Model},
+    backend::bpf::BackendKey,
+    image::{Frontend, Image, Pod, Reach},
+    observe::{Device, Observed, TunnelObserved},
+    step::Step,
+};
+use api::{bytes::PublicKey, record::Protocol};
+use expect_test::{Expect, expect};
+use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr};
+
+#[test]
+fn a_fresh_host_closes_before_it_opens() {
+    check(
+        &image("peer west 10.2.1.0/24; pod 10.1.1.5 device 7; uplink 2; service 10.101.0.9:80 10.2.1.5:8080"),
+        &fresh(),
+        expect![[r#"
+            attach from-tunnel to device 9
+            attach to-tunnel to device 9
+            attach uplink-out to device 2
+            attach uplink-in to device 2
+            close 10.2.1.0/24
+            add route unreachable 10.2.1.0/24
+            bring mesh0 up (device 9)
+            add address 100.64.1.1 to mesh0
+            tell the programs: mesh0 is device 9, we are 100.64.1.1
+            add rule for IPv4
+            masquerade forwarded traffic to 100.64.1.1
+            tunnel: listen on port 51871
+            tunnel: add peer 77…
+            tunnel: 10.2.1.0/24 belongs to 77…
+            route 10.2.1.0/24 over mesh0 mtu 1420 src 100.64.1.1
+            open 10.2.1.0/24 through the tunnel, mtu 1420
+            attach from-pod to device 7
+            10.1.1.5 is the pod behind device 7
+            100.64.1.1 is this host
+            fill set 1: 10.2.1.5:8080
+            10.101.0.9:80/TCP → set 1 of 1
+            other ports of 10.101.0.9 refuse
+        "#]],
+    );
+}
+
+#[test]
+fn what_leaves_goes_the_same_way_back() {
+    let before =
+        image("peer west 10.2.1.0/24; pod 10.1.1.5 device 7; uplink 2; service 10.101.0.9:80 10.2.1.5:8080");
+    check(
+        &image("uplink 2"),
+        &holding(&before),
+        expect![[r#"
+            forget 10.101.0.9:80/TCP
+            10.101.0.9 is no service any more
+            empty set 1 of 1
+            10.1.1.5 is nobody here
+            detach from-pod from device 7
+            close 10.2.1.0/24
+            remove route 10.2.1.0/24 over mesh0
+            tunnel: 10.2.1.0/24 does not belong to 77…
+            tunnel: remove peer 77…
+            remove rule for IPv4
+            remove route unreachable 10.2.1.0/24
+            forget 10.2.1.0/24
+        "#]],
+    );
+}
+
+#[test]
+fn a_disconnected_peers_prefix_stays_closed() {
+    check(
+        &image("closed 10.2.0.0/16"),
+        &holding(&image("peer west 10.2.0.0/16")),
+        expect![[r#"
+            close 10.2.0.0/16
+            remove route 10.2.0.0/16 over mesh0
+            tunnel: 10.2.0.0/16 does not belong to 77…
+            tunnel: remove peer 77…
+        "#]],
+    );
+}
+
+#[test]
+fn changed_backends_are_written_beside_the_old_ones_and_swapped() {
+    check(
+        &image("service 10.101.0.9:80 10.1.0.1:80 10.1.0.2:80"),
+        &holding(&image("service 10.101.0.9:80 10.1.0.1:80")),
+        expect![[r#"
+            fill set 2: 10.1.0.1:80 10.1.0.2:80
+            10.101.0.9:80/TCP → set 2 of 2
+            empty set 1 of 1
+        "#]],
+    );
+}
+
+#[test]
+fn equal_backends_are_one_set() {
+    check(
+        &image("service 10.101.0.9:80 10.1.0.1:80; service 10.101.0.9:81 10.1.0.1:80; service 10.101.0.8:80"),
+        &holding(&image("")),
+        expect![[r#"
+            fill set 1: 10.1.0.1:80
+            10.101.0.8:80/TCP → set 0 of 0
+            10.101.0.9:80/TCP → set 1 of 1
+            10.101.0.9:81/TCP → set 1 of 1
+            other ports of 10.101.0.8 refuse
+            other ports of 10.101.0.9 refuse
+        "#]],
+    );
+}
+
+#[test]
+fn a_set_that_another_frontend_still_uses_stays() {
+    let before = image("service 10.101.0.9:80 10.1.0.1:80; service 10.101.0.9:81 10.1.0.1:80");
+    check(
+        &image("service 10.101.0.9:80 10.1.0.2:80; service 10.101.0.9:81 10.1.0.1:80"),
+        &holding(&before),
+        expect![[r#"
+            fill set 2: 10.1.0.2:80
+            10.101.0.9:80/TCP → set 2 of 1
+        "#]],
+    );
+}
+
+#[test]
+fn a_set_that_was_left_half_written_is_swept() {
+    let image = image("service 10.101.0.9:80 10.1.0.1:80");
+    let mut host = holding(&image);
+    let lost = BackendKey { set: 5, slot: 3 };
+    host.rows.backends.insert(lost, "10.1.0.7:80".parse().unwrap());
+    check(
+        &image,
+        &host,
+        expect![[r#"
+            empty set 5 of 1
+        "#]],
+    );
+}
+
+#[test]
+fn a_prefix_that_moves_to_another_peer_is_never_without_an_owner() {
+    check(
+        &image("peer east 10.2.1.0/24"),
+        &holding(&image("peer west 10.2.1.0/24")),
+        expect![[r#"
+            tunnel: add peer 65…
+            tunnel: 10.2.1.0/24 belongs to 65…
+            tunnel: remove peer 77…
+        "#]],
+    );
+}
+
+#[test]
+fn a_longer_prefix_under_a_routed_one_is_not_cut_while_it_changes_hands() {
+    check(
+        &image("peer west 10.2.0.0/16; peer east 10.2.1.0/24"),
+        &holding(&image("peer west 10.2.0.0/16")),
+        expect![[r#"
+            tunnel: add peer 65…
+            tunnel: 10.2.1.0/24 belongs to 65…
+            route 10.2.1.0/24 over mesh0 mtu 1420 src 100.64.1.1
+            add route unreachable 10.2.1.0/24
+            open 10.2.1.0/24 through the tunnel, mtu 1420
+        "#]],
+    );
+    check(
+        &image("peer west 10.2.0.0/16"),
+        &holding(&image("peer west 10.2.0.0/16; peer east 10.2.1.0/24")),
+        expect![[r#"
+            remove route unreachable 10.2.1.0/24
+            remove route 10.2.1.0/24 over mesh0
+            tunnel: 10.2.1.0/24 does not belong to 65…
+            tunnel: remove peer 65…
+            forget 10.2.1.0/24
+        "#]],
+    );
+}
+
+#[test]
+fn a_path_is_no_wider_than_the_device() {
+    let mut host = holding(&image("peer west 10.2.1.0/24"));
+    host.device = host.device.map(|device| Device { mtu_bytes: 1380, ..device });
+    check(
+        &image("peer west 10.2.1.0/24"),
+        &host,
+        expect![[r#"
+            route 10.2.1.0/24 over mesh0 mtu 1380 src 100.64.1.1
+            open 10.2.1.0/24 through the tunnel, mtu 1380
+        "#]],
+    );
+}
+
+#[test]
+fn without_the_device_everything_that_needs_it_waits_and_the_rest_is_closed() {
+    let host = Observed { device: None, tunnel: None, ..fresh() };
+    check(
+        &image("peer west 10.2.1.0/24"),
+        &host,
+        expect![[r#"
+            close 10.2.1.0/24
+            add route unreachable 10.2.1.0/24
+            tell the programs: mesh0 is device 0, we are 100.64.1.1
+            add rule for IPv4
+            masquerade forwarded traffic to 100.64.1.1
+            open 10.2.1.0/24 through the tunnel, mtu 1420
+            100.64.1.1 is this host
+        "#]],
+    );
+}
+
+#[test]
+fn a_pods_address_that_moves_to_another_device_does_so_in_one_step() {
+    check(
+        &image("pod 10.1.1.5 device 8"),
+        &holding(&image("pod 10.1.1.5 device 7")),
+        expect![[r#"
+            attach from-pod to device 8
+            10.1.1.5 is the pod behind device 8
+            detach from-pod from device 7
+        "#]],
+    );
+}
+
+#[test]
+fn a_learnt_endpoint_stays_while_its_session_is_fresh() {
+    let image = image("peer west 10.2.1.0/24 at 192.0.2.65:51871");
+    let roamed = |fresh, asked: Option<&str>| {
+        let mut host = holding(&image);
+        let peer = host.tunnel.as_mut().unwrap().peers.get_mut(&key("west")).unwrap();
+        peer.endpoint = Some("203.0.113.9:1234".parse().unwrap());
+        peer.asked_endpoint = asked.map(|asked| asked.parse().unwrap());
+        peer.is_fresh = fresh;
+        host
+    };
+    let dials = || {
+        expect![[r#"
+            tunnel: dial 77… at 192.0.2.65:51871
+        "#]]
+    };
+    check(&image, &roamed(true, Some("192.0.2.65:51871")), expect![""]);
+    check(&image, &roamed(true, None), expect![""]);
+    check(&image, &roamed(false, Some("192.0.2.65:51871")), dials());
+    check(&image, &roamed(true, Some("192.0.2.64:51871")), dials());
+}
+
+#[test]
+fn nothing_is_swept_before_the_view_is_complete() {
+    let before =
+        image("peer west 10.2.1.0/24; pod 10.1.1.5 device 7; service 10.101.0.9:80 10.2.1.5:80 10.2.1.6:80");
+    let steps = |image| lines(&plan(&image, &holding(&before), Completeness::Partial));
+    expect![""].assert_eq(&steps(Image { mesh_addresses: BTreeSet::new(), ..image("") }));
+    // A service may grow, not shrink.
+    expect![""].assert_eq(&steps(image("service 10.101.0.9:80 10.2.1.5:80")));
+    expect![[r#"
+        fill set 2: 10.2.1.5:80 10.2.1.6:80 10.2.1.7:80
+        10.101.0.9:80/TCP → set 2 of 3
+        empty set 1 of 2
+    "#]]
+    .assert_eq(&steps(image("service 10.101.0.9:80 10.2.1.5:80 10.2.1.6:80 10.2.1.7:80")));
+}
+
+/// What is planned for a host, and that nothing is left to plan afterwards.
+fn check(image: &Image, host: &Observed, steps: Expect) {
+    let planned = plan(image, host, Completeness::Complete);
+    steps.assert_eq(&lines(&planned));
+    let mut model = Model::of(host.clone());
+    assert_eq!(apply(&planned, &mut model).problems, Vec::<String>::new());
+    assert_eq!(
+        lines(&plan(image, &model.observed, Completeness::Complete)),
+        "",
+        "a second plan finds something left"
+    );
+}
+
+/// A host with a device and a tunnel that nobody has configured.
+fn fresh() -> Observed {
+    Observed {
+        device: Some(Device { ifindex: 9, up: false, mtu_bytes: 1420 }),
+        tunnel: Some(TunnelObserved { own_key: Some(key("own")), ..TunnelObserved::default() }),
+        ..Observed::default()
+    }
+}
+
+/// A host that holds an image.
+fn holding(image: &Image) -> Observed {
+    let mut model = Model::of(fresh());
+    let outcome = apply(&plan(image, &fresh(), Completeness::Complete), &mut model);
+    assert_eq!(outcome.problems, Vec::<String>::new());
+    model.observed
+}
+
+/// `peer NAME PREFIX… [at ENDPOINT]`, `closed PREFIX`, `pod ADDRESS device INDEX`, `uplink INDEX`,
+/// `service FRONTEND BACKEND…`, separated by semicolons.
+fn image(text: &str) -> Image {
+    let mut image = Image { mesh_addresses: ["100.64.1.1".parse().unwrap()].into(), ..Image::default() };
+    image.tunnel.listen_port = Some(51871);
+    for item in text.split(';').map(str::trim).filter(|item| !item.is_empty()) {
+        let words: Vec<&str> = item.split_whitespace().collect();
+        match words.as_slice() {
+            ["peer", name, rest @ ..] => {
+                let peer = image.tunnel.peers.entry(key(name)).or_default();
+                let (prefixes, endpoint) = match rest {
+                    [prefixes @ .., "at", endpoint] => (prefixes, Some(endpoint.parse().unwrap())),
+                    prefixes => (prefixes, None),
+                };
+                peer.endpoint = endpoint;
+                for prefix in prefixes {
+                    peer.allowed.insert(prefix.parse().unwrap());
+                    image.prefixes.insert(prefix.parse().unwrap(), Reach::Tunnel { mtu_bytes: 1420 });
+                }
+            }
+            ["closed", prefix] => drop(image.prefixes.insert(prefix.parse().unwrap(), Reach::Closed)),
+            ["pod", address, "device", ifindex] => {
+                let ifindex = ifindex.parse().unwrap();
+                image.pods.insert(address.parse().unwrap(), Pod { ifindex, mac: [2, 0, 0, 0, 0, 1] });
+                image.pod_devices.insert(ifindex);
+            }
+            ["uplink", ifindex] => drop(image.uplinks.insert(ifindex.parse().unwrap())),
+            ["service", frontend, backends @ ..] => {
+                let at: SocketAddr = frontend.parse().unwrap();
+                let frontend = Frontend { address: at.ip(), protocol: Protocol::Tcp, port: at.port() };
+                image.services.insert(frontend, backends.iter().map(|b| b.parse().unwrap()).collect());
+            }
+            other => panic!("cannot read {other:?}"),
+        }
+    }
+    image
+}
+
+fn key(name: &str) -> PublicKey {
+    let mut bytes = [0; 32];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    PublicKey(bytes)
+}
+
+/// One line a step; of a key only what tells it apart here.
+fn lines(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let step = step.to_string();
+        let words = step.split(' ').map(|word| match word.len() {
+            64 => format!("{}…", &word[..2]),
+            _ => word.to_owned(),
+        });
+        writeln!(text, "{}", words.collect::<Vec<_>>().join(" ")).unwrap();
+    }
+    text
+}

@@ -1,0 +1,172 @@
+//! From any image to any other: what must hold after every single step.
+
+use super::{holding, image, lines};
+use crate::{
+    apply::{
+        apply,
+        model::{Model, guard, tunnel_owner},
+    },
+    image::Image,
+    observe::Observed,
+    plan::{Completeness, plan},
+    step::Step,
+};
+use ipnet::IpNet;
+use proptest::{collection::vec, prelude::*, sample::subsequence};
+use std::{cell::RefCell, net::IpAddr, net::SocketAddr, rc::Rc};
+
+/// They nest, so that every kind of third owner is possible.
+const PREFIXES: [&str; 8] = [
+    "10.2.0.0/15",
+    "10.2.0.0/16",
+    "10.2.0.0/17",
+    "10.2.1.0/24",
+    "10.2.1.128/25",
+    "10.2.1.130/32",
+    "10.3.7.0/24",
+    "fd00:10:2::/48",
+];
+const PEERS: [&str; 3] = ["east", "north", "west"];
+const PODS: [&str; 3] = ["10.1.1.5", "10.1.1.6", "fd00:10:1::5"];
+const FRONTENDS: [&str; 3] = ["10.101.0.9:80", "10.101.0.9:81", "[fd00:101::9]:80"];
+const BACKENDS: [&str; 4] = ["10.1.1.5:80", "10.1.1.6:80", "10.2.1.130:80", "10.3.7.1:80"];
+
+proptest! {
+    #[test]
+    fn every_moment_of_a_change_is_safe(before in images(), after in images()) {
+        let start = holding(&before);
+        let steps = plan(&after, &start, Completeness::Complete);
+        let (problems, end) = walk(&start, &steps, &before, &after, |_| false);
+        prop_assert_eq!(problems, "");
+        prop_assert_eq!(lines(&plan(&after, &end, Completeness::Complete)), "");
+    }
+
+    #[test]
+    fn a_step_that_is_refused_opens_nothing_and_is_caught_up_with(
+        before in images(),
+        after in images(),
+        refused in any::<prop::sample::Index>(),
+    ) {
+        let start = holding(&before);
+        let steps = plan(&after, &start, Completeness::Complete);
+        prop_assume!(!steps.is_empty());
+        let bad = steps[refused.index(steps.len())].clone();
+        let (problems, middle) = walk(&start, &steps, &before, &after, move |step| *step == bad);
+        prop_assert_eq!(problems, "");
+        let steps = plan(&after, &middle, Completeness::Complete);
+        let mut host = Model::of(middle);
+        apply(&steps, &mut host);
+        prop_assert_eq!(lines(&plan(&after, &host.observed, Completeness::Complete)), "");
+    }
+
+    #[test]
+    fn an_incomplete_view_takes_nothing_away(before in images(), after in images()) {
+        let start = holding(&before);
+        let mut host = Model::of(start.clone());
+        apply(&plan(&after, &start, Completeness::Partial), &mut host);
+        let (was, is) = (&start.rows, &host.observed.rows);
+        prop_assert!(was.routes.keys().all(|prefix| is.routes.contains_key(prefix)));
+        prop_assert!(was.locals.keys().all(|address| is.locals.contains_key(address)));
+        for (frontend, to) in &was.services {
+            let now = contents(&host.observed, is.services[frontend].set);
+            prop_assert!(contents(&start, to.set).iter().all(|backend| now.contains(backend)));
+        }
+        for address in samples() {
+            let was = tunnel_owner(&start, address);
+            prop_assert!(was.is_none() || tunnel_owner(&host.observed, address).is_some());
+        }
+        prop_assert!(start.attachments.is_subset(&host.observed.attachments));
+        prop_assert!(start.unreachable.is_subset(&host.observed.unreachable));
+    }
+}
+
+/// Takes the steps and says what was wrong in any moment between.
+fn walk(
+    start: &Observed,
+    steps: &[Step],
+    before: &Image,
+    after: &Image,
+    refuses: impl Fn(&Step) -> bool + 'static,
+) -> (String, Observed) {
+    let problems = Rc::new(RefCell::new(Vec::new()));
+    let (seen, first, last) = (Rc::clone(&problems), start.clone(), holding(after));
+    let (before, after) = (before.clone(), after.clone());
+    let mut host = Model::of(start.clone()).refusing(refuses).watched(move |now, step| {
+        for address in samples() {
+            for wrong in moment(address, &first, now, &last) {
+                seen.borrow_mut().push(format!("{address} {wrong} after `{step}`"));
+            }
+        }
+        for (frontend, to) in &now.rows.services {
+            let set = contents(now, to.set);
+            let is = |image: &Image| image.services.get(frontend).is_some_and(|b| b.iter().eq(&set));
+            if !is(&before) && !is(&after) {
+                seen.borrow_mut().push(format!("{frontend} is neither old nor new after `{step}`"));
+            }
+        }
+    });
+    apply(steps, &mut host);
+    let text = problems.borrow().join("\n");
+    (text, host.observed)
+}
+
+fn moment(address: IpAddr, first: &Observed, now: &Observed, last: &Observed) -> Vec<&'static str> {
+    let mut wrong = Vec::new();
+    if guard(first, address).is_some() && guard(last, address).is_some() && guard(now, address).is_none() {
+        wrong.push("is open");
+    }
+    let owner = tunnel_owner(now, address);
+    if owner.is_some() && owner != tunnel_owner(first, address) && owner != tunnel_owner(last, address) {
+        wrong.push("belongs to a third peer");
+    }
+    let kept = tunnel_owner(first, address).filter(|peer| tunnel_owner(last, address) == Some(*peer));
+    if kept.is_some() && owner != kept {
+        wrong.push("was taken from a peer that keeps it");
+    }
+    let local = |host: &Observed| host.rows.locals.get(&address).copied();
+    if local(now).is_some() && local(now) != local(first) && local(now) != local(last) {
+        wrong.push("is a third pod's");
+    }
+    let routed = |host: &Observed| host.routes.keys().any(|prefix| prefix.contains(&address));
+    if routed(now) && guard(now, address).is_none() {
+        wrong.push("is routed and not guarded");
+    }
+    wrong
+}
+
+fn contents(host: &Observed, set: u32) -> Vec<SocketAddr> {
+    host.rows.backends.iter().filter(|(key, _)| key.set == set).map(|(_, backend)| *backend).collect()
+}
+
+/// Every address that a prefix, a pod or the neighbour of a prefix could treat differently.
+fn samples() -> Vec<IpAddr> {
+    let prefixes = PREFIXES.iter().map(|prefix| prefix.parse::<IpNet>().unwrap());
+    let edges = prefixes.flat_map(|prefix| [prefix.network(), prefix.broadcast()]);
+    edges.chain(PODS.iter().map(|pod| pod.parse().unwrap())).collect()
+}
+
+fn images() -> impl Strategy<Value = Image> {
+    let reach = prop_oneof![Just(None), Just(Some(None)), (0..PEERS.len()).prop_map(|peer| Some(Some(peer)))];
+    let pods = vec(proptest::option::of(5_u32..8), PODS.len());
+    let services =
+        vec(proptest::option::of(subsequence(BACKENDS.to_vec(), 0..=BACKENDS.len())), FRONTENDS.len());
+    (vec(reach, PREFIXES.len()), pods, services).prop_map(|(prefixes, pods, services)| {
+        let mut text = String::new();
+        for (prefix, reach) in PREFIXES.iter().zip(prefixes) {
+            match reach {
+                None => {}
+                Some(None) => text += &format!("closed {prefix};"),
+                Some(Some(peer)) => text += &format!("peer {} {prefix};", PEERS[peer]),
+            }
+        }
+        for (pod, device) in PODS.iter().zip(pods) {
+            device.iter().for_each(|device| text += &format!("pod {pod} device {device};"));
+        }
+        for (frontend, backends) in FRONTENDS.iter().zip(services) {
+            backends
+                .iter()
+                .for_each(|backends| text += &format!("service {frontend} {};", backends.join(" ")));
+        }
+        image(&text)
+    })
+}
