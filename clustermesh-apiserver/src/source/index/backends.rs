@@ -1,0 +1,196 @@
+//! EndpointSlice → `backends/<ns>/<name>/<ip>`.
+//!
+//! Several slices may hold one address (more than 1,000 endpoints, other ports, a move between slices): their ports
+//! are joined. Two *pods* that claim one address are a conflict: the newest creation has it, then the greater UID.
+
+use super::{
+    Index, Out,
+    services::{Home, Homes},
+};
+use crate::source::object::{Body, Object, ObjectKey, ObjectKind, Slice, SliceEndpoint, derived_uid};
+use api::{
+    name::{NamespaceName, NodeName, ServiceName},
+    record::{Backend, NamedPort, Record},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+type BackendsOf = BTreeMap<(NamespaceName, ServiceName, IpAddr), (ObjectKey, Backend, Sharing)>;
+
+/// Whether several pods may stand behind one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    /// A pod's own address.
+    One,
+    /// A node's: every hostNetwork pod there has it.
+    Many,
+}
+
+pub(super) fn backends(
+    index: &Index,
+    homes: &Homes,
+    mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>,
+    out: &mut Out<'_>,
+) {
+    let context = Context { index, mesh_addresses, hosts: hosts(index) };
+    let mut found = BackendsOf::new();
+    for (key, object) in index.of_kind(ObjectKind::EndpointSlice) {
+        let Body::Slice(slice) = &object.body else { continue };
+        let Some(service) = slice.service.clone() else { continue };
+        let namespace = key.namespace.clone().expect("an EndpointSlice has a namespace");
+        let Some(&home) = homes.get(&(namespace.clone(), service.clone())) else {
+            out.notice(key, format!("there is no Service {namespace}/{service}: its addresses go nowhere"));
+            continue;
+        };
+        for endpoint in &slice.endpoints {
+            for &ip in &endpoint.addresses {
+                if let Some((at, backend, sharing)) =
+                    context.backend(key, object, (slice, endpoint), ip, home, out)
+                {
+                    let place = (namespace.clone(), service.clone(), at);
+                    merge(&mut found, place, key, backend, sharing, out);
+                }
+            }
+        }
+    }
+    for ((namespace, service, ip), (slice, backend, sharing)) in found {
+        let home = homes[&(namespace.clone(), service.clone())];
+        if home == Home::Exported && sharing == Sharing::One {
+            out.warn_outside(&slice, ip);
+        }
+        let key = home.backend_key(&out.facts.cluster, namespace, service, ip);
+        out.put(&slice, key, Record::from(backend));
+    }
+}
+
+/// Every node's own addresses.
+fn hosts(index: &Index) -> BTreeMap<IpAddr, NodeName> {
+    let mut hosts = BTreeMap::new();
+    for (key, object) in index.of_kind(ObjectKind::Node) {
+        if let Body::Node(node) = &object.body {
+            let name: NodeName = key.name.as_str().parse().expect("an object's name is a node's name");
+            hosts.extend(node.internal_ips.iter().map(|&ip| (ip, name.clone())));
+        }
+    }
+    hosts
+}
+
+struct Context<'a> {
+    index: &'a Index,
+    mesh_addresses: &'a BTreeMap<NodeName, Vec<IpAddr>>,
+    hosts: BTreeMap<IpAddr, NodeName>,
+}
+
+impl Context<'_> {
+    /// What one address of a slice becomes: one backend, under its own address or its node's mesh address.
+    fn backend(
+        &self,
+        key: &ObjectKey,
+        object: &Object,
+        (slice, endpoint): (&Slice, &SliceEndpoint),
+        ip: IpAddr,
+        home: Home,
+        out: &mut Out<'_>,
+    ) -> Option<(IpAddr, Backend, Sharing)> {
+        let namespace = key.namespace.as_ref().expect("an EndpointSlice has a namespace");
+        let pod = endpoint.pod.as_ref().and_then(|(name, _)| self.index.pod(namespace, name));
+        let host = self.hosts.get(&ip).cloned();
+        let sharing = match (pod, &host) {
+            (Some((_, pod)), _) if pod.host_network => Sharing::Many,
+            (_, Some(_)) => Sharing::Many,
+            (_, None) => Sharing::One,
+        };
+        let node = endpoint.node.clone().or(host).or_else(|| pod.and_then(|(_, pod)| pod.node.clone()));
+        let at = match (sharing, home) {
+            (Sharing::One, _) | (Sharing::Many, Home::Local) => ip,
+            // A node's address is never a mesh destination: others reach its hostNetwork pods by its mesh address.
+            (Sharing::Many, Home::Exported) => {
+                let of_node = node.as_ref().and_then(|node| self.mesh_addresses.get(node));
+                let same_family = of_node.and_then(|all| all.iter().find(|a| a.is_ipv4() == ip.is_ipv4()));
+                let Some(&mesh) = same_family else {
+                    let text = format!(
+                        "{ip} is left out: it is a node's address, and that node has no mesh address"
+                    );
+                    out.notice(key, text);
+                    return None;
+                };
+                mesh
+            }
+        };
+        let uid = match (sharing, &endpoint.pod, pod) {
+            (Sharing::One, Some((_, Some(uid))), _) => *uid,
+            (Sharing::One, Some((_, None)), Some((pod, _))) => pod.uid,
+            // Nobody says whose it is: the Service and the address are all there is to know.
+            (Sharing::One, _, _) | (Sharing::Many, _, _) => {
+                let service = slice.service.as_ref().map(ServiceName::as_str).unwrap_or_default();
+                derived_uid(out.facts.uuid, &format!("Backend {namespace}/{service}/{at}"))
+            }
+        };
+        let created_s = pod.map_or(object.created_s, |(pod, _)| pod.created_s);
+        let backend = Backend {
+            uid,
+            ports: slice.ports.clone(),
+            ready: endpoint.ready,
+            serving: endpoint.serving,
+            terminating: endpoint.terminating,
+            weight: 1,
+            zone: endpoint.zone.clone(),
+            node,
+            hostname: endpoint.hostname.clone(),
+            created_s,
+        };
+        Some((at, backend, sharing))
+    }
+}
+
+fn merge(
+    found: &mut BackendsOf,
+    place: (NamespaceName, ServiceName, IpAddr),
+    slice: &ObjectKey,
+    backend: Backend,
+    sharing: Sharing,
+    out: &mut Out<'_>,
+) {
+    let ip = place.2;
+    let (from, held, _) = match found.entry(place) {
+        std::collections::btree_map::Entry::Vacant(vacant) => {
+            let mut backend = backend;
+            backend.ports = joined(&[], &backend.ports);
+            vacant.insert((slice.clone(), backend, sharing));
+            return;
+        }
+        std::collections::btree_map::Entry::Occupied(occupied) => occupied.into_mut(),
+    };
+    if held.uid == backend.uid {
+        held.ports = joined(&held.ports, &backend.ports);
+        // Of one pod in two slices the better report is the newer one (a pod that is moved is written first, then
+        // removed); of several pods on one node, one that is ready makes the node's address worth trying.
+        held.ready |= backend.ready;
+        held.serving |= backend.serving;
+        held.terminating &= backend.terminating;
+        held.created_s = held.created_s.max(backend.created_s);
+        held.node = held.node.take().or(backend.node);
+        for (known, more) in [(&mut held.zone, backend.zone), (&mut held.hostname, backend.hostname)] {
+            if known.is_empty() {
+                *known = more;
+            }
+        }
+        return;
+    }
+    let newer = (backend.created_s, backend.uid) > (held.created_s, held.uid);
+    let (winner, loser) = if newer { (backend.uid, held.uid) } else { (held.uid, backend.uid) };
+    out.notice(
+        slice,
+        format!("{ip} is claimed by the pods {winner} and {loser}; the newer one, {winner}, has it"),
+    );
+    if newer {
+        *from = slice.clone();
+        *held = Backend { ports: joined(&[], &backend.ports), ..backend };
+    }
+}
+
+fn joined(a: &[NamedPort], b: &[NamedPort]) -> Vec<NamedPort> {
+    a.iter().chain(b).cloned().collect::<BTreeSet<_>>().into_iter().collect()
+}

@@ -1,0 +1,98 @@
+//! What no source can rebuild: when an object without a creation time was first seen, and which mesh addresses a node
+//! has. Kept in a synced file, because other clusters and WireGuard peers know these addresses.
+
+mod allocation;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    durable,
+    manifests::Snapshot,
+    object::{Body, Object, ObjectKey},
+};
+use allocation::Allocation;
+use anyhow::Context;
+use api::{bytes::ClusterUuid, name::NodeName};
+use ipnet::IpNet;
+use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
+
+/// What is remembered of a source's objects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// By the object's text form; Unix time in seconds.
+    first_seen_s: BTreeMap<String, u64>,
+    /// The addresses of each node there is or was.
+    nodes: BTreeMap<NodeName, Allocation>,
+}
+
+/// A node that got no mesh address of a family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exhausted {
+    /// Who goes without.
+    pub node: NodeName,
+    /// The range that is full.
+    pub range: IpNet,
+}
+
+impl Memory {
+    /// Reads the file; a missing one is an empty memory.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not ours. Going on without it would give every node another address.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+                format!("cannot understand {}: restore it, or move it away to begin anew", path.display())
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Writes the file, durably.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn store(&self, path: &Path) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec_pretty(self).expect("a memory is plain data");
+        durable::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The objects of a snapshot with UID and creation. Objects that vanished are forgotten: one that returns is new.
+    pub fn objects(
+        &mut self,
+        snapshot: &Snapshot,
+        cluster: ClusterUuid,
+        now_s: u64,
+    ) -> BTreeMap<ObjectKey, Object> {
+        let mut seen = BTreeMap::new();
+        let mut objects = BTreeMap::new();
+        for (key, manifest) in &snapshot.objects {
+            let name = key.to_string();
+            let first = self.first_seen_s.get(&name).copied().unwrap_or(now_s);
+            let parsed = &manifest.parsed;
+            let object = Object {
+                uid: parsed.uid.unwrap_or_else(|| key.derived_uid(cluster)),
+                created_s: parsed.created_s.unwrap_or(first),
+                body: parsed.body.clone(),
+            };
+            objects.insert(key.clone(), object);
+            seen.insert(name, first);
+        }
+        self.first_seen_s = seen;
+        objects
+    }
+
+    /// Mesh addresses for every Node among the objects, one of each range; a node keeps what it has.
+    pub fn allocate(
+        &mut self,
+        objects: &BTreeMap<ObjectKey, Object>,
+        ranges: &[IpNet],
+        now_s: u64,
+    ) -> (BTreeMap<NodeName, Vec<IpAddr>>, Vec<Exhausted>) {
+        let nodes = objects.iter().filter(|(_, object)| matches!(object.body, Body::Node(_)));
+        let names: Vec<NodeName> = nodes.filter_map(|(key, _)| key.name.as_str().parse().ok()).collect();
+        allocation::allocate(&mut self.nodes, &names, ranges, now_s)
+    }
+}

@@ -1,0 +1,66 @@
+use super::*;
+use crate::source::object::{Node, ObjectKind};
+
+fn nodes(names: &[&str]) -> BTreeMap<ObjectKey, Object> {
+    let object = |name: &&str| {
+        let key = ObjectKey { kind: ObjectKind::Node, namespace: None, name: name.parse().expect("a name") };
+        let body = Body::Node(Node::default());
+        (key.clone(), Object { uid: key.derived_uid(ClusterUuid([1; 16])), created_s: 0, body })
+    };
+    names.iter().map(object).collect()
+}
+
+fn allocate(memory: &mut Memory, names: &[&str], ranges: &[&str], now_s: u64) -> String {
+    let ranges: Vec<IpNet> = ranges.iter().map(|r| r.parse().expect("a range")).collect();
+    let (given, exhausted) = memory.allocate(&nodes(names), &ranges, now_s);
+    let given = given.iter().map(|(node, ips)| format!("{node}={ips:?}"));
+    let without = exhausted.iter().map(|e| format!("{} has none of {}", e.node, e.range));
+    given.chain(without).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_node_keeps_its_mesh_addresses_whoever_comes_and_goes() {
+    let mut memory = Memory::default();
+    let ranges = ["100.64.0.0/24", "fd64::/64"];
+    let mut at = |names: &[&str], now_s| allocate(&mut memory, names, &ranges, now_s);
+    assert_eq!(at(&["b"], 1), "b=[100.64.0.1, fd64::1]");
+    assert_eq!(at(&["a", "b"], 2), "a=[100.64.0.2, fd64::2] b=[100.64.0.1, fd64::1]");
+    assert_eq!(
+        at(&["a", "c"], 3),
+        "a=[100.64.0.2, fd64::2] c=[100.64.0.3, fd64::3]",
+        "b's are not given away"
+    );
+    assert_eq!(at(&["b"], 4), "b=[100.64.0.1, fd64::1]");
+}
+
+#[test]
+fn a_full_range_gives_what_was_left_longest_ago_and_then_says_that_it_is_full() {
+    let mut memory = Memory::default();
+    let mut at = |names: &[&str], now_s| allocate(&mut memory, names, &["100.64.0.0/30"], now_s);
+    assert_eq!(at(&["a", "b"], 1), "a=[100.64.0.1] b=[100.64.0.2]");
+    assert_eq!(at(&["b"], 2), "b=[100.64.0.2]");
+    assert_eq!(at(&[], 3), "");
+    assert_eq!(at(&["c"], 4), "c=[100.64.0.1]", "a went before b");
+    assert_eq!(at(&["b", "c"], 5), "b=[100.64.0.2] c=[100.64.0.1]");
+    assert_eq!(at(&["a", "b", "c"], 6), "a=[] b=[100.64.0.2] c=[100.64.0.1] a has none of 100.64.0.0/30");
+}
+
+#[test]
+fn addresses_outside_the_ranges_are_given_up() {
+    let mut memory = Memory::default();
+    allocate(&mut memory, &["a"], &["100.64.0.0/24"], 1);
+    assert_eq!(allocate(&mut memory, &["a"], &["100.65.0.0/24"], 2), "a=[100.65.0.1]");
+}
+
+#[test]
+fn a_memory_is_the_same_after_a_restart_and_a_broken_one_stops_us() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("source.json");
+    let mut memory = Memory::load(&path).expect("none is empty");
+    allocate(&mut memory, &["a", "b"], &["100.64.0.0/24"], 1);
+    memory.store(&path).expect("written");
+    assert_eq!(Memory::load(&path).expect("read"), memory);
+    std::fs::write(&path, "{").expect("written");
+    let error = format!("{:#}", Memory::load(&path).expect_err("not ours"));
+    assert!(error.contains("restore it, or move it away"), "{error}");
+}
