@@ -102,7 +102,8 @@ MESH_OFFSET(struct mesh_endpoint, port_be, 16);
 
 /*
  * What a socket believes to talk to, by what it really talks to. Without the protocol: a v4-mapped UDP socket
- * enters as sendmsg4 and leaves as recvmsg6, and MPTCP shows two protocol numbers for one connection.
+ * enters as sendmsg4 and leaves as recvmsg6. (MPTCP asks connect with the subflow's cookie and getpeername with
+ * another: such a client sees the backend.)
  */
 struct mesh_reverse_key {
 	__u64 cookie;

@@ -74,25 +74,87 @@ static __always_inline bool mesh_endpoint_eq(const struct mesh_endpoint *a, cons
 	return a->port_be == b->port_be && mesh_addr_eq(&a->addr, &b->addr);
 }
 
-/* A random backend of the frontend; null with `*known` when there is none, null without when it is no service. */
-static __always_inline const struct mesh_endpoint *mesh_choose(const struct mesh_frontend *f, bool *known, __u32 *set,
-							       __u32 *slot)
+struct mesh_search {
+	struct mesh_endpoint wanted;
+	__u32 set;
+	__u32 slot;
+	bool found;
+};
+
+static long mesh_search_slot(__u32 slot, void *context)
+{
+	struct mesh_search *search = context;
+	const struct mesh_endpoint *backend = mesh_backend_at(search->set, slot);
+
+	if (!backend || !mesh_endpoint_eq(backend, &search->wanted))
+		return 0;
+	search->slot = slot;
+	search->found = true;
+	return 1;
+}
+
+/*
+ * The backend that this socket was given before, while it is a member of the set. Where the set was exchanged and
+ * the backend has another slot now, it is searched for once and its new slot is remembered.
+ */
+static __always_inline const struct mesh_endpoint *mesh_stuck(const struct mesh_set_ref *ref,
+							      const struct mesh_reverse_key *socket)
+{
+	struct mesh_sticky *sticky = bpf_map_lookup_elem(&mesh_sticky, socket);
+	struct mesh_search search = { .set = ref->set };
+	const struct mesh_endpoint *backend;
+
+	if (!sticky)
+		return 0;
+	backend = mesh_backend_at(ref->set, sticky->slot);
+	if (backend && mesh_endpoint_eq(backend, &sticky->backend))
+		return backend;
+	search.wanted = sticky->backend;
+	bpf_loop(ref->count, mesh_search_slot, &search, 0);
+	if (!search.found)
+		return 0;
+	sticky->slot = search.slot;
+	return mesh_backend_at(ref->set, search.slot);
+}
+
+static __always_inline const struct mesh_endpoint *mesh_random(const struct mesh_set_ref *ref,
+							       const struct mesh_reverse_key *socket)
+{
+	__u32 slot = bpf_get_prandom_u32() % ref->count;
+	const struct mesh_endpoint *backend = mesh_backend_at(ref->set, slot);
+
+	if (backend && socket) {
+		struct mesh_sticky sticky = { .backend = *backend, .slot = slot };
+
+		bpf_map_update_elem(&mesh_sticky, socket, &sticky, BPF_ANY);
+	}
+	return backend;
+}
+
+/*
+ * A backend of the frontend; null with `*known` when there is none, null without when it is no service. `socket`
+ * is null where each choice stands for itself.
+ */
+static __always_inline const struct mesh_endpoint *mesh_choose(const struct mesh_frontend *f,
+							       const struct mesh_reverse_key *socket, bool *known)
 {
 	const struct mesh_endpoint *backend;
-	const struct mesh_set_ref *ref;
+	const struct mesh_set_ref *found;
+	struct mesh_set_ref ref;
 
 	/* Twice: between the two lookups the agent may have put another set in place and taken this one away. */
 #pragma unroll
 	for (int attempt = 0; attempt < 2; attempt++) {
-		ref = bpf_map_lookup_elem(&mesh_services, f);
-		if (!ref)
+		found = bpf_map_lookup_elem(&mesh_services, f);
+		if (!found)
 			return 0;
+		ref = *found;
 		*known = true;
-		if (!ref->count)
+		if (!ref.count)
 			return 0;
-		*set = ref->set;
-		*slot = bpf_get_prandom_u32() % ref->count;
-		backend = mesh_backend_at(*set, *slot);
+		backend = socket ? mesh_stuck(&ref, socket) : 0;
+		if (!backend)
+			backend = mesh_random(&ref, socket);
 		if (backend)
 			return backend;
 	}
@@ -107,10 +169,11 @@ static __always_inline bool mesh_is_service_address(const struct mesh_addr *addr
 }
 
 /*
- * Chooses where a socket really goes when it names `to`. On MESH_CHOSEN `to` is the backend, of the same family;
- * `to` is remembered for the way back.
+ * Chooses where a socket really goes when it names `to`: anew for each connection, and for a datagram without one
+ * (`sticky`) as before. On MESH_CHOSEN `to` is the backend, of the same family, and its name is remembered for the
+ * way back.
  */
-static __always_inline enum mesh_choice mesh_balance(struct bpf_sock_addr *ctx, struct mesh_endpoint *to)
+static __always_inline enum mesh_choice mesh_balance(struct bpf_sock_addr *ctx, struct mesh_endpoint *to, bool sticky)
 {
 	struct mesh_frontend f = {
 		.addr = to->addr,
@@ -118,12 +181,11 @@ static __always_inline enum mesh_choice mesh_balance(struct bpf_sock_addr *ctx, 
 		/* The table knows TCP; that it runs over several paths is the socket's own affair. */
 		.protocol = ctx->protocol == IPPROTO_MPTCP ? IPPROTO_TCP : ctx->protocol,
 	};
+	struct mesh_reverse_key key = mesh_socket_key(bpf_get_socket_cookie(ctx), to);
 	const struct mesh_endpoint *backend;
-	struct mesh_reverse_key key;
-	__u32 set = 0, slot = 0;
 	bool known = false;
 
-	backend = mesh_choose(&f, &known, &set, &slot);
+	backend = mesh_choose(&f, sticky ? &key : 0, &known);
 	if (!backend) {
 		if (!known && !mesh_is_service_address(&f.addr))
 			return MESH_NOT_A_SERVICE;
@@ -135,7 +197,8 @@ static __always_inline enum mesh_choice mesh_balance(struct bpf_sock_addr *ctx, 
 		mesh_count(MESH_DROP_NO_BACKEND);
 		return MESH_REFUSED;
 	}
-	key = mesh_socket_key(bpf_get_socket_cookie(ctx), backend);
+	key.addr = backend->addr;
+	key.port_be = backend->port_be;
 	bpf_map_update_elem(&mesh_reverse, &key, to, BPF_ANY);
 	*to = *backend;
 	return MESH_CHOSEN;

@@ -47,11 +47,11 @@ static __always_inline int refuse(void)
 	return SK_REFUSE;
 }
 
-static __always_inline int balance4(struct bpf_sock_addr *ctx)
+static __always_inline int balance4(struct bpf_sock_addr *ctx, bool sticky)
 {
 	struct mesh_endpoint to = endpoint4(ctx);
 
-	switch (mesh_balance(ctx, &to)) {
+	switch (mesh_balance(ctx, &to, sticky)) {
 	case MESH_CHOSEN:
 		write4(ctx, &to);
 		return SK_PROCEED;
@@ -63,11 +63,11 @@ static __always_inline int balance4(struct bpf_sock_addr *ctx)
 	return SK_PROCEED;
 }
 
-static __always_inline int balance6(struct bpf_sock_addr *ctx)
+static __always_inline int balance6(struct bpf_sock_addr *ctx, bool sticky)
 {
 	struct mesh_endpoint to = endpoint6(ctx);
 
-	switch (mesh_balance(ctx, &to)) {
+	switch (mesh_balance(ctx, &to, sticky)) {
 	case MESH_CHOSEN:
 		write6(ctx, &to);
 		return SK_PROCEED;
@@ -100,25 +100,25 @@ static __always_inline int unbalance6(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int mesh_connect4(struct bpf_sock_addr *ctx)
 {
-	return balance4(ctx);
+	return balance4(ctx, false);
 }
 
 SEC("cgroup/connect6")
 int mesh_connect6(struct bpf_sock_addr *ctx)
 {
-	return balance6(ctx);
+	return balance6(ctx, false);
 }
 
 SEC("cgroup/sendmsg4")
 int mesh_sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return balance4(ctx);
+	return balance4(ctx, true);
 }
 
 SEC("cgroup/sendmsg6")
 int mesh_sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return balance6(ctx);
+	return balance6(ctx, true);
 }
 
 SEC("cgroup/recvmsg4")

@@ -4,3 +4,4 @@
 mod packets;
 mod pins;
 mod rig;
+mod sockets;
