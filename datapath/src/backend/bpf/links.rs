@@ -65,7 +65,7 @@ impl fmt::Display for Program {
 }
 
 /// The function in the object that reads this device's frames.
-fn function(at: Attachment) -> io::Result<&'static str> {
+pub(super) fn function(at: Attachment) -> io::Result<&'static str> {
     Ok(match at.program {
         Program::FromPod => "mesh_from_pod",
         Program::FromTunnel => "mesh_from_tunnel",

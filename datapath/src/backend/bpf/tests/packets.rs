@@ -18,7 +18,7 @@ pub fn udp(from: &str, to: &str, payload_bytes: usize) -> Vec<u8> {
 }
 
 /// Any protocol number, here for what is neither TCP nor UDP.
-fn raw_ip(from: &str, to: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub fn raw_ip(from: &str, to: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = [GATEWAY_MAC, POD_MAC].concat();
     match (at(from), at(to)) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {

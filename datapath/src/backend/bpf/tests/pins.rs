@@ -2,8 +2,8 @@
 
 use super::{
     super::{
-        Attachment, Bpf, Error, MapStep, Program, RouteRow, abi::PIN_VERSION, objects::OBJECTS,
-        raw::LinkPlace,
+        Attachment, Bpf, Error, MapStep, Program, RouteRow, abi::PIN_VERSION, links::function,
+        objects::OBJECTS, raw::LinkPlace,
     },
     rig::{chain, furnish, ifindex, ip, net, on_a_host, place},
 };
@@ -59,6 +59,27 @@ fn attaching_again_replaces_and_detaching_twice_is_no_error() {
         let gone = Attachment { program: Program::FromPod, ifindex: 4_000 };
         let error = chain(&bpf.attach(gone).expect_err("there is no such device"));
         assert!(error.starts_with("cannot attach `from-pod` at device 4000: "), "{error}");
+    });
+}
+
+#[test]
+fn a_program_is_chosen_by_what_the_frames_of_a_device_look_like_and_who_is_behind_it() {
+    on_a_host(|_| {
+        ip("link add eth0 type veth peer name eth1");
+        ip("link add br0 type bridge");
+        ip("tuntap add wan0 mode tun");
+        ip("tuntap add tap0 mode tap");
+        let cases = [
+            ("eth0", "mesh_uplink_out", "mesh_uplink_in"),
+            ("br0", "mesh_uplink_out", "mesh_bridge_in"),
+            ("tap0", "mesh_uplink_out", "mesh_uplink_in"),
+            ("wan0", "mesh_uplink_out_l3", "mesh_uplink_in_l3"),
+            ("lo", "mesh_uplink_out", "mesh_uplink_in"),
+        ];
+        for (device, out, into) in cases {
+            let at = |program| function(Attachment { program, ifindex: ifindex(device) }).expect(device);
+            assert_eq!((at(Program::UplinkOut), at(Program::UplinkIn)), (out, into), "{device}");
+        }
     });
 }
 

@@ -1,5 +1,4 @@
 //! A host of its own for each test, and packets through programs by BPF_PROG_TEST_RUN.
-#![allow(unsafe_code)]
 
 use super::super::{Bpf, ConfigRow, DropReason, LocalRow, MapStep, RouteRow, raw};
 use aya::programs::{Program as AyaProgram, TestRun, TestRunOptions};
@@ -60,16 +59,24 @@ pub fn on_a_host(test: impl FnOnce(&Host) + Send) {
                 .expect("private mounts");
             mount(Some("bpf"), dir.path(), Some("bpf"), MsFlags::empty(), None::<&str>).expect("bpffs");
             ip("link set lo up");
+            let _leaves = Leaves(&cgroup);
             test(&Host { pins: dir.path().join("mesh"), cgroup: cgroup.clone() });
-            leave(&cgroup);
         };
         scope.spawn(body).join()
     });
-    // After a panic the thread may still be on its way out of it: then the directory stays, and the panic tells why.
-    let removed = fs::remove_dir(&cgroup);
-    match result {
-        Ok(()) => removed.expect("the test left its cgroup"),
-        Err(panic) => resume_unwind(panic),
+    fs::remove_dir(&cgroup).expect("the test left its cgroup");
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
+/// Takes this thread out of the test's cgroup, also in a panic: nothing is left behind.
+struct Leaves<'a>(&'a Path);
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        let parent = self.0.parent().expect("it is below our own");
+        fs::write(parent.join("cgroup.threads"), gettid().to_string()).expect("to leave the cgroup");
     }
 }
 
@@ -92,11 +99,6 @@ fn own_cgroup() -> PathBuf {
 /// Sockets that this thread makes from now on belong to the test's cgroup.
 pub fn enter(cgroup: &Path) {
     fs::write(cgroup.join("cgroup.threads"), gettid().to_string()).expect("to enter the cgroup");
-}
-
-fn leave(cgroup: &Path) {
-    let parent = cgroup.parent().expect("it is below our own");
-    fs::write(parent.join("cgroup.threads"), gettid().to_string()).expect("to leave the cgroup");
 }
 
 /// `ip` with these arguments, in this thread's network namespace.
