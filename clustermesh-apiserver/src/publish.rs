@@ -14,9 +14,14 @@
 mod authors;
 mod diff;
 mod linger;
+mod own;
+mod run;
 #[cfg(test)]
 mod tests;
+pub mod writes;
 
 pub use authors::{Author, author};
 pub use diff::{Op, TXN_OPS, diff, txns};
 pub use linger::{IDENTITY_LINGERS, Linger};
+pub use own::Own;
+pub use run::{HEARTBEAT, Published, spawn};

@@ -15,6 +15,7 @@
 //! - the index is a pure function of its objects: the same objects give the same records, in whatever order they came;
 //! - nothing is withdrawn before the source's first complete list.
 
+pub mod driver;
 pub mod durable;
 pub mod index;
 pub mod manifests;

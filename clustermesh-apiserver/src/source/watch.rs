@@ -1,13 +1,17 @@
-//! Watching the manifests directory: a list on every change, and one from time to time in case a change went unseen.
+//! Watching the manifests directory: read on every change, looked over every second, read whole from time to time.
+//!
+//! inotify says at once that something changed. It may drop events, and network file systems have none, so the files'
+//! names, sizes and times are compared every second, too: that look is what makes the source *current*.
 
 use super::manifests::{self, Content, FILE_MAX_BYTES, FILES_MAX, Snapshot};
 use notify::{RecursiveMode, Watcher};
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -20,17 +24,17 @@ use tracing::{info, warn};
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Longest wait for quiet: a directory that never rests is read all the same.
 const DEBOUNCE_MAX: Duration = Duration::from_millis(500);
-/// Time between lists without a change: inotify drops events when its queue is full, and network file systems have none.
-const RELIST: Duration = Duration::from_secs(10);
-/// Time between attempts at a directory that cannot be read.
-const RETRY: Duration = Duration::from_secs(1);
+/// Time between looks: the source's age stays well below the ten seconds after which a peer calls it stale.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time between reading everything without a change: a file that changed within the clock's tick and kept its size.
+const REREAD: Duration = Duration::from_secs(60);
 
 /// What the directory said when it was last read.
 #[derive(Debug, Clone)]
 pub struct Listing {
     /// All its objects, and its problems.
     pub snapshot: Arc<Snapshot>,
-    /// When it was last read whole: a directory that is gone makes the source older, not emptier.
+    /// When it was last known to be so: a directory that is gone makes the source older, not emptier.
     pub read_at: Instant,
 }
 
@@ -48,29 +52,28 @@ pub fn spawn(directory: PathBuf, cancel: CancellationToken) -> watch::Receiver<O
 }
 
 async fn follow(directory: PathBuf, listings: watch::Sender<Option<Listing>>) {
-    let mut last = Arc::new(Snapshot::default());
+    let mut last: Option<(Look, Arc<Snapshot>, Instant)> = None;
     let mut watcher = None;
     let mut failing = false;
     // One slot: that something changed is all there is to say.
     let (changed, mut changes) = mpsc::channel::<()>(1);
+    let mut reread = true;
     loop {
         // Subscribe, then list: what changes in between is seen as a change.
         if watcher.is_none() {
             watcher = subscribe(&directory, changed.clone());
         }
-        let (path, previous) = (directory.clone(), Arc::clone(&last));
-        let list = move || Ok::<_, io::Error>(manifests::read(&files(&path)?, &previous));
-        match tokio::task::spawn_blocking(list).await.expect("reading manifests does not panic") {
-            Ok(snapshot) => {
+        let (path, before) = (directory.clone(), last.clone());
+        let read = move || read(&path, before, reread);
+        match tokio::task::spawn_blocking(read).await.expect("reading manifests does not panic") {
+            Ok(now) => {
                 if failing {
                     info!(directory = %directory.display(), "Manifests directory can be read again");
                     failing = false;
                 }
-                report(&last, &snapshot);
-                if *last != snapshot {
-                    last = Arc::new(snapshot);
-                }
-                listings.send_replace(Some(Listing { snapshot: Arc::clone(&last), read_at: Instant::now() }));
+                let snapshot = Arc::clone(&now.1);
+                last = Some(now);
+                listings.send_replace(Some(Listing { snapshot, read_at: Instant::now() }));
             }
             Err(error) => {
                 if !failing {
@@ -80,11 +83,43 @@ async fn follow(directory: PathBuf, listings: watch::Sender<Option<Listing>>) {
                 watcher = None;
             }
         }
-        let pause = if failing { RETRY } else { RELIST };
-        if tokio::time::timeout(pause, changes.recv()).await.is_ok() {
+        reread = tokio::time::timeout(LOOK, changes.recv()).await.is_ok();
+        if reread {
             settle(&mut changes).await;
         }
     }
+}
+
+/// Size, modification and inode of every file.
+type Look = BTreeMap<PathBuf, Option<(u64, Option<SystemTime>, u64)>>;
+
+/// Reads everything if it looks different, if it is time, or if it is asked for; else what was read before is current.
+fn read(
+    directory: &Path,
+    before: Option<(Look, Arc<Snapshot>, Instant)>,
+    reread: bool,
+) -> io::Result<(Look, Arc<Snapshot>, Instant)> {
+    let look = look(directory)?;
+    let last = match before {
+        Some((seen, snapshot, at)) if seen == look && !reread && at.elapsed() < REREAD => {
+            return Ok((seen, snapshot, at));
+        }
+        Some((_, snapshot, _)) => snapshot,
+        None => Arc::default(),
+    };
+    let snapshot = manifests::read(&files(directory)?, &last);
+    report(&last, &snapshot);
+    // The same snapshot keeps its place in memory: that is how others see that nothing changed.
+    let snapshot = if *last == snapshot { last } else { Arc::new(snapshot) };
+    Ok((look, snapshot, Instant::now()))
+}
+
+fn look(directory: &Path) -> io::Result<Look> {
+    let meta = |path: PathBuf| {
+        let meta = fs::metadata(&path).ok();
+        (path, meta.map(|meta| (meta.len(), meta.modified().ok(), meta.ino())))
+    };
+    Ok(manifest_paths(directory)?.into_iter().map(meta).collect())
 }
 
 fn subscribe(directory: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
@@ -123,17 +158,30 @@ fn report(last: &Snapshot, now: &Snapshot) {
 /// When the directory itself cannot be listed; a file that cannot be read is one of the contents.
 pub fn files(directory: &Path) -> io::Result<BTreeMap<String, Content>> {
     let mut files = BTreeMap::new();
-    for path in visible(directory)? {
-        if path.is_dir() {
-            // A subdirectory that vanishes while we read is a change, and the next list sees it.
-            for path in visible(&path).unwrap_or_default().into_iter().filter(|path| !path.is_dir()) {
-                take(directory, &path, &mut files);
-            }
+    for path in manifest_paths(directory)? {
+        let name = path.strip_prefix(directory).unwrap_or(&path).to_string_lossy().into_owned();
+        let content = if files.len() < FILES_MAX {
+            content(&path)
         } else {
-            take(directory, &path, &mut files);
-        }
+            Some(Content::Unusable(format!("not read: there are more than {FILES_MAX} files")))
+        };
+        files.extend(content.map(|content| (name, content)));
     }
     Ok(files)
+}
+
+fn manifest_paths(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for path in visible(directory)? {
+        if path.is_dir() {
+            // A subdirectory that vanishes while we look is a change, and the next look sees it.
+            paths.extend(visible(&path).unwrap_or_default().into_iter().filter(|path| !path.is_dir()));
+        } else {
+            paths.push(path);
+        }
+    }
+    paths.retain(|path| path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json"));
+    Ok(paths)
 }
 
 fn visible(directory: &Path) -> io::Result<Vec<PathBuf>> {
@@ -147,22 +195,6 @@ fn visible(directory: &Path) -> io::Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
-}
-
-fn take(directory: &Path, path: &Path, files: &mut BTreeMap<String, Content>) {
-    let manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
-    if !manifest {
-        return;
-    }
-    let name = path.strip_prefix(directory).unwrap_or(path).to_string_lossy().into_owned();
-    let content = if files.len() < FILES_MAX {
-        content(path)
-    } else {
-        Some(Content::Unusable(format!("not read: there are more than {FILES_MAX} files")))
-    };
-    if let Some(content) = content {
-        files.insert(name, content);
-    }
 }
 
 /// None for a file that vanished since it was listed.

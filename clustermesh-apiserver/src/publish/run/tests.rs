@@ -1,0 +1,221 @@
+//! From a directory of YAML to a real store.
+
+use super::*;
+use crate::source::{
+    driver::{self, Config},
+    durable,
+    index::Facts,
+};
+use api::{
+    key::MeshKey,
+    record::{Heartbeat, Synced},
+};
+use std::path::Path;
+
+/// Far more than anything here takes, and less than a stuck build.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Cluster {
+    engine: Engine,
+    source: watch::Receiver<Option<State>>,
+    directory: tempfile::TempDir,
+    cancel: CancellationToken,
+}
+
+impl Cluster {
+    async fn start(directory: tempfile::TempDir) -> Self {
+        let cancel = CancellationToken::new();
+        let engine = Engine::open(&directory.path().join("data")).await.expect("a store");
+        let own = Own {
+            name: "east".parse().expect("a name"),
+            uuid: api::bytes::ClusterUuid([7; 16]),
+            pod_cidrs: vec!["10.1.0.0/16".parse().expect("a range")],
+            service_cidrs: vec!["10.96.0.0/16".parse().expect("a range")],
+            mesh_cidrs: vec!["100.64.0.0/24".parse().expect("a range")],
+        };
+        let facts = Facts {
+            cluster: own.name.clone(),
+            uuid: own.uuid,
+            pod_cidrs: own.pod_cidrs.clone(),
+            ignored_labels: vec![],
+            namespaces_are_global: true,
+        };
+        let config = Config {
+            directory: directory.path().join("manifests"),
+            memory: directory.path().join("source.json"),
+            facts,
+            mesh_cidrs: own.mesh_cidrs.clone(),
+        };
+        let source = driver::spawn(config, cancel.clone()).expect("a source");
+        spawn(engine.clone(), own, source.clone(), cancel.clone());
+        Self { engine, source, directory, cancel }
+    }
+
+    async fn stop(self) -> tempfile::TempDir {
+        self.cancel.cancel();
+        self.engine.shut_down().await;
+        self.directory
+    }
+
+    async fn keys(&self) -> Vec<String> {
+        let mut keys = Vec::new();
+        for prefix in ["mesh/v1/", "mesh-local/v1/"] {
+            writes::list(&self.engine, prefix, |key, _| keys.push(key.to_string())).await.expect("a list");
+        }
+        keys.retain(|key| !key.contains("heartbeat") && !key.contains("identities"));
+        keys
+    }
+
+    async fn value(&self, key: &str) -> Option<(Vec<u8>, i64)> {
+        let request = store::RangeRequest { key: key.to_owned().into(), ..Default::default() };
+        let kv = self.engine.range(&request).await.expect("a read").kvs.pop()?;
+        Some((kv.value.to_vec(), kv.mod_revision))
+    }
+
+    /// Waits until the store satisfies a predicate on its keys.
+    async fn until(&self, what: &str, holds: impl Fn(&[String]) -> bool) {
+        let mut revisions = self.engine.revisions();
+        let wait = async {
+            loop {
+                revisions.mark_unchanged();
+                if holds(&self.keys().await) {
+                    return;
+                }
+                revisions.changed().await.expect("the store runs");
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("waited in vain for {what}: {:#?}", self.keys().await);
+        }
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        durable::write(&self.directory.path().join("manifests").join(file), text.as_bytes())
+            .expect("written");
+    }
+}
+
+fn has(keys: &[String], key: &str) -> bool {
+    keys.iter().any(|k| k == key)
+}
+
+fn new() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(directory.path().join("manifests")).expect("a directory");
+    directory
+}
+
+const CART: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: cart, namespace: shop, annotations: {service.cilium.io/global: 'true'}}
+spec: {clusterIP: 10.96.0.10, ports: [{name: http, port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: cart-1, namespace: shop, labels: {kubernetes.io/service-name: cart}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.1.0.7]}]
+";
+
+const EXPORTED: &str = "mesh/v1/east/services/shop/cart";
+const BACKEND: &str = "mesh/v1/east/backends/shop/cart/10.1.0.7";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_in_the_directory_stands_in_the_store() {
+    let cluster = Cluster::start(new()).await;
+    cluster.write("cart.yaml", CART);
+    cluster.until("the Service and its backend", |keys| has(keys, EXPORTED) && has(keys, BACKEND)).await;
+    let backend = cluster.value(BACKEND).await;
+
+    cluster.write("cart.yaml", &CART.replace("'true'", "'false'"));
+    cluster
+        .until("a Service that is no longer exported", |keys| {
+            has(keys, "mesh-local/v1/services/shop/cart") && !has(keys, EXPORTED) && !has(keys, BACKEND)
+        })
+        .await;
+
+    cluster.write("cart.yaml", CART);
+    cluster.until("the Service again", |keys| has(keys, BACKEND)).await;
+    assert_eq!(cluster.value(BACKEND).await.map(|b| b.0), backend.map(|b| b.0));
+    let before = cluster.value(BACKEND).await;
+
+    // A comment changes nothing, and a broken neighbour spoils only itself.
+    cluster.write("cart.yaml", &format!("# nothing new\n{CART}---\nkind: [\n"));
+    cluster.write("ns.yaml", "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
+    cluster.until("the Namespace", |keys| has(keys, "mesh/v1/east/namespaces/shop")).await;
+    assert_eq!(cluster.value(BACKEND).await, before, "not written again");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_withdraws_nothing_before_the_source_is_read() {
+    let cluster = Cluster::start(new()).await;
+    cluster.write("cart.yaml", CART);
+    cluster.until("the backend", |keys| has(keys, BACKEND)).await;
+    let first = cluster.value(BACKEND).await;
+    let directory = cluster.stop().await;
+
+    let manifests = directory.path().join("manifests");
+    std::fs::rename(&manifests, directory.path().join("away")).expect("moved");
+    let cluster = Cluster::start(directory).await;
+    let lineage = MeshKey::Lineage.of(&"east".parse().expect("a name")).to_string();
+    let boot = cluster.engine.boot();
+    let told = |bytes: &[u8]| api::record::Lineage::decode(bytes).expect("a lineage").current().id.0;
+    let mut revisions = cluster.engine.revisions();
+    while told(&cluster.value(&lineage).await.expect("it was there before").0) != boot {
+        tokio::time::timeout(PATIENCE, revisions.changed()).await.expect("in time").expect("the store runs");
+    }
+    assert_eq!(cluster.value(BACKEND).await, first, "the store serves what it knows");
+    assert!(cluster.source.borrow().is_none());
+    let synced = cluster.value("mesh/v1/east/synced/backends").await.expect("of the boot before").0;
+    assert_ne!(Synced::decode(&synced).expect("a record").boot.0, boot, "this boot has listed nothing");
+
+    std::fs::rename(cluster.directory.path().join("away"), &manifests).expect("moved back");
+    std::fs::remove_file(manifests.join("cart.yaml")).expect("removed");
+    cluster.until("the backend to go", |keys| !has(keys, BACKEND)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_breaks_grows_old_and_loses_nothing() {
+    let cluster = Cluster::start(new()).await;
+    cluster.write("cart.yaml", CART);
+    cluster.until("the backend", |keys| has(keys, BACKEND)).await;
+    remove(&cluster.directory.path().join("manifests"));
+    let mut revisions = cluster.engine.revisions();
+    let old = async {
+        loop {
+            revisions.changed().await.expect("the store runs");
+            let (beat, _) = cluster.value("mesh/v1/east/heartbeat").await.expect("a heart");
+            // Two looks were missed: the age is not the jitter of a look.
+            if Heartbeat::decode(&beat).expect("a heartbeat").source_age_ms > 2_000 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, old).await.expect("the age grows");
+    assert!(has(&cluster.keys().await, BACKEND));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_keeps_its_mesh_address_over_a_restart_and_a_lost_store() {
+    let node = |name: &str| format!("{{apiVersion: v1, kind: Node, metadata: {{name: {name}}}}}");
+    let cluster = Cluster::start(new()).await;
+    cluster.write("b.yaml", &node("b"));
+    cluster.until("node b", |keys| has(keys, "mesh/v1/east/nodes/b")).await;
+    let b = cluster.value("mesh/v1/east/nodes/b").await.expect("a node").0;
+    let directory = cluster.stop().await;
+    remove(&directory.path().join("data"));
+    let cluster = Cluster::start(directory).await;
+    cluster.write("a.yaml", &node("a"));
+    cluster.until("node a", |keys| has(keys, "mesh/v1/east/nodes/a")).await;
+    assert_eq!(cluster.value("mesh/v1/east/nodes/b").await.expect("a node").0, b);
+    cluster.stop().await;
+}
+
+fn remove(directory: &Path) {
+    std::fs::remove_dir_all(directory).expect("removed");
+}

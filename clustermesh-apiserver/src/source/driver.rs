@@ -1,0 +1,179 @@
+//! The loop from listings to what the cluster should announce.
+
+use super::{
+    index::{Desired, Facts, Index, Notice},
+    manifests::Problem,
+    memory::Memory,
+    object::{Body, Object, ObjectKey},
+    watch::{self as directory, Listing},
+};
+use api::{name::ClusterName, peer::MeshPeer};
+use ipnet::IpNet;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    sync::watch,
+    time::{Duration, Instant},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Time between attempts to write the memory when the disk refuses.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where a source reads, and what its objects mean.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The manifests.
+    pub directory: PathBuf,
+    /// The synced file of what no source can rebuild.
+    pub memory: PathBuf,
+    /// What the meaning of objects depends on.
+    pub facts: Facts,
+    /// Where mesh addresses come from.
+    pub mesh_cidrs: Vec<IpNet>,
+}
+
+/// A MeshPeer object of the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerObject {
+    /// What it says.
+    pub peer: MeshPeer,
+    /// The file it stands in, relative to the directory.
+    pub file: String,
+    /// When it was first seen; Unix time in seconds.
+    pub created_s: u64,
+}
+
+/// What the source says now.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The records that our objects ask for, and what could not be done.
+    pub desired: Arc<Desired>,
+    /// The peerings.
+    pub peers: Arc<BTreeMap<ClusterName, PeerObject>>,
+    /// What is wrong with documents.
+    pub problems: Arc<Vec<Problem>>,
+    /// Of all nodes: tunnel endpoints are never mesh destinations.
+    pub node_addresses: Arc<Vec<IpAddr>>,
+    /// When the source was last known to be current.
+    pub read_at: Instant,
+}
+
+/// Follows the source until cancelled. The receiver holds nothing before the first complete list.
+///
+/// # Errors
+/// When there is a memory that cannot be read: going on would give every node another address.
+pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch::Receiver<Option<State>>> {
+    let memory = Memory::load(&config.memory)?;
+    let listings = directory::spawn(config.directory.clone(), cancel.clone());
+    let (states, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = follow(config, memory, listings, states) => {}
+        }
+    });
+    Ok(receiver)
+}
+
+async fn follow(
+    config: Config,
+    mut memory: Memory,
+    mut listings: watch::Receiver<Option<Listing>>,
+    states: watch::Sender<Option<State>>,
+) {
+    let mut last: Option<(Listing, State)> = None;
+    while listings.changed().await.is_ok() {
+        let Some(listing) = listings.borrow_and_update().clone() else { continue };
+        if let Some((before, state)) = &mut last
+            && Arc::ptr_eq(&before.snapshot, &listing.snapshot)
+        {
+            state.read_at = listing.read_at;
+            states.send_replace(Some(state.clone()));
+            continue;
+        }
+        let (state, remembered) = compute(&config, &memory, &listing);
+        if remembered != memory {
+            // An address that others may learn is on the disk before anybody does.
+            while let Err(error) = remembered.store(&config.memory) {
+                error!(
+                    error = format!("{error:#}"),
+                    "Cannot remember mesh addresses; nothing new is announced"
+                );
+                tokio::time::sleep(RETRY).await;
+            }
+            memory = remembered;
+        }
+        let known = last.as_ref().map(|(_, state)| state.desired.notices.clone()).unwrap_or_default();
+        report(&known, &state.desired.notices);
+        last = Some((listing, state.clone()));
+        states.send_replace(Some(state));
+    }
+}
+
+fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memory) {
+    let mut memory = memory.clone();
+    let snapshot = &listing.snapshot;
+    let now_s = unix_s();
+    let objects = memory.objects(snapshot, config.facts.uuid, now_s);
+    let (mesh, exhausted) = memory.allocate(&objects, &config.mesh_cidrs, now_s);
+    for full in exhausted {
+        warn!(node = %full.node, range = %full.range, "No mesh address is left for this node: give `init` a larger range");
+    }
+    let file = |key: &ObjectKey| snapshot.objects.get(key).map(|m| m.file.clone()).unwrap_or_default();
+    let state = State {
+        peers: Arc::new(peers(&objects, file)),
+        problems: Arc::new(snapshot.problems.clone()),
+        node_addresses: Arc::new(node_addresses(&objects)),
+        desired: Arc::new({
+            let mut index = Index::default();
+            index.replace(objects);
+            index.desired(&config.facts, &mesh)
+        }),
+        read_at: listing.read_at,
+    };
+    (state, memory)
+}
+
+fn peers(
+    objects: &BTreeMap<ObjectKey, Object>,
+    file: impl Fn(&ObjectKey) -> String,
+) -> BTreeMap<ClusterName, PeerObject> {
+    let of = |(key, object): (&ObjectKey, &Object)| match &object.body {
+        Body::Peer(peer) => {
+            let entry = PeerObject { peer: (**peer).clone(), file: file(key), created_s: object.created_s };
+            Some((peer.metadata.name.clone(), entry))
+        }
+        Body::Node(_) | Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) => None,
+    };
+    objects.iter().filter_map(of).collect()
+}
+
+fn node_addresses(objects: &BTreeMap<ObjectKey, Object>) -> Vec<IpAddr> {
+    let of = |object: &Object| match &object.body {
+        Body::Node(node) => node.internal_ips.clone(),
+        Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => Vec::new(),
+    };
+    objects.values().flat_map(of).collect()
+}
+
+fn report(known: &[Notice], now: &[Notice]) {
+    for notice in now.iter().filter(|notice| !known.contains(notice)) {
+        warn!("{notice}");
+    }
+    for notice in known.iter().filter(|notice| !now.contains(notice)) {
+        info!(object = %notice.object, "No longer: {}", notice.text);
+    }
+}
+
+/// Unix time in seconds.
+#[must_use]
+pub fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
