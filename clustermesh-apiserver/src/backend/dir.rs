@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use store::{Boot, Lineage};
 use tracing::error;
@@ -10,6 +11,13 @@ use tracing::error;
 /// The most damaged stores that are kept. A store is damaged once in a disk's life; ten in a row are not repaired by an
 /// eleventh, and the disk must not fill.
 const DAMAGED_MAX: u32 = 10;
+
+/// How long we wait for the one before us to let go: the kernel closes the files of a killed process after it has
+/// reported its end, and a process that is just being forked holds its parent's for a moment.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often we look.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Why the store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -54,10 +62,14 @@ impl DataDir {
         fs::create_dir_all(path).map_err(io_error("make", path))?;
         let at = path.join("lock");
         let lock = File::options().create(true).append(true).open(&at).map_err(io_error("open", &at))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: at }),
-            Err(TryLockError::Error(source)) => Err(io_error("lock", &at)(source)),
+        let give_up = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_RETRY),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: at }),
+                Err(TryLockError::Error(source)) => return Err(io_error("lock", &at)(source)),
+            }
         }
     }
 

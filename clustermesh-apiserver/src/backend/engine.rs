@@ -270,7 +270,7 @@ impl Shared {
 }
 
 /// Opens the backend and makes a store of its rows.
-fn open_store(dir: &DataDir) -> Result<(SledDisk, Store), BackendError> {
+pub(super) fn open_store(dir: &DataDir) -> Result<(SledDisk, Store), BackendError> {
     let at = dir.store();
     let mut disk = SledDisk::open(&at)?;
     let loaded = disk.load()?;

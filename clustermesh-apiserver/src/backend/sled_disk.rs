@@ -65,7 +65,8 @@ impl SledDisk {
         Ok(join.end().map(|()| loaded))
     }
 
-    fn write(&self, batch: &Batch) -> sled::Result<()> {
+    /// Hands a batch to sled, which keeps it in its buffers.
+    pub(super) fn apply(&self, batch: &Batch) -> sled::Result<()> {
         let mut writes = sled::Batch::default();
         for (id, row) in &batch.puts {
             for (key, piece) in chunks::split(*id, row) {
@@ -80,9 +81,12 @@ impl SledDisk {
         if let Some(compacted) = batch.compacted {
             writes.insert(COMPACTED_KEY, &compacted.to_be_bytes());
         }
-        self.tree.apply_batch(writes)?;
-        self.tree.flush()?;
-        Ok(())
+        self.tree.apply_batch(writes)
+    }
+
+    /// Has sled write its buffers to the file: past the process, not yet past the kernel.
+    pub(super) fn flush(&self) -> sled::Result<()> {
+        self.tree.flush().map(drop)
     }
 
     /// The keys a row has; almost always one.
@@ -98,7 +102,7 @@ impl Backend for SledDisk {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), BackendError> {
-        guarded(&self.dir, "write", || self.write(batch))?;
+        guarded(&self.dir, "write", || self.apply(batch).and_then(|()| self.flush()))?;
         // sled's flush ends with sync_file_range, which neither commits the file's size nor empties the disk's cache.
         // Every write of sled is to this one file, as long as there are no blobs (see `chunks`).
         self.data.sync_data().map_err(|source| BackendError::Io {

@@ -46,6 +46,9 @@ pub(super) enum Write {
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
+/// An answer on its way: it goes out when this is called, after the sync.
+type Answered = Box<dyn FnOnce()>;
+
 /// What happens when the backend fails. It does not return in a real process.
 pub(super) type Fatal = fn(&BackendError);
 
@@ -114,8 +117,8 @@ impl<B: Backend> Writer<B> {
     }
 
     /// Applies a request and those that wait behind it. The answers are kept until the sync.
-    fn apply(&mut self, first: Request) -> (Vec<Box<dyn FnOnce()>>, Option<oneshot::Sender<()>>) {
-        let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
+    fn apply(&mut self, first: Request) -> (Vec<Answered>, Option<oneshot::Sender<()>>) {
+        let mut answers: Vec<Answered> = Vec::new();
         let mut bytes = 0;
         let now = Instant::now();
         let mut store = self.shared.write();
@@ -182,7 +185,7 @@ fn apply_one(
     }
 }
 
-fn later<T: 'static>(result: Result<T, Error>, answer: Answer<T>) -> Box<dyn FnOnce()> {
+fn later<T: 'static>(result: Result<T, Error>, answer: Answer<T>) -> Answered {
     // Whoever asked may be gone; what he asked is durable all the same.
     Box::new(move || drop(answer.send(result)))
 }
