@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".")
         // etcd's comments are for its own generators: their indented parts would become doc tests.
         .disable_comments([".etcdserverpb", ".mvccpb", ".authpb"])
+        // A service implements what it serves; the doorman answers the rest before it gets here.
+        .generate_default_stubs(true)
         .compile_fds(files)?;
     Ok(())
 }

@@ -147,7 +147,11 @@ async fn a_peer_that_was_removed_cannot_come_back() {
     let expected = Expected::cluster(WEST, name("west"));
     call(&connect(&client, &server.at, &expected).await.expect("a connection")).await.expect("an answer");
     server.verdicts().await;
+    let changes = server.tls.trust().changes();
+    let peer: SpiffeId = format!("spiffe://{EAST}/cluster/east").parse().expect("an ID");
+    assert!(server.tls.trust().believes(&peer));
     server.tls.trust().remove_peer(EAST);
+    assert!(!server.tls.trust().believes(&peer) && changes.has_changed().expect("alive"));
     if let Ok(connection) = connect(&client, &server.at, &expected).await {
         call(&connection).await.expect_err("refused");
     }

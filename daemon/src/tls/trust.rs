@@ -1,6 +1,7 @@
 //! Whom we believe: our own bundle and the peers', which come and go.
 
 use super::identity::Identity;
+use crate::spiffe::{Role, SpiffeId};
 use api::{bytes::ClusterUuid, name::ClusterName};
 use rustls::{
     RootCertStore,
@@ -10,6 +11,7 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, PoisonError, RwLock},
 };
+use tokio::sync::watch;
 
 /// Most CA certificates in one bundle: an old and a new one during a rotation, with room for a hierarchy.
 pub const BUNDLE_CERTIFICATES_MAX: usize = 16;
@@ -56,7 +58,10 @@ pub(super) enum Voucher {
 
 /// The bundles by trust domain, replaceable while connections come in. Cheap to clone; clones share the content.
 #[derive(Debug, Clone)]
-pub struct TrustStore(Arc<RwLock<Bundles>>);
+pub struct TrustStore {
+    bundles: Arc<RwLock<Bundles>>,
+    changed: watch::Sender<()>,
+}
 
 #[derive(Debug)]
 struct Bundles {
@@ -67,11 +72,12 @@ struct Bundles {
 
 impl TrustStore {
     pub(super) fn new(identity: &Identity) -> Self {
-        Self(Arc::new(RwLock::new(Bundles {
+        let bundles = Bundles {
             own: identity.id().trust_domain(),
             own_roots: Arc::clone(&identity.roots),
             peers: BTreeMap::new(),
-        })))
+        };
+        Self { bundles: Arc::new(RwLock::new(bundles)), changed: watch::Sender::new(()) }
     }
 
     /// Checks that a text is a bundle, before it is written anywhere.
@@ -93,30 +99,50 @@ impl TrustStore {
         bundle_pem: &str,
     ) -> Result<(), BundleError> {
         let roots = Arc::new(parse_bundle(bundle_pem)?);
-        let mut bundles = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut bundles = self.bundles.write().unwrap_or_else(PoisonError::into_inner);
         if uuid != bundles.own {
             bundles.peers.insert(uuid, (name, roots));
         }
+        drop(bundles);
+        self.changed.send_replace(());
         Ok(())
     }
 
-    /// Believes a peer no longer. Connections that stand are the caller's to close.
+    /// Believes a peer no longer. Whoever serves connections that stand asks [`TrustStore::believes`] again after
+    /// [`TrustStore::changes`].
     pub fn remove_peer(&self, uuid: ClusterUuid) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).peers.remove(&uuid);
+        self.bundles.write().unwrap_or_else(PoisonError::into_inner).peers.remove(&uuid);
+        self.changed.send_replace(());
+    }
+
+    /// Whether this ID, once verified, would still be let in: its trust domain is ours or a peer's of that name.
+    #[must_use]
+    pub fn believes(&self, id: &SpiffeId) -> bool {
+        match self.voucher(id.trust_domain()) {
+            Some(Voucher::Own(_)) => true,
+            Some(Voucher::Peer { name, .. }) => id.role() == Role::Cluster && id.name() == name.as_str(),
+            None => false,
+        }
+    }
+
+    /// Wakes when a peer came or went.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Who we are.
     #[must_use]
     pub fn own(&self) -> ClusterUuid {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).own
+        self.bundles.read().unwrap_or_else(PoisonError::into_inner).own
     }
 
     pub(super) fn set_own(&self, identity: &Identity) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).own_roots = Arc::clone(&identity.roots);
+        self.bundles.write().unwrap_or_else(PoisonError::into_inner).own_roots = Arc::clone(&identity.roots);
     }
 
     pub(super) fn voucher(&self, domain: ClusterUuid) -> Option<Voucher> {
-        let bundles = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let bundles = self.bundles.read().unwrap_or_else(PoisonError::into_inner);
         if domain == bundles.own {
             return Some(Voucher::Own(Arc::clone(&bundles.own_roots)));
         }
