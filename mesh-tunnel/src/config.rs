@@ -84,10 +84,15 @@ pub enum AllowedIpsChange {
     Same,
     /// These came in addition.
     Added(Vec<IpNet>),
-    /// Some left: the peer's list is written anew. The library has no removal of one address; it writes the
-    /// list under its own lock, so that no packet sees a part of it.
-    Rewritten,
+    /// Some came and some left: the peer's list is written anew, as the library has no removal of one address.
+    Exchanged,
+    /// Some left: the same.
+    Removed,
 }
+
+/// Steps that the device takes under one lock; packets wait meanwhile. A step looks at every address of the device,
+/// which are 20 000 in the largest mesh we promise.
+const STEPS_AT_ONCE: usize = 16;
 
 impl Config {
     /// Whether there is enough of it to run a device.
@@ -193,7 +198,9 @@ impl Config {
 
 /// The steps from one configuration to another; none when they are equal.
 ///
-/// Removals come before changes and changes before additions, so that an address never has two owners.
+/// Each is safe by itself: an address that moves is added to its new owner first, and no peer that is to lose one is
+/// touched before, as touching a peer takes all its addresses back. Only peers that exchange addresses depend on each
+/// other, and [`batches`] keeps them together.
 pub fn steps(from: &Config, to: &Config) -> Vec<Step> {
     if to.runnable().is_none() {
         return if from.runnable().is_some() { vec![Step::Stop] } else { vec![] };
@@ -208,16 +215,52 @@ pub fn steps(from: &Config, to: &Config) -> Vec<Step> {
     if from.fwmark != to.fwmark {
         steps.push(Step::Fwmark);
     }
-    steps.extend(from.peers.keys().filter(|key| !to.peers.contains_key(key)).map(|key| Step::Remove(*key)));
     for (key, wanted) in &to.peers {
-        if let Some(known) = from.peers.get(key)
-            && let Some(change) = peer_change(known, wanted)
-        {
-            steps.push(Step::Modify(*key, change));
+        match from.peers.get(key) {
+            Some(known) => {
+                steps.extend(peer_change(known, wanted).map(|change| Step::Modify(*key, change)));
+            }
+            None => steps.push(Step::Add(*key)),
         }
     }
-    steps.extend(to.peers.keys().filter(|key| !from.peers.contains_key(key)).map(|key| Step::Add(*key)));
+    steps.extend(from.peers.keys().filter(|key| !to.peers.contains_key(key)).map(|key| Step::Remove(*key)));
+    steps.sort_by_key(Step::turn);
     steps
+}
+
+/// The steps in groups that are applied under one lock each.
+pub fn batches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
+    steps.chunk_by(|a, b| a.turn() == b.turn()).flat_map(|group| match group.first().map(Step::turn) {
+        Some(Turn::Exchanging) => group.chunks(group.len()),
+        Some(Turn::Device | Turn::Gaining | Turn::Losing | Turn::Leaving) | None => {
+            group.chunks(STEPS_AT_ONCE)
+        }
+    })
+}
+
+/// When a step is due.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Device,
+    Gaining,
+    Exchanging,
+    Losing,
+    Leaving,
+}
+
+impl Step {
+    fn turn(&self) -> Turn {
+        match self {
+            Self::Stop | Self::Start | Self::Port | Self::Fwmark => Turn::Device,
+            Self::Add(_) => Turn::Gaining,
+            Self::Modify(_, change) => match change.allowed_ips {
+                AllowedIpsChange::Same | AllowedIpsChange::Added(_) => Turn::Gaining,
+                AllowedIpsChange::Exchanged => Turn::Exchanging,
+                AllowedIpsChange::Removed => Turn::Losing,
+            },
+            Self::Remove(_) => Turn::Leaving,
+        }
+    }
 }
 
 fn peer_change(from: &Peer, to: &Peer) -> Option<PeerChange> {
@@ -228,8 +271,10 @@ fn peer_change(from: &Peer, to: &Peer) -> Option<PeerChange> {
         AllowedIpsChange::Same
     } else if from.allowed_ips.is_subset(&to.allowed_ips) {
         AllowedIpsChange::Added(to.allowed_ips.difference(&from.allowed_ips).copied().collect())
+    } else if to.allowed_ips.is_subset(&from.allowed_ips) {
+        AllowedIpsChange::Removed
     } else {
-        AllowedIpsChange::Rewritten
+        AllowedIpsChange::Exchanged
     };
     Some(PeerChange {
         preshared_key: from.preshared_key != to.preshared_key,

@@ -156,10 +156,10 @@ impl Tunnel {
         } else if steps.contains(&Step::Start) {
             self.halt(state).await;
             state.device = Some(self.build(&state.config).await?);
-        } else if let Some(device) = &state.device
-            && !steps.is_empty()
-        {
-            configure(device, &state.config, steps).await?;
+        } else if let Some(device) = &state.device {
+            for batch in config::batches(steps) {
+                configure(device, &state.config, batch).await?;
+            }
         }
         Ok(())
     }
@@ -220,7 +220,7 @@ impl State {
     }
 }
 
-/// All steps under the device's one lock: a packet sees the configuration before or after, nothing between.
+/// One batch under the device's one lock: a packet sees the configuration before or after, nothing between.
 async fn configure(
     device: &Device<Transports>,
     config: &Config,
@@ -259,7 +259,7 @@ async fn configure(
                                     AllowedIpsChange::Added(nets) => {
                                         peer.add_allowed_ips(nets.iter().map(network));
                                     }
-                                    AllowedIpsChange::Rewritten => {
+                                    AllowedIpsChange::Exchanged | AllowedIpsChange::Removed => {
                                         peer.clear_allowed_ips();
                                         peer.add_allowed_ips(wanted.allowed_ips.iter().map(network));
                                     }

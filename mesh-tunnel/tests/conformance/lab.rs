@@ -84,7 +84,10 @@ pub struct Host {
 impl Host {
     fn new(number: u8, mtu: u16, dir: &Path) -> Self {
         let host = Self::make(number, &format!("mesh{number}"), mtu, &dir.join(format!("uapi{number}")), dir);
-        host.place.ip(&format!("addr add 10.77.0.{number}/24 dev {}", host.interface));
+        // The second and third belong to whoever is given them.
+        for net in [77, 78, 79] {
+            host.place.ip(&format!("addr add 10.{net}.0.{number}/24 dev {}", host.interface));
+        }
         host
     }
 

@@ -110,17 +110,56 @@ fn call_everything(host: &Host, other: &Host, stream: &Stream) {
         ("say the peer again", vec![Step::AddPeer { key, peer: peer.clone() }], &[own], &[]),
     ];
     let tunnel = host.tunnel();
+    let probe = Probe::new(host, other);
     for (name, steps, its, strangers) in calls {
         let name = format!("{name}, on host {}", host.number);
         tunnel.apply(&steps).expect(&name);
         stream.advance(PACKETS, &name);
         let seen = addresses(&tunnel);
         assert_eq!(seen.get(&key), Some(&BTreeSet::from_iter(its.iter().copied())), "{name}");
+        for (net, address) in [(extra, "10.78.0"), (foreign, "10.79.0")] {
+            assert_eq!(probe.reaches(address), its.contains(&net), "{address}.{}: {name}", other.number);
+        }
         let of_stranger = seen.get(&stranger).cloned().unwrap_or_default();
         assert_eq!(of_stranger, BTreeSet::from_iter(strangers.iter().copied()), "{name}");
     }
     let wanted = host.device([(other.key.clone(), peer)]);
     assert_eq!(plan(&wanted, &tunnel.observe().expect("the tunnel answers")), []);
+}
+
+/// Says by packets whose an address is.
+struct Probe {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    /// Of the receiving host, in every net.
+    number: u8,
+    port: u16,
+}
+
+impl Probe {
+    fn new(from: &Host, to: &Host) -> Self {
+        let sender = from.place.run(|| UdpSocket::bind(format!("10.77.0.{}:0", from.number)));
+        let receiver = to.place.run(|| UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+        receiver.set_read_timeout(Some(RESUMED)).expect("a timeout");
+        let port = receiver.local_addr().expect("it is bound").port();
+        Self { sender: sender.expect("the tunnel's address is there"), receiver, number: to.number, port }
+    }
+
+    /// Whether the other host is reached in this net. A second packet, to its own address, ends the wait: the tunnel
+    /// keeps the order.
+    fn reaches(&self, net: &str) -> bool {
+        for (net, text) in [(net, b"probe"), ("10.77.0", b"after")] {
+            let to = format!("{net}.{}:{}", self.number, self.port);
+            self.sender.send_to(text, to).expect("the tunnel's device takes it");
+        }
+        let mut buffer = [0; 5];
+        let mut received = vec![];
+        while buffer != *b"after" {
+            self.receiver.recv(&mut buffer).expect("the packet to the host's own address arrives");
+            received.push(buffer);
+        }
+        received[0] == *b"probe"
+    }
 }
 
 #[test]
