@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 
 use crate::cgroup;
-use crate::enter::Entrance;
+use crate::enter::{Entrance, in_network};
 use crate::place::{Name, Place};
 use crate::state::{Lock, Paths, State};
 use crate::topology::{Topology, TopologyFile};
@@ -150,6 +150,14 @@ impl Lab {
         argv: impl IntoIterator<Item = S>,
     ) -> Result<std::process::Child> {
         self.command(place, argv)?.spawn().with_context(|| format!("cannot start a program in {place}"))
+    }
+
+    /// Runs `work` on a thread inside a place's network: sockets that it makes stay there.
+    ///
+    /// # Errors
+    /// There is no such place.
+    pub fn inside<T: Send>(&self, place: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+        in_network(self.entrance(&place.parse()?)?.net, work)
     }
 
     /// How to enter a place.

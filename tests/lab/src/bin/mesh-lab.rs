@@ -5,11 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
-use lab::{Entrance, HoldSpec, Lab, Name, Place, Proc, UpOptions};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use lab::{Entrance, HoldSpec, Lab, Name, Place, Proc, Sniffer, Traffic, UpOptions, Watch};
 use nix::sys::signal::{SigSet, Signal};
+
+/// How often `sniff` looks whether it is over.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A lab of clusters, nodes and pods on this machine, from one YAML file.
 #[derive(Parser)]
@@ -90,6 +94,28 @@ enum Cmd {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Cuts the link between two clusters or machines, in both directions.
+    Cut {
+        /// A cluster or a machine's place.
+        a: String,
+        /// Another.
+        b: String,
+        /// Only UDP: TCP and ICMP still pass.
+        #[arg(long)]
+        udp: bool,
+        /// Only ICMP, without neighbour discovery.
+        #[arg(long, conflicts_with = "udp")]
+        icmp: bool,
+    },
+    /// Heals whatever is cut between two clusters or machines.
+    Heal {
+        /// A cluster or a machine's place.
+        a: String,
+        /// Another.
+        b: String,
+    },
+    /// Watches the frames of a place, until Ctrl-C if nothing else is said. Exit code 1 when one must not be there.
+    Sniff(Sniff),
     /// Holds a place's namespaces (used by `up`).
     #[command(hide = true)]
     Hold { spec: String },
@@ -103,6 +129,32 @@ enum Cmd {
         #[arg(last = true, required = true)]
         argv: Vec<String>,
     },
+}
+
+#[derive(Args)]
+struct Sniff {
+    /// `underlay` for every link between the machines.
+    #[arg(default_value = "underlay")]
+    place: Place,
+    /// Only this device; may be given several times.
+    #[arg(long)]
+    iface: Vec<String>,
+    /// A YAML list of what may be seen: arp, neighbour-discovery, {wireguard: {between: [PLACE or ADDRESS…], port: N}},
+    /// {tcp: {to: […], port: N}}, {udp: {to: […], port: N}}, {icmp: {between: […]}}. Everything else is a violation.
+    #[arg(long)]
+    allow: Option<PathBuf>,
+    /// What no frame may contain; may be given several times.
+    #[arg(long)]
+    canary: Vec<String>,
+    /// Seconds to watch.
+    #[arg(long = "for")]
+    seconds: Option<f64>,
+    /// Watches until this file exists.
+    #[arg(long, conflicts_with = "seconds")]
+    until_file: Option<PathBuf>,
+    /// How to print it.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -150,8 +202,19 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Cmd::Pause { proc } => attach()?.pause(&proc.to_string())?,
         Cmd::Resume { proc } => attach()?.resume(&proc.to_string())?,
         Cmd::Logs { proc, follow } => print_log(&attach()?, &proc, follow)?,
+        Cmd::Cut { a, b, udp, icmp } => {
+            let what = match (udp, icmp) {
+                (true, _) => Traffic::Udp,
+                (_, true) => Traffic::Icmp,
+                (false, false) => Traffic::All,
+            };
+            attach()?.cut(&a, &b, what)?;
+        }
+        Cmd::Heal { a, b } => attach()?.heal(&a, &b)?,
+        Cmd::Sniff(options) => return sniff(&attach()?, &options),
         Cmd::Hold { spec } => {
-            lab::hold(&serde_json::from_str::<HoldSpec>(&spec).context("not a holder's task")?)?
+            let spec: HoldSpec = serde_json::from_str(&spec).context("not a holder's task")?;
+            lab::hold(&spec)?;
         }
         Cmd::Enter { session, entrance, argv } => {
             if session {
@@ -177,6 +240,40 @@ fn on_signal() -> Result<Arc<AtomicBool>> {
         }
     });
     Ok(interrupted)
+}
+
+fn sniff(lab: &Lab, options: &Sniff) -> Result<ExitCode> {
+    let interrupted = on_signal()?;
+    let mut watch = Watch::at(options.place.clone());
+    for name in &options.iface {
+        watch = watch.interface(name);
+    }
+    for canary in &options.canary {
+        watch = watch.canary(canary);
+    }
+    if let Some(path) = &options.allow {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        watch =
+            watch.allow(lab::parse_rules(&text).with_context(|| format!("cannot use {}", path.display()))?);
+    }
+    let began = Instant::now();
+    let sniffer = Sniffer::start(lab, watch)?;
+    eprintln!("Watching {}.", options.place);
+    let is_over = || {
+        interrupted.load(Ordering::SeqCst)
+            || options.seconds.is_some_and(|seconds| began.elapsed().as_secs_f64() >= seconds)
+            || options.until_file.as_ref().is_some_and(|file| file.exists())
+    };
+    while !is_over() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let report = sniffer.stop()?;
+    match options.output {
+        Format::Text => println!("{report}"),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn print_places(lab: &Lab, format: Format) -> Result<()> {
