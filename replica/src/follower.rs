@@ -291,6 +291,7 @@ impl Follower {
             && let Some(position) = &mut self.position
         {
             position.boot = boot;
+            self.events.push_back(Event::Resumed { revision: position.complete_to() });
             self.watch(now);
             return;
         }

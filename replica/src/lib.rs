@@ -18,6 +18,10 @@
 //! - what a peer announces reaches our store only through [`import::Import`], re-encoded from what was parsed.
 
 pub mod follower;
+pub mod freshness;
+pub mod import;
+pub mod peering;
+mod rate;
 pub mod service;
 mod time;
 pub mod view;

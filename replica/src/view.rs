@@ -170,7 +170,7 @@ impl View {
                 self.revision = revision;
                 Effect::Nothing
             }
-            Event::Disconnected { .. } => Effect::Nothing,
+            Event::Resumed { .. } | Event::Disconnected { .. } => Effect::Nothing,
         }
     }
 

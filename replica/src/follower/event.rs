@@ -16,6 +16,11 @@ pub enum Event {
         /// The revision it was pinned at.
         revision: u64,
     },
+    /// After a cut the watch goes on where it ended; what the owner holds stays.
+    Resumed {
+        /// Everything up to here was told.
+        revision: u64,
+    },
     /// A record was written.
     Apply(Value),
     /// A record was deleted.

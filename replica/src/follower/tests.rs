@@ -369,6 +369,7 @@ impl Bench {
                     assert!(revision > self.progress, "progress goes forward");
                     self.progress = revision;
                 }
+                Event::Resumed { revision } => assert_eq!(revision, self.progress),
                 Event::Disconnected { .. } => {}
             }
         }

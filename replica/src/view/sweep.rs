@@ -34,6 +34,14 @@ pub struct Relisted {
     pub mass_removals: BTreeMap<ClusterName, (usize, usize)>,
 }
 
+impl Relisted {
+    pub(crate) fn note_mass_removal(&mut self, cluster: &ClusterName, had: usize, lost: usize) {
+        if lost >= MASS_MIN && lost * 2 > had {
+            self.mass_removals.insert(cluster.clone(), (had, lost));
+        }
+    }
+}
+
 /// Records that are held though the last list lacked them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Unconfirmed(BTreeSet<Key>);
