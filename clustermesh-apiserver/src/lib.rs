@@ -1,7 +1,10 @@
 //! clustermesh-apiserver: source → publish → store, and the doors to it.
 
+pub mod admin;
 pub mod args;
+pub mod authz;
 pub mod backend;
+pub mod face;
 pub mod init;
 pub mod pki;
 pub mod publish;

@@ -1,0 +1,194 @@
+//! Our admin service: what an operator does to a cluster, and what a connect looks at first.
+//!
+//! The decisions about peers are whoever implements [`PeerAdmin`]'s; here the messages are parsed and answered.
+
+use api::{
+    bytes::{ClusterUuid, Nonce},
+    name::ClusterName,
+    peer::MeshPeer,
+};
+use ipnet::IpNet;
+use rpc::mesh::admin::v1::{self as pb, admin_server::Admin};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use tonic::{Request, Response, Status};
+
+/// Largest MeshPeer object we read, in bytes: a bundle of 16 certificates of 2 KiB, and names and prefixes.
+pub const PEER_BYTES_MAX: usize = 256 * 1024;
+
+/// What we say of ourselves to an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Our name.
+    pub name: ClusterName,
+    /// Our trust domain.
+    pub uuid: ClusterUuid,
+    /// Our pods' ranges.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Our ClusterIPs' ranges.
+    pub service_cidrs: Vec<IpNet>,
+    /// Our mesh addresses' ranges.
+    pub mesh_cidrs: Vec<IpNet>,
+    /// Tunnel endpoints: never mesh destinations.
+    pub node_addresses: Vec<IpAddr>,
+    /// `host:port` by which peers reach us.
+    pub endpoints: Vec<String>,
+    /// Our CA certificates, PEM.
+    pub trust_bundle: String,
+    /// The peers we have.
+    pub peers: Vec<MeshPeer>,
+    /// Records by kind that a peer would see.
+    pub counts: BTreeMap<String, u64>,
+    /// The store's revision.
+    pub revision: u64,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Whether there was such a peer.
+    pub removed: bool,
+    /// Imported records that go, by kind.
+    pub records: BTreeMap<String, u64>,
+    /// Prefixes that stay closed.
+    pub closed: Vec<IpNet>,
+}
+
+/// Why an operator's wish is not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// The object conflicts with us, with another peer, or with itself; the text says with what.
+    #[error("{0}")]
+    Refused(String),
+    /// There is no such peer.
+    #[error("there is no peer called `{0}`")]
+    Unknown(ClusterName),
+    /// The object's home cannot be read or written.
+    #[error("the home of the MeshPeer objects fails")]
+    Home(#[source] anyhow::Error),
+}
+
+/// The logic of peers: implemented by the peers' module over the objects' home.
+#[tonic::async_trait]
+pub trait PeerAdmin: Send + Sync + 'static {
+    /// Who we are and which peers we have.
+    ///
+    /// # Errors
+    /// [`PeerError::Home`].
+    async fn describe(&self) -> Result<Description, PeerError>;
+
+    /// Checks a MeshPeer and, unless `dry_run`, writes it to its home. Returns whether anything changed (or would).
+    ///
+    /// # Errors
+    /// [`PeerError::Refused`] says what it conflicts with.
+    async fn apply_peer(&self, peer: MeshPeer, dry_run: bool) -> Result<bool, PeerError>;
+
+    /// Removes a peer; with a nonce, only a peering that this connect made.
+    ///
+    /// # Errors
+    /// [`PeerError`]; a peer that is not there is no error.
+    async fn remove_peer(&self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError>;
+
+    /// Opens the prefixes of a removed peer; returns them.
+    ///
+    /// # Errors
+    /// [`PeerError::Refused`] while the peer is still there.
+    async fn forget(&self, name: &ClusterName) -> Result<Vec<IpNet>, PeerError>;
+}
+
+/// The gRPC service over it.
+#[derive(Clone)]
+pub struct AdminService {
+    peers: Arc<dyn PeerAdmin>,
+}
+
+impl AdminService {
+    /// Serves what `peers` decides.
+    #[must_use]
+    pub fn new(peers: Arc<dyn PeerAdmin>) -> Self {
+        Self { peers }
+    }
+}
+
+// The doorman has checked the caller's role by the table: none of these methods touches keys of the caller's choice.
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn describe(
+        &self,
+        _: Request<pb::DescribeRequest>,
+    ) -> Result<Response<pb::DescribeResponse>, Status> {
+        let us = self.peers.describe().await?;
+        let text = |cidrs: &[IpNet]| cidrs.iter().map(IpNet::to_string).collect();
+        let peers = us.peers.iter().map(serde_json::to_string).collect::<Result<_, _>>();
+        Ok(Response::new(pb::DescribeResponse {
+            name: us.name.to_string(),
+            uuid: us.uuid.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pod_cidrs: text(&us.pod_cidrs),
+            service_cidrs: text(&us.service_cidrs),
+            mesh_cidrs: text(&us.mesh_cidrs),
+            node_addresses: us.node_addresses.iter().map(IpAddr::to_string).collect(),
+            endpoints: us.endpoints,
+            trust_bundle: us.trust_bundle,
+            peers: peers.map_err(|error| Status::internal(format!("a MeshPeer has no JSON: {error}")))?,
+            counts: us.counts,
+            revision: us.revision,
+        }))
+    }
+
+    async fn apply_peer(
+        &self,
+        request: Request<pb::ApplyPeerRequest>,
+    ) -> Result<Response<pb::ApplyPeerResponse>, Status> {
+        let pb::ApplyPeerRequest { peer, dry_run } = request.into_inner();
+        if peer.len() > PEER_BYTES_MAX {
+            return Err(Status::invalid_argument(format!("a MeshPeer has at most {PEER_BYTES_MAX} bytes")));
+        }
+        let mut json = serde_json::Deserializer::from_str(&peer);
+        let peer: MeshPeer = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            Status::invalid_argument(format!("not a MeshPeer: {}: {}", error.path(), error.inner()))
+        })?;
+        let changed = self.peers.apply_peer(peer, dry_run).await?;
+        Ok(Response::new(pb::ApplyPeerResponse { changed }))
+    }
+
+    async fn remove_peer(
+        &self,
+        request: Request<pb::RemovePeerRequest>,
+    ) -> Result<Response<pb::RemovePeerResponse>, Status> {
+        let pb::RemovePeerRequest { name, nonce } = request.into_inner();
+        let nonce = match nonce.as_ref() {
+            [] => None,
+            bytes => {
+                Some(Nonce::from_slice(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?)
+            }
+        };
+        let done = self.peers.remove_peer(&parse(&name)?, nonce).await?;
+        let closed = done.closed.iter().map(IpNet::to_string).collect();
+        Ok(Response::new(pb::RemovePeerResponse { removed: done.removed, records: done.records, closed }))
+    }
+
+    async fn forget(
+        &self,
+        request: Request<pb::ForgetRequest>,
+    ) -> Result<Response<pb::ForgetResponse>, Status> {
+        let opened = self.peers.forget(&parse(&request.into_inner().name)?).await?;
+        Ok(Response::new(pb::ForgetResponse { opened: opened.iter().map(IpNet::to_string).collect() }))
+    }
+}
+
+fn parse(name: &str) -> Result<ClusterName, Status> {
+    name.parse().map_err(|error: api::name::BadName| Status::invalid_argument(error.to_string()))
+}
+
+impl From<PeerError> for Status {
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::Refused(why) => Self::failed_precondition(why),
+            PeerError::Unknown(_) => Self::not_found(error.to_string()),
+            PeerError::Home(source) => {
+                tracing::error!(error = format!("{source:#}"), "The home of the MeshPeer objects fails");
+                Self::internal(format!("the home of the MeshPeer objects fails: {source:#}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+use super::*;
+use bytes::Bytes;
+use prost::Message;
+use prost_types::FileDescriptorSet;
+use rpc::{DESCRIPTORS, etcdserverpb as pb};
+use std::collections::BTreeSet;
+
+const WEST: ClusterUuid = ClusterUuid([0x11; 16]);
+const EAST: ClusterUuid = ClusterUuid([0x22; 16]);
+const RANGE: &str = "/etcdserverpb.KV/Range";
+const PUT: &str = "/etcdserverpb.KV/Put";
+const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
+const TXN: &str = "/etcdserverpb.KV/Txn";
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+
+#[test]
+fn every_method_of_every_service_has_exactly_one_row_and_no_row_is_of_a_method_that_is_not_there() {
+    let files = FileDescriptorSet::decode(DESCRIPTORS).expect("our own descriptors");
+    let mut methods = BTreeSet::new();
+    for file in &files.file {
+        for service in &file.service {
+            for method in &service.method {
+                methods.insert(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+            }
+        }
+    }
+    let rows: BTreeSet<String> = TABLE.iter().map(|row| row.method.to_owned()).collect();
+    assert_eq!(rows, methods);
+    assert_eq!(rows.len(), TABLE.len(), "no method twice");
+    assert_eq!(row("/grpc.health.v1.Health/Check"), None);
+}
+
+#[test]
+fn a_method_that_is_not_in_the_table_is_refused_to_everybody() {
+    for who in everybody() {
+        let error = authorize(&west(), &who, "/etcdserverpb.KV/RangeStream", &[]).expect_err("refused");
+        assert!(error.to_string().starts_with("etcdserver: permission denied: spiffe://"), "{error}");
+    }
+}
+
+/// Who may read what, by a get, by a watch and by the compare of a txn: the same.
+#[test]
+fn what_can_be_read_does_not_depend_on_how() {
+    let table = [
+        // key, end, peer, node
+        ("mesh/v1/west/", "mesh/v1/west0", true, true),
+        ("mesh/v1/west/nodes/w1", "", true, true),
+        ("mesh/v1/west/nodes/", "mesh/v1/west/nodes0", true, true),
+        ("mesh/v1/west", "", false, true),
+        ("mesh/v1/west", "mesh/v1/west0", false, true),
+        ("mesh/v1/west/", "mesh/v1/west1", false, true),
+        ("mesh/v1/west/", "mesh/v1/x", false, true),
+        ("mesh/v1/west/nodes/w1", "\0", false, false),
+        ("mesh/v1/western/nodes/w1", "", false, true),
+        ("mesh/v1/east/nodes/e1", "", false, true),
+        ("mesh/v1/", "mesh/v10", false, true),
+        ("mesh-local/v1/", "mesh-local/v10", false, true),
+        ("mesh-local/v1/services/shop/db", "", false, true),
+        ("mesh-local/", "mesh-local0", false, false),
+        ("mesh/", "mesh0", false, false),
+        ("\0", "\0", false, false),
+        ("health", "", false, false),
+    ];
+    for (key, end, peer, node) in table {
+        let range = range(&pb::RangeRequest { key: b(key), range_end: b(end), ..Default::default() })
+            .expect("a range");
+        let watch = watch(&pb::WatchCreateRequest { key: b(key), range_end: b(end), ..Default::default() });
+        let compare = txn(&pb::TxnRequest {
+            compare: vec![pb::Compare { key: b(key), range_end: b(end), ..Default::default() }],
+            ..Default::default()
+        });
+        let ways = [(RANGE, range), (WATCH, watch.expect("a range")), (TXN, compare.expect("a range"))];
+        for (method, touches) in ways {
+            let may = |who: &SpiffeId| authorize(&west(), who, method, &touches).is_ok();
+            let subjects =
+                [peer_east(), id(WEST, Role::Node, "w1"), admin(), id(WEST, Role::Reader, "grafana")];
+            assert_eq!(subjects.map(|who| may(&who)), [peer, node, true, true], "{method} {key} .. {end}");
+            assert!(!may(&id(WEST, Role::Vm, "edge")), "{method} {key}");
+        }
+    }
+}
+
+#[test]
+fn a_node_writes_its_own_two_records_and_nothing_else() {
+    let key = api::record::TunnelKey { public_key: api::bytes::PublicKey([7; 32]), port: 51_871 }.encode();
+    for (what, allowed) in [
+        ("mesh/v1/west/keys/w1", true),
+        ("mesh/v1/west/keys/w2", false),
+        ("mesh/v1/west/keys/w1/", false),
+        ("mesh/v1/east/keys/w1", false),
+        ("mesh/v1/west/nodes/w1", false),
+        ("mesh-local/v1/applied/w2", false),
+        ("mesh-local/v1/peers/east", false),
+        ("anything", false),
+    ] {
+        assert_eq!(node_may_put(what, &key), allowed, "{what}");
+    }
+    let ranged = delete_range(&pb::DeleteRangeRequest {
+        key: b("mesh/v1/west/keys/w1"),
+        range_end: b("mesh/v1/west/keys/w2"),
+        prev_kv: false,
+    });
+    let node = id(WEST, Role::Node, "w1");
+    authorize(&west(), &node, DELETE, &ranged.expect("a range"))
+        .expect_err("a range is more than its own key");
+}
+
+#[test]
+fn a_node_writes_only_values_that_are_records_of_their_key() {
+    let error =
+        authorize(&west(), &id(WEST, Role::Node, "w1"), PUT, &put_of("mesh/v1/west/keys/w1", b"garbage"));
+    let text = error.expect_err("refused").to_string();
+    assert!(text.contains("may write only valid records: mesh/v1/west/keys/w1: "), "{text}");
+}
+
+#[test]
+fn peers_and_readers_write_nothing() {
+    for who in [peer_east(), id(WEST, Role::Reader, "grafana"), id(WEST, Role::Vm, "edge")] {
+        for method in [PUT, DELETE, "/etcdserverpb.KV/Compact", "/mesh.admin.v1.Admin/ApplyPeer"] {
+            authorize(&west(), &who, method, &put_of("mesh/v1/west/nodes/w1", b"x")).expect_err("refused");
+        }
+        let in_txn = txn(&txn_of(vec![op_put("mesh/v1/west/nodes/w1", false)], vec![])).expect("ranges");
+        authorize(&west(), &who, TXN, &in_txn).expect_err("refused in a txn, too");
+        let in_failure = txn(&txn_of(vec![], vec![op_put("mesh/v1/west/nodes/w1", false)])).expect("ranges");
+        authorize(&west(), &who, TXN, &in_failure).expect_err("whichever branch would run");
+    }
+}
+
+#[test]
+fn a_refusal_names_who_how_and_where() {
+    let wanted =
+        range(&pb::RangeRequest { key: b("mesh/v1/east/"), range_end: b("\0"), ..Default::default() });
+    let error = authorize(&west(), &peer_east(), RANGE, &wanted.expect("a range")).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "etcdserver: permission denied: spiffe://{EAST}/cluster/east may not read `mesh/v1/east/` and everything \
+             after it by /etcdserverpb.KV/Range"
+        )
+    );
+}
+
+// ── named after what happened to etcd ────────────────────────────────────────────────────────────────────────────
+
+/// CVE-2023-32082: LeaseTimeToLive showed the keys of a lease to those who may not read them.
+#[test]
+fn cve_2023_32082_leases_show_no_keys() {
+    for lease in TABLE.iter().filter(|row| row.method.contains(".Lease/")) {
+        for who in everybody().into_iter().filter(|who| *who != admin() && who.role() != Role::Cluster) {
+            authorize(&west(), &who, lease.method, &[]).expect_err("refused");
+        }
+        authorize(&west(), &peer_east(), lease.method, &[]).expect_err("refused");
+    }
+}
+
+/// GHSA-q8m4-xhhv-38mg: MemberList, Alarm, leases and compaction were open to everybody who had a connection.
+#[test]
+fn ghsa_q8m4_xhhv_38mg_no_method_is_open_because_it_names_no_key() {
+    for method in
+        ["Cluster/MemberList", "Maintenance/Alarm", "Lease/LeaseRevoke", "KV/Compact", "Maintenance/Snapshot"]
+    {
+        let method = format!("/etcdserverpb.{method}");
+        for who in [peer_east(), id(WEST, Role::Node, "w1"), id(WEST, Role::Vm, "edge")] {
+            authorize(&west(), &who, &method, &[]).expect_err("refused");
+        }
+    }
+}
+
+/// GHSA-x35m-3gp4-4fh5: `prev_kv` of a put inside a txn read what the caller may not read.
+#[test]
+fn ghsa_x35m_3gp4_4fh5_prev_kv_is_a_read_wherever_it_stands() {
+    let reads = |touches: &[Touch]| touches.iter().any(|touch| touch.access == Access::Read);
+    let put_op = pb::PutRequest { key: b("k"), prev_kv: true, ..Default::default() };
+    assert!(reads(&put(&put_op).expect("a range")));
+    assert!(reads(&txn(&txn_of(vec![op_put("k", true)], vec![])).expect("ranges")));
+    assert!(reads(&txn(&txn_of(vec![], vec![op_put("k", true)])).expect("ranges")));
+    let delete = pb::DeleteRangeRequest { key: b("k"), range_end: b("z"), prev_kv: true };
+    assert!(reads(&delete_range(&delete).expect("a range")));
+}
+
+/// GHSA-rfx7-8w68-q57q: a nested txn was not looked into at all.
+#[test]
+fn ghsa_rfx7_8w68_q57q_nested_txns_are_looked_into() {
+    let inner =
+        pb::request_op::Request::RequestTxn(txn_of(vec![op_put("mesh/v1/west/nodes/w1", false)], vec![]));
+    let middle = txn_of(vec![], vec![pb::RequestOp { request: Some(inner) }]);
+    let nested = pb::RequestOp { request: Some(pb::request_op::Request::RequestTxn(middle)) };
+    let touches = txn(&txn_of(vec![nested], vec![])).expect("ranges");
+    for who in [peer_east(), id(WEST, Role::Node, "w1"), id(WEST, Role::Reader, "grafana")] {
+        authorize(&west(), &who, TXN, &touches).expect_err("refused");
+    }
+}
+
+/// GHSA-xg4h-6gfc-h4m8: a watch with an open end was judged by its first key alone.
+#[test]
+fn ghsa_xg4h_6gfc_h4m8_an_open_ended_watch_is_judged_by_what_it_reaches() {
+    for (key, end) in [("mesh/v1/west/nodes/w1", "\0"), ("", ""), ("", "\0"), ("mesh/v1/west/", "\0")] {
+        let touches = watch(&pb::WatchCreateRequest { key: b(key), range_end: b(end), ..Default::default() });
+        authorize(&west(), &peer_east(), WATCH, &touches.expect("a range")).expect_err("refused");
+    }
+}
+
+// ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+fn west() -> Own {
+    Own { uuid: WEST, name: "west".parse().expect("a name") }
+}
+
+fn id(domain: ClusterUuid, role: Role, name: &str) -> SpiffeId {
+    SpiffeId::new(domain, role, name).expect("a valid ID")
+}
+
+fn peer_east() -> SpiffeId {
+    id(EAST, Role::Cluster, "east")
+}
+
+fn admin() -> SpiffeId {
+    id(WEST, Role::Operator, "admin")
+}
+
+fn everybody() -> Vec<SpiffeId> {
+    let mut all = vec![peer_east()];
+    all.extend(Role::ALL.map(|role| id(WEST, role, if role == Role::Operator { "admin" } else { "west" })));
+    all
+}
+
+fn b(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn put_of(key: &str, value: &[u8]) -> Vec<Touch> {
+    put(&pb::PutRequest { key: b(key), value: Bytes::copy_from_slice(value), ..Default::default() })
+        .expect("a range")
+}
+
+fn node_may_put(key: &str, value: &[u8]) -> bool {
+    authorize(&west(), &id(WEST, Role::Node, "w1"), PUT, &put_of(key, value)).is_ok()
+}
+
+fn op_put(key: &str, prev_kv: bool) -> pb::RequestOp {
+    let put = pb::PutRequest { key: b(key), prev_kv, ..Default::default() };
+    pb::RequestOp { request: Some(pb::request_op::Request::RequestPut(put)) }
+}
+
+fn txn_of(success: Vec<pb::RequestOp>, failure: Vec<pb::RequestOp>) -> pb::TxnRequest {
+    pb::TxnRequest { compare: vec![], success, failure }
+}

@@ -1,0 +1,116 @@
+//! The doors: etcd's v3 API and our admin service over one mTLS port.
+//!
+//! ```text
+//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Cluster · Maintenance · Admin
+//!                                       │ the table's row              │ every range, by [`Doors::check`]
+//!                                       └ not served: says so          └─▶ Engine
+//! ```
+//!
+//! Invariants
+//! - no request reaches a service before its method's row allowed its sender, and none reaches the engine before each
+//!   of its ranges did;
+//! - an answer carries only what is durable (the engine's promise);
+//! - a peer that is removed loses its open watches at once, not at its next request;
+//! - connections, streams, watches and messages are bounded.
+
+mod convert;
+mod doorman;
+mod kv;
+mod maintenance;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use serve::{Listening, bind};
+
+use crate::{
+    authz::{Denied, Own, Touch, authorize},
+    backend::Engine,
+};
+use daemon::{
+    spiffe::SpiffeId,
+    tls::{PeerInfo, Tls},
+};
+use rpc::etcdserverpb::ResponseHeader;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use tonic::{Extensions, Status};
+
+/// What every service of the face needs.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    own: Own,
+    tls: Tls,
+    engine: Engine,
+    shutdown: CancellationToken,
+}
+
+impl Doors {
+    /// Doors to one engine. When `shutdown` is cancelled, watches end.
+    #[must_use]
+    pub fn new(own: Own, tls: Tls, engine: Engine, shutdown: CancellationToken) -> Self {
+        Self { inner: Arc::new(Inner { own, tls, engine, shutdown }) }
+    }
+
+    fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    fn tls(&self) -> &Tls {
+        &self.inner.tls
+    }
+
+    fn shutdown(&self) -> &CancellationToken {
+        &self.inner.shutdown
+    }
+
+    /// Judges a request of `who`; a connection may be older than a peer's removal.
+    fn judge(&self, who: &SpiffeId, method: &str, touches: &[Touch]) -> Result<(), Denied> {
+        if !self.tls().trust().believes(who) {
+            return Err(Denied::Method { who: who.clone(), method: method.to_owned() });
+        }
+        authorize(&self.inner.own, who, method, touches)
+    }
+
+    /// As [`Doors::judge`], with the sender that the connection was made by.
+    fn check(&self, extensions: &Extensions, method: &str, touches: &[Touch]) -> Result<(), Status> {
+        Ok(self.judge(&sender(extensions)?.id, method, touches)?)
+    }
+
+    /// The header of every answer. One server is its own cluster and leader; each boot is a term.
+    fn header(&self, revision: i64) -> ResponseHeader {
+        let (cluster_id, member_id) = self.ids();
+        ResponseHeader { cluster_id, member_id, revision, raft_term: self.term() }
+    }
+
+    fn ids(&self) -> (u64, u64) {
+        let [a, b, c, d, e, f, g, h, rest @ ..] = self.inner.own.uuid.0;
+        (u64::from_be_bytes([a, b, c, d, e, f, g, h]), u64::from_be_bytes(rest))
+    }
+
+    fn term(&self) -> u64 {
+        self.engine().lineage().boots().len() as u64
+    }
+}
+
+/// Who made the connection that a request came by.
+fn sender(extensions: &Extensions) -> Result<&PeerInfo, Status> {
+    extensions
+        .get::<PeerInfo>()
+        .ok_or_else(|| Status::unauthenticated("the connection has no client certificate"))
+}
+
+impl From<Denied> for Status {
+    fn from(denied: Denied) -> Self {
+        match &denied {
+            Denied::Method { .. } | Denied::Range { .. } => Self::permission_denied(denied.to_string()),
+            Denied::Record { .. } => Self::invalid_argument(denied.to_string()),
+        }
+    }
+}

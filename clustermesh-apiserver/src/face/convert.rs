@@ -1,0 +1,184 @@
+//! etcd's messages and the store's values, one to one.
+
+use rpc::{etcdserverpb as pb, mvccpb};
+use store::{
+    Code, Compare, CompareResult, CompareTarget, DeleteRangeRequest, Error, Event, EventKind, KeyValue, Op,
+    OpResponse, PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest, WatchRequest,
+};
+use tonic::Status;
+
+/// As etcd maps its errors.
+pub(super) fn status(error: Error) -> Status {
+    let text = error.to_string();
+    match error.code() {
+        Code::InvalidArgument => Status::invalid_argument(text),
+        Code::NotFound => Status::not_found(text),
+        Code::ResourceExhausted => Status::resource_exhausted(text),
+        Code::OutOfRange => Status::out_of_range(text),
+        Code::Unavailable => Status::unavailable(text),
+    }
+}
+
+fn unknown(field: &str, number: i32) -> Status {
+    Status::invalid_argument(format!("etcdserver: {field} has no value {number}"))
+}
+
+pub(super) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
+    use pb::range_request::{SortOrder as Order, SortTarget as Target};
+    let order = Order::try_from(request.sort_order).map_err(|_| unknown("sort_order", request.sort_order))?;
+    let target =
+        Target::try_from(request.sort_target).map_err(|_| unknown("sort_target", request.sort_target))?;
+    Ok(RangeRequest {
+        key: request.key,
+        range_end: request.range_end,
+        limit: request.limit,
+        revision: request.revision,
+        sort_order: match order {
+            Order::None => SortOrder::None,
+            Order::Ascend => SortOrder::Ascend,
+            Order::Descend => SortOrder::Descend,
+        },
+        sort_target: match target {
+            Target::Key => SortTarget::Key,
+            Target::Version => SortTarget::Version,
+            Target::Create => SortTarget::Create,
+            Target::Mod => SortTarget::Mod,
+            Target::Value => SortTarget::Value,
+        },
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+        min_mod_revision: request.min_mod_revision,
+        max_mod_revision: request.max_mod_revision,
+        min_create_revision: request.min_create_revision,
+        max_create_revision: request.max_create_revision,
+    })
+}
+
+pub(super) fn put(request: pb::PutRequest) -> PutRequest {
+    PutRequest {
+        key: request.key,
+        value: request.value,
+        lease: request.lease,
+        prev_kv: request.prev_kv,
+        ignore_value: request.ignore_value,
+        ignore_lease: request.ignore_lease,
+    }
+}
+
+pub(super) fn delete_range(request: pb::DeleteRangeRequest) -> DeleteRangeRequest {
+    DeleteRangeRequest { key: request.key, range_end: request.range_end, prev_kv: request.prev_kv }
+}
+
+pub(super) fn txn(request: pb::TxnRequest) -> Result<TxnRequest, Status> {
+    Ok(TxnRequest {
+        compare: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
+        success: ops(request.success)?,
+        failure: ops(request.failure)?,
+    })
+}
+
+fn ops(ops: Vec<pb::RequestOp>) -> Result<Vec<Op>, Status> {
+    ops.into_iter().filter_map(|op| op.request).map(op).collect()
+}
+
+fn op(request: pb::request_op::Request) -> Result<Op, Status> {
+    use pb::request_op::Request;
+    Ok(match request {
+        Request::RequestRange(request) => Op::Range(range(request)?),
+        Request::RequestPut(request) => Op::Put(put(request)),
+        Request::RequestDeleteRange(request) => Op::DeleteRange(delete_range(request)),
+        Request::RequestTxn(_) => {
+            return Err(Status::unimplemented("a txn inside a txn is not supported: nothing here needs it"));
+        }
+    })
+}
+
+fn compare(compare: pb::Compare) -> Result<Compare, Status> {
+    use pb::compare::{CompareResult as Is, CompareTarget as Of, TargetUnion as With};
+    let result = Is::try_from(compare.result).map_err(|_| unknown("result", compare.result))?;
+    let target = Of::try_from(compare.target).map_err(|_| unknown("target", compare.target))?;
+    // As etcd's getters: a union of another kind is the default of the kind that is asked for.
+    let target = match (target, compare.target_union) {
+        (Of::Version, Some(With::Version(version))) => CompareTarget::Version(version),
+        (Of::Version, _) => CompareTarget::Version(0),
+        (Of::Create, Some(With::CreateRevision(revision))) => CompareTarget::CreateRevision(revision),
+        (Of::Create, _) => CompareTarget::CreateRevision(0),
+        (Of::Mod, Some(With::ModRevision(revision))) => CompareTarget::ModRevision(revision),
+        (Of::Mod, _) => CompareTarget::ModRevision(0),
+        (Of::Value, Some(With::Value(value))) => CompareTarget::Value(value),
+        (Of::Value, _) => CompareTarget::Value(bytes::Bytes::new()),
+        (Of::Lease, Some(With::Lease(lease))) => CompareTarget::Lease(lease),
+        (Of::Lease, _) => CompareTarget::Lease(0),
+    };
+    let result = match result {
+        Is::Equal => CompareResult::Equal,
+        Is::Greater => CompareResult::Greater,
+        Is::Less => CompareResult::Less,
+        Is::NotEqual => CompareResult::NotEqual,
+    };
+    Ok(Compare { key: compare.key, range_end: compare.range_end, result, target })
+}
+
+pub(super) fn watch(request: &pb::WatchCreateRequest) -> WatchRequest {
+    use pb::watch_create_request::FilterType;
+    let filters = |filter: FilterType| request.filters.contains(&(filter as i32));
+    WatchRequest {
+        key: request.key.clone(),
+        range_end: request.range_end.clone(),
+        start_revision: request.start_revision,
+        prev_kv: request.prev_kv,
+        no_put: filters(FilterType::Noput),
+        no_delete: filters(FilterType::Nodelete),
+        progress_notify: request.progress_notify,
+    }
+}
+
+pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: kv.key,
+        create_revision: kv.create_revision,
+        mod_revision: kv.mod_revision,
+        version: kv.version,
+        value: kv.value,
+        lease: kv.lease,
+    }
+}
+
+pub(super) fn event(event: Event) -> mvccpb::Event {
+    let kind = match event.kind {
+        EventKind::Put => mvccpb::event::EventType::Put,
+        EventKind::Delete => mvccpb::event::EventType::Delete,
+    };
+    mvccpb::Event {
+        r#type: kind.into(),
+        kv: Some(key_value(event.kv)),
+        prev_kv: event.prev_kv.map(key_value),
+    }
+}
+
+/// Answers inside a txn carry the txn's header only, as etcd's do but for the revision.
+pub(super) fn op_response(response: OpResponse, header: &pb::ResponseHeader) -> pb::ResponseOp {
+    use pb::response_op::Response;
+    let response = match response {
+        OpResponse::Range(answer) => Response::ResponseRange(range_response(answer, header.clone())),
+        OpResponse::Put(answer) => Response::ResponsePut(pb::PutResponse {
+            header: Some(header.clone()),
+            prev_kv: answer.prev_kv.map(key_value),
+        }),
+        OpResponse::DeleteRange(answer) => Response::ResponseDeleteRange(pb::DeleteRangeResponse {
+            header: Some(header.clone()),
+            deleted: answer.deleted,
+            prev_kvs: answer.prev_kvs.into_iter().map(key_value).collect(),
+        }),
+    };
+    pb::ResponseOp { response: Some(response) }
+}
+
+pub(super) fn range_response(answer: store::RangeResponse, header: pb::ResponseHeader) -> pb::RangeResponse {
+    pb::RangeResponse {
+        header: Some(header),
+        kvs: answer.kvs.into_iter().map(key_value).collect(),
+        more: answer.more,
+        count: answer.count,
+    }
+}

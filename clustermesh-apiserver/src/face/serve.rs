@@ -1,0 +1,200 @@
+//! The port: connections become known peers, and known peers' requests reach the services.
+
+use super::{Doors, doorman::DoormanLayer};
+use anyhow::Context;
+use daemon::tls::{Accepted, Acceptor};
+use rpc::{
+    etcdserverpb::{
+        cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
+        watch_server::WatchServer,
+    },
+    mesh::admin::v1::admin_server::{Admin, AdminServer},
+};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{debug, info, warn};
+
+/// Open connections: 5,000 nodes with one each, as many VMs, and room for peers and people; next power of two.
+const CONNECTIONS_MAX: usize = 16_384;
+/// Handshakes at the same time: 64 of 1 ms of work each keep both cores busy, and more would only wait longer.
+const HANDSHAKES_MAX: usize = 64;
+/// Requests of one connection that wait for an answer.
+const REQUESTS_PER_CONNECTION_MAX: usize = 64;
+/// HTTP/2 streams of one connection: as many requests, or watches.
+const STREAMS_PER_CONNECTION_MAX: u32 = 64;
+/// A request's bytes: etcd's 1.5 MiB of keys and values, and what protobuf adds.
+const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// A connection that answers no ping for this long, twice, is gone.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// A bound port.
+#[derive(Debug)]
+pub struct Listening {
+    listener: TcpListener,
+    at: SocketAddr,
+}
+
+/// Binds the port; a separate step, so that a process can refuse to start when it is taken.
+///
+/// # Errors
+/// Names the address.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<Listening> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    let at = listener.local_addr().context("the port has no address")?;
+    Ok(Listening { listener, at })
+}
+
+impl Listening {
+    /// Where.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Serves until the doors' shutdown, then lets running requests finish.
+    ///
+    /// # Errors
+    /// When the server fails as a whole.
+    pub async fn serve(self, doors: Doors, admin: impl Admin) -> anyhow::Result<()> {
+        let shutdown = doors.shutdown().clone();
+        let acceptor = Acceptor::new(doors.tls().clone());
+        let (give, incoming) = mpsc::channel(HANDSHAKES_MAX);
+        let accepting = tokio::spawn(accept(self.listener, acceptor, give, shutdown.clone()));
+        let served = Server::builder()
+            .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
+            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(DoormanLayer(doors.clone()))
+            .add_service(KvServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(WatchServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(ClusterServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(MaintenanceServer::new(doors).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .serve_with_incoming_shutdown(
+                ReceiverStream::new(incoming).map(Ok::<_, io::Error>),
+                shutdown.clone().cancelled_owned(),
+            )
+            .await;
+        shutdown.cancel();
+        accepting.await.context("the accepting task panicked")?;
+        served.context("the gRPC server failed")
+    }
+}
+
+/// Takes connections and shakes hands, several at a time.
+async fn accept(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    give: mpsc::Sender<Counted>,
+    shutdown: CancellationToken,
+) {
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let next = async {
+            let connection = Arc::clone(&connections).acquire_owned().await;
+            let handshake = Arc::clone(&handshakes).acquire_owned().await;
+            (connection, handshake, listener.accept().await)
+        };
+        let (connection, handshake, accepted) = tokio::select! {
+            next = next => next,
+            () = shutdown.cancelled() => return,
+        };
+        let (Ok(connection), Ok(handshake)) = (connection, handshake) else { return };
+        let (tcp, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, mostly: connections that end make room.
+                warn!(%error, "Cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, give) = (acceptor.clone(), give.clone());
+        tokio::spawn(async move {
+            let shaken = shake(&acceptor, tcp, from).await;
+            drop(handshake);
+            if let Some(accepted) = shaken {
+                // The server has ended: so has this connection.
+                give.send(Counted { accepted, _connection: connection }).await.ok();
+            }
+        });
+    }
+}
+
+async fn shake(acceptor: &Acceptor, tcp: TcpStream, from: SocketAddr) -> Option<Accepted> {
+    // Without it small answers wait for the client's acknowledgement.
+    if let Err(error) = tcp.set_nodelay(true) {
+        debug!(%from, %error, "A connection ended before it began");
+        return None;
+    }
+    match acceptor.accept(tcp, from).await {
+        Ok(accepted) => {
+            info!(%from, who = %accepted.peer().id, "Connected");
+            Some(accepted)
+        }
+        Err(error) => {
+            warn!(%from, error = format!("{:#}", anyhow::Error::new(error)), "Refused a connection");
+            None
+        }
+    }
+}
+
+use counted::Counted;
+
+/// A connection and its place among the many.
+mod counted {
+    use super::{Accepted, OwnedSemaphorePermit};
+    use daemon::tls::PeerInfo;
+    use std::{
+        io,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tonic::transport::server::Connected;
+
+    #[derive(Debug)]
+    pub(super) struct Counted {
+        pub(super) accepted: Accepted,
+        pub(super) _connection: OwnedSemaphorePermit,
+    }
+
+    impl Connected for Counted {
+        type ConnectInfo = PeerInfo;
+        fn connect_info(&self) -> PeerInfo {
+            self.accepted.connect_info()
+        }
+    }
+
+    impl AsyncRead for Counted {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.accepted).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.accepted).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.accepted).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.accepted).poll_shutdown(cx)
+        }
+    }
+}
