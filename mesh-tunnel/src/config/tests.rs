@@ -125,7 +125,7 @@ impl Library {
         match step {
             Step::Modify(_, PeerChange { allowed_ips: AllowedIpsChange::Same, .. }) => {}
             Step::Modify(_, PeerChange { allowed_ips: AllowedIpsChange::Added(nets), .. }) => {
-                list.extend(nets)
+                list.extend(nets);
             }
             _ => list.clone_from(&wanted.peers[key].allowed_ips),
         }

@@ -117,7 +117,7 @@ fn send(socket: &UdpSocket, to: SocketAddr, shared: &Shared) {
         drop(progress);
         if let Err(error) = socket.send_to(&packet(sent), to) {
             shared.change(|progress| {
-                progress.broken = Some(format!("packet {sent} could not be sent: {error}"))
+                progress.broken = Some(format!("packet {sent} could not be sent: {error}"));
             });
         }
     }
