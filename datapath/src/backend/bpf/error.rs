@@ -63,7 +63,7 @@ pub enum Error {
         /// Object or program.
         what: String,
         /// What the kernel said; the verifier's log is in it.
-        source: aya::EbpfError,
+        source: Box<aya::EbpfError>,
     },
     /// Attaching, replacing or detaching a program.
     #[error("cannot {action} `{program}` at {place}")]

@@ -190,13 +190,20 @@ impl Links {
         .map_err(failed)
     }
 
-    /// Takes a packet program away from a device; succeeds when it is not there.
+    /// Takes a packet program away from a device, at once; succeeds when it is not there.
     pub(super) fn remove(&self, at: Attachment) -> Result<(), Error> {
         let path = self.dir.join(pin_name(at));
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Pins { action: "remove", path, source })
-            }
+        let removed = raw::open_pin(&path).and_then(|link| {
+            raw::link_detach(link.as_fd())?;
+            fs::remove_file(&path)
+        });
+        match removed {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Attach {
+                action: "detach",
+                program: at.program.name(),
+                place: format!("device {}", at.ifindex),
+                source,
+            }),
             _ => Ok(()),
         }
     }
@@ -241,7 +248,8 @@ impl Links {
             Err(e) => return Err(e),
         };
         let new = create()?;
-        if old.is_some() {
+        if let Some(old) = old {
+            raw::link_detach(old.as_fd())?;
             fs::remove_file(&path)?;
         }
         raw::pin(new.as_fd(), &path)

@@ -43,16 +43,20 @@ fn load(name: &str, object: &[u8], dir: &Path) -> Result<Ebpf, Error> {
     let mut ebpf = EbpfLoader::new()
         .default_map_pin_directory(dir)
         .load(object)
-        .map_err(|source| Error::Load { what: name.to_owned(), source })?;
+        .map_err(|source| failed(name, source))?;
     for (function, program) in ebpf.programs_mut() {
         let loaded = match program {
             AyaProgram::CgroupSockAddr(p) => p.load(),
             AyaProgram::SchedClassifier(p) => p.load(),
             _ => unreachable!("bpf/ has socket address and classifier programs only"),
         };
-        loaded.map_err(|e| Error::Load { what: format!("`{function}`"), source: e.into() })?;
+        loaded.map_err(|source| failed(&format!("`{function}`"), source))?;
     }
     Ok(ebpf)
+}
+
+fn failed(what: &str, source: impl Into<aya::EbpfError>) -> Error {
+    Error::Load { what: what.to_owned(), source: Box::new(source.into()) }
 }
 
 fn program_fd<'a>(ebpf: &'a Ebpf, function: &str) -> BorrowedFd<'a> {
@@ -66,8 +70,7 @@ fn program_fd<'a>(ebpf: &'a Ebpf, function: &str) -> BorrowedFd<'a> {
 /// Refuses pinned maps of another make: the kernel and aya take any map behind a pin, and the programs would read it
 /// with the wrong eyes.
 fn check_geometry(name: &str, object: &[u8], dir: &Path) -> Result<(), Error> {
-    let object = aya_obj::Object::parse(object)
-        .map_err(|source| Error::Load { what: name.to_owned(), source: source.into() })?;
+    let object = aya_obj::Object::parse(object).map_err(|source| failed(name, source))?;
     let mut maps: Vec<_> = object.maps.iter().collect();
     maps.sort_by_key(|(name, _)| *name);
     for (name, needed) in maps {
@@ -75,10 +78,9 @@ fn check_geometry(name: &str, object: &[u8], dir: &Path) -> Result<(), Error> {
         if !path.exists() {
             continue;
         }
-        let found = MapData::from_pin(&path).and_then(|map| map.info()).map_err(|source| Error::Load {
-            what: format!("pin {}", path.display()),
-            source: source.into(),
-        })?;
+        let found = MapData::from_pin(&path)
+            .and_then(|map| map.info())
+            .map_err(|source| failed(&format!("pin {}", path.display()), source))?;
         let kind = found.map_type().map_or(0, |kind| kind as u32);
         let found =
             geometry(kind, found.key_size(), found.value_size(), found.max_entries(), found.map_flags());

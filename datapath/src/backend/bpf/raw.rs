@@ -19,6 +19,7 @@ const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
 const BPF_LINK_CREATE: i32 = 28;
 const BPF_LINK_UPDATE: i32 = 29;
+const BPF_LINK_DETACH: i32 = 34;
 const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
 const BPF_LINK_TYPE_TCX: u32 = 11;
@@ -99,6 +100,14 @@ pub(super) fn link_update(link: BorrowedFd<'_>, new: BorrowedFd<'_>) -> io::Resu
     let mut attr = Attr { link_fd: fd_number(link), new_prog_fd: fd_number(new), ..Attr::default() };
     // SAFETY: `Attr` is `bpf_attr.link_update`; the kernel only reads it.
     unsafe { bpf(BPF_LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// Takes a link off its place at once. Without this the program runs on until the kernel gets round to the last
+/// reference, which it does in a work queue.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = fd_number(link);
+    // SAFETY: `bpf_attr.link_detach` is one descriptor; the kernel only reads it.
+    unsafe { bpf(BPF_LINK_DETACH, &mut attr) }.map(drop)
 }
 
 /// Where a link is attached now.

@@ -1,9 +1,11 @@
 //! The programs and their loader on this kernel. Needs root; each test has its own network and mount namespace, BPF
 //! file system and cgroup, and leaves nothing behind.
 
+mod devices;
 mod mss;
 mod packets;
 mod pins;
 mod rig;
 mod sockets;
 mod too_big;
+mod tunnel;

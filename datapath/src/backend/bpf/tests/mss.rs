@@ -22,7 +22,7 @@ pub fn tcp(from: &str, to: &str, syn: bool, options: &[u8], payload_bytes: usize
 }
 
 /// Panics unless the checksum of the segment is right.
-fn assert_checksum(name: &str, packet: &[u8]) {
+pub fn assert_checksum(name: &str, packet: &[u8]) {
     let headers = PacketHeaders::from_ethernet_slice(packet).expect("a packet");
     let (Some(net), Some(TransportHeader::Tcp(tcp))) = (headers.net, headers.transport) else {
         panic!("{name}: no TCP any more")

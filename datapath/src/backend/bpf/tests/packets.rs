@@ -47,7 +47,7 @@ pub fn raw_ip(from: &str, to: &str, protocol: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A later fragment: there is no transport header to judge by.
-fn fragment(from: &str, to: &str) -> Vec<u8> {
+pub fn fragment(from: &str, to: &str) -> Vec<u8> {
     match at(from) {
         IpAddr::V4(_) => {
             let mut packet = udp(from, to, 32);
@@ -60,7 +60,7 @@ fn fragment(from: &str, to: &str) -> Vec<u8> {
 }
 
 /// Hop-by-hop options, then a routing header, then destination options (RFC 8200, 4.1).
-fn extended(from: &str, to: &str) -> Vec<u8> {
+pub fn extended(from: &str, to: &str) -> Vec<u8> {
     let header = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
     raw_ip(from, to, 0, &[header(43), [60, 0, 4, 0, 0, 0, 0, 0], header(59)].concat())
 }

@@ -199,7 +199,7 @@ pub fn counted(before: &BTreeMap<DropReason, u64>, after: &BTreeMap<DropReason, 
         .iter()
         .filter(|reason| after[reason] != before[reason])
         .inspect(|reason| {
-            assert_eq!(after[reason], before[reason] + 1, "{reason} was counted more than once")
+            assert_eq!(after[reason], before[reason] + 1, "{reason} was counted more than once");
         })
         .map(|reason| reason.label())
         .collect();
