@@ -81,7 +81,7 @@ impl Seen {
             (MeshKey::Lineage, Record::Lineage(record)) => self.lineage = Some(record.clone()),
             (MeshKey::Synced(kind), Record::Synced(record)) => drop(self.kinds.insert(*kind, record.clone())),
             (MeshKey::Peering(peer), Record::Peering(record)) if peer == us => {
-                self.peering = Some(record.clone())
+                self.peering = Some(record.clone());
             }
             // Its peerings with others are none of our business.
             (MeshKey::Peering(_), _) => {}

@@ -199,7 +199,7 @@ fn nothing_is_imported_before_the_peering_is_active() {
     bench.import.active = false;
     bench.apply("mesh/v1/west/services/shop/cart", service().into());
     bench.list(&["services", "peerings"], |bench| {
-        bench.value("mesh/v1/west/services/shop/cart", service().encode())
+        bench.value("mesh/v1/west/services/shop/cart", service().encode());
     });
     assert_eq!(bench.held(), "");
     assert!(bench.import.poll_writes(128, Now::START).is_empty());

@@ -236,10 +236,10 @@ fn scene(text: &str) -> View {
                 }
             }
             ["local", "service", ..] => {
-                put(&mut view, LocalKey::Service(namespace, name).into(), service(&words).into())
+                put(&mut view, LocalKey::Service(namespace, name).into(), service(&words).into());
             }
             ["service", ..] => {
-                put(&mut view, MeshKey::Service(namespace, name).of(&cluster), service(&words).into())
+                put(&mut view, MeshKey::Service(namespace, name).of(&cluster), service(&words).into());
             }
             ["local", "backend", ip, ..] => {
                 let key = LocalKey::Backend(namespace, name, ip.parse().expect("an address"));

@@ -1,0 +1,257 @@
+//! One connection: its requests go out one after another, its answers come back as they arrive.
+
+use crate::Connect;
+use replica::follower::{ANSWER_MAX_BYTES, Answer, Change, KeyRange, Request, SessionId, Value};
+use rpc::{
+    etcdserverpb::{
+        RangeRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+        kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
+    },
+    mvccpb::{Event, KeyValue, event::EventType},
+};
+use std::sync::Arc;
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::{Status, Streaming, transport::Channel};
+
+/// What etcd says when history was compacted. (etcd: `rpctypes.ErrGRPCCompacted`)
+const COMPACTED: &str = "required revision has been compacted";
+
+/// Requests that wait for the watch's stream: a watch a prefix, of which nobody has more than five, and a question.
+const WATCH_REQUESTS_MAX: usize = 16;
+
+/// A connection at work; dropping it closes it.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// Unbounded, and never long: a follower has one page under way, and one watch a prefix.
+    requests: UnboundedSender<Request>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Session {
+    pub(crate) fn start<C: Connect>(id: SessionId, connect: Arc<C>, answers: Sender<Answer>) -> Self {
+        let (requests, receiver) = unbounded_channel();
+        let task = tokio::spawn(async move {
+            let ended = Wire { id, answers: answers.clone() }.run(connect, receiver).await;
+            if let Err(error) = ended {
+                // The follower went away when this fails.
+                answers.send(Answer::Failed { session: id, error }).await.ok();
+            }
+        });
+        Self { requests, _task: AbortOnDropHandle::new(task) }
+    }
+
+    pub(crate) fn carry(&self, request: Request) {
+        // A session that has ended has said so by an answer.
+        self.requests.send(request).ok();
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Wire {
+    id: SessionId,
+    answers: Sender<Answer>,
+}
+
+impl Wire {
+    async fn run<C: Connect>(
+        self,
+        connect: Arc<C>,
+        mut requests: UnboundedReceiver<Request>,
+    ) -> Result<(), String> {
+        let channel = connect.connect().await?;
+        let mut kv = KvClient::new(channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES);
+        self.answer(Answer::Connected { session: self.id }).await;
+
+        let mut watching: Option<Watching> = None;
+        loop {
+            let request = tokio::select! {
+                request = requests.recv() => request,
+                ended = Watching::ended(&mut watching) => return Err(ended),
+            };
+            match request {
+                None => return Ok(()),
+                Some(Request::Page { range, revision, limit, .. }) => {
+                    let answer = self.page(&mut kv, range, revision, limit).await?;
+                    self.answer(answer).await;
+                }
+                Some(Request::Watch { watch, range, from, .. }) => {
+                    let watching = match &mut watching {
+                        Some(watching) => watching,
+                        None => watching.insert(self.open(channel.clone())),
+                    };
+                    watching.send(RequestUnion::CreateRequest(create(watch, range, from))).await?;
+                }
+                Some(Request::Progress { .. }) => {
+                    if let Some(watching) = &mut watching {
+                        watching.send(RequestUnion::ProgressRequest(WatchProgressRequest {})).await?;
+                    }
+                }
+                Some(Request::Connect { .. } | Request::Disconnect { .. }) => {}
+            }
+        }
+    }
+
+    async fn answer(&self, answer: Answer) {
+        // When nobody listens any more this task is about to be ended.
+        self.answers.send(answer).await.ok();
+    }
+
+    async fn page(
+        &self,
+        kv: &mut KvClient<Channel>,
+        range: KeyRange,
+        revision: Option<u64>,
+        limit: usize,
+    ) -> Result<Answer, String> {
+        let request = RangeRequest {
+            key: range.key.into(),
+            range_end: range.end.into(),
+            limit: signed(limit as u64),
+            revision: revision.map_or(0, signed),
+            ..RangeRequest::default()
+        };
+        let page = match kv.range(request).await {
+            Ok(page) => page.into_inner(),
+            Err(status) if status.message().contains(COMPACTED) => {
+                return Ok(Answer::Compacted { session: self.id, compact_revision: revision.unwrap_or(0) });
+            }
+            Err(status) => return Err(text(&status)),
+        };
+        let revision = unsigned(page.header.map_or(0, |header| header.revision));
+        let values = page.kvs.into_iter().map(value).collect();
+        Ok(Answer::Page { session: self.id, revision, values, more: page.more })
+    }
+
+    /// Opens the stream that all watches of this session share.
+    fn open(&self, channel_to_store: Channel) -> Watching {
+        let (requests, stream) = channel(WATCH_REQUESTS_MAX);
+        let (ended, end) = channel(1);
+        let wire = self.clone();
+        let task = tokio::spawn(async move {
+            let mut client = WatchClient::new(channel_to_store).max_decoding_message_size(ANSWER_MAX_BYTES);
+            let error = match client.watch(ReceiverStream::new(stream)).await {
+                Ok(responses) => wire.read(responses.into_inner()).await,
+                Err(status) => text(&status),
+            };
+            ended.send(error).await.ok();
+        });
+        Watching { requests, end, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Reads until the stream ends, and says why it did.
+    async fn read(&self, mut responses: Streaming<WatchResponse>) -> String {
+        loop {
+            match responses.message().await {
+                Ok(Some(response)) => match self.watched(response) {
+                    Ok(answer) => self.answer(answer).await,
+                    Err(error) => return error,
+                },
+                Ok(None) => return "the store ended the watch".to_owned(),
+                Err(status) => return text(&status),
+            }
+        }
+    }
+
+    fn watched(&self, response: WatchResponse) -> Result<Answer, String> {
+        let session = self.id;
+        let revision = unsigned(response.header.map_or(0, |header| header.revision));
+        // Ours are numbered from 0; on the wire 0 would mean "you choose", and -1 is all of them.
+        let watch = usize::try_from(response.watch_id - 1).ok();
+        if response.canceled {
+            return if response.compact_revision > 0 {
+                Ok(Answer::Compacted { session, compact_revision: unsigned(response.compact_revision) })
+            } else {
+                Err(format!("the store canceled the watch: {}", response.cancel_reason))
+            };
+        }
+        match (watch, response.created) {
+            (Some(watch), true) => Ok(Answer::Watching { session, watch, revision }),
+            (None, true) => Err("the store created a watch that nobody asked for".to_owned()),
+            (watch, false) if response.events.is_empty() && !response.fragment => {
+                Ok(Answer::Progress { session, watch, revision })
+            }
+            (Some(watch), false) => {
+                let changes = response.events.into_iter().map(change).collect::<Result<_, _>>()?;
+                Ok(Answer::Changes { session, watch, changes, more: response.fragment })
+            }
+            (None, false) => Err("the store sent changes of no watch".to_owned()),
+        }
+    }
+}
+
+/// The watch stream of a session.
+#[derive(Debug)]
+struct Watching {
+    requests: Sender<WatchRequest>,
+    end: Receiver<String>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Watching {
+    async fn send(&mut self, request: RequestUnion) -> Result<(), String> {
+        let request = WatchRequest { request_union: Some(request) };
+        match self.requests.send(request).await {
+            Ok(()) => Ok(()),
+            // The stream has ended, and its task says why.
+            Err(_) => Err(self.end.recv().await.unwrap_or_else(|| "the watch was dropped".to_owned())),
+        }
+    }
+
+    /// Why the stream ended; for ever while there is none, or it goes on.
+    async fn ended(watching: &mut Option<Self>) -> String {
+        match watching {
+            Some(watching) => match watching.end.recv().await {
+                Some(error) => error,
+                None => "the watch was dropped".to_owned(),
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Progress notifications move the revision of a watch in which nothing happens; fragments let a store send one large
+/// revision in several messages.
+fn create(number: usize, range: KeyRange, from: u64) -> WatchCreateRequest {
+    WatchCreateRequest {
+        key: range.key.into(),
+        range_end: range.end.into(),
+        start_revision: signed(from),
+        progress_notify: true,
+        watch_id: signed(number as u64 + 1),
+        fragment: true,
+        ..WatchCreateRequest::default()
+    }
+}
+
+fn value(kv: KeyValue) -> Value {
+    Value { key: kv.key.into(), value: kv.value.into(), mod_revision: unsigned(kv.mod_revision) }
+}
+
+fn change(event: Event) -> Result<Change, String> {
+    let (kind, Some(kv)) = (EventType::try_from(event.r#type), event.kv) else {
+        return Err("the store sent an event without a key".to_owned());
+    };
+    match kind {
+        Ok(EventType::Put) => Ok(Change::Put(value(kv))),
+        Ok(EventType::Delete) => {
+            Ok(Change::Delete { key: kv.key.into(), mod_revision: unsigned(kv.mod_revision) })
+        }
+        Err(_) => Err("the store sent an event that is neither put nor delete".to_owned()),
+    }
+}
+
+/// Revisions are signed on the wire and never negative.
+fn unsigned(revision: i64) -> u64 {
+    u64::try_from(revision).unwrap_or(0)
+}
+
+fn signed(revision: u64) -> i64 {
+    i64::try_from(revision).unwrap_or(i64::MAX)
+}
+
+/// In the store's words: a status also carries codes and metadata that help nobody.
+fn text(status: &Status) -> String {
+    if status.message().is_empty() { status.to_string() } else { status.message().to_owned() }
+}
