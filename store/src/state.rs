@@ -19,9 +19,12 @@ use crate::{Error, HISTORY_AGE_MAX, HISTORY_BYTES_MAX, REQUEST_BYTES_MAX, STORE_
 /// The revision of a store in which nothing was ever written, as in etcd.
 const FIRST_REVISION: i64 = 1;
 
-/// The most rows one batch removes after a compaction: 16 bytes of key each, so a batch grows by 64 KiB at most and
-/// a compaction of a whole history is spread over the writes that follow.
-const GARBAGE_PER_BATCH_MAX: usize = 4096;
+/// How many rows a batch may remove after a compaction, beside [`GARBAGE_PER_PUT`] for each row it writes: so the
+/// removal of a whole history is spread over the writes that follow, and no sync waits for it.
+const GARBAGE_PER_BATCH: usize = 512;
+
+/// Two for one: what waits for its removal shrinks under any load, because a row becomes garbage once.
+const GARBAGE_PER_PUT: usize = 2;
 
 /// What one sync has to make durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -253,7 +256,7 @@ impl Store {
     pub fn take_batch(&mut self) -> Batch {
         let mut batch = std::mem::take(&mut self.pending);
         batch.revision = self.applied;
-        let garbage = self.garbage.len().min(GARBAGE_PER_BATCH_MAX);
+        let garbage = self.garbage.len().min(GARBAGE_PER_BATCH + GARBAGE_PER_PUT * batch.puts.len());
         batch.deletes = self.garbage.drain(..garbage).collect();
         batch
     }

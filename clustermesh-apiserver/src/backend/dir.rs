@@ -14,10 +14,10 @@ const DAMAGED_MAX: u32 = 10;
 
 /// How long we wait for the one before us to let go: the kernel closes the files of a killed process after it has
 /// reported its end, and a process that is just being forked holds its parent's for a moment.
-const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often we look.
-const LOCK_RETRY: Duration = Duration::from_millis(20);
+pub(super) const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Why the store does not open.
 #[derive(Debug, thiserror::Error)]

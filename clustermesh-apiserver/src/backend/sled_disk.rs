@@ -1,13 +1,15 @@
 //! The embedded backend: sled, and the sync that sled does not do in time.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use store::{Batch, RowId};
 
 use super::chunks::{self, COMPACTED_KEY, Join, ROWS};
+use super::dir::{LOCK_PATIENCE, LOCK_RETRY};
 use super::{Backend, BackendError, Loaded};
 
 /// What sled may keep of its pages: the store itself is in our memory, and sled reads once, at the start.
@@ -30,13 +32,14 @@ pub(super) struct SledDisk {
 impl SledDisk {
     /// Opens or makes the store in `dir`, and syncs what it found: a reader must not see what only the page cache has.
     pub(super) fn open(dir: &Path) -> Result<Self, BackendError> {
+        let io = |doing| move |source| BackendError::Io { doing, dir: dir.to_owned(), source };
+        wait_until_free(&dir.join("db")).map_err(io("lock"))?;
         let config = sled::Config::new()
             .path(dir)
             .cache_capacity(CACHE_BYTES)
             // No flusher thread: it would sync at its own time, and we sync at ours.
             .flush_every_ms(None);
         let tree = guarded(dir, "open", || config.open())?;
-        let io = |doing| move |source| BackendError::Io { doing, dir: dir.to_owned(), source };
         let data = File::open(dir.join("db")).map_err(io("open"))?;
         data.sync_data().map_err(io("sync"))?;
         // sled does not sync its settings or the directory that names its files.
@@ -110,6 +113,24 @@ impl Backend for SledDisk {
             dir: self.dir.clone(),
             source,
         })
+    }
+}
+
+/// Waits for the threads of a sled that was closed in this process: they hold its file a moment longer than it does, and
+/// sled does not wait for its lock. Nobody else can have it, the directory is ours.
+fn wait_until_free(data: &Path) -> std::io::Result<()> {
+    let file = match File::open(data) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return file.unlock(),
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_RETRY),
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

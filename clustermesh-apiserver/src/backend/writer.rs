@@ -18,8 +18,10 @@ use super::{Backend, BackendError};
 /// The most requests that share a sync. They are applied under the store's lock, about 2 µs each: readers wait 2 ms.
 const GROUP_MAX: usize = 1_024;
 
-/// The most bytes that share a sync: a sync of 4 MiB takes some 10 ms, and everybody in the group waits for it.
-const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The most bytes that share a sync, but for a single request that is larger: one segment of sled's. sled reuses a
+/// segment when what replaced it lies a whole segment back, on disk by its own weaker sync; between two of ours that
+/// should not happen, and with smaller groups it seldom can.
+const GROUP_BYTES_MAX: usize = 512 * 1024;
 
 /// How often the bound on the history's age is looked at; that on its size, after every group.
 const COMPACT_EVERY: Duration = Duration::from_secs(60);
