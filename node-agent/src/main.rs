@@ -1,5 +1,36 @@
-//! node agent
-mod compose;
-mod probe;
+//! `mesh-node-agent`: programs one node's data path from its cluster's store.
+//!
+//! ```text
+//!  store ─▶ follow ─▶ view ─┐
+//!                           ├─▶ compose ─▶ image ─▶ datapath (plan, apply) ─▶ BPF, routes, mesh-tunnel
+//!  CNI results, devices ────┘                                          │
+//!  store ◀── writer ◀── report ◀── probes, drops, handshakes ◀─────────┘
+//! ```
+//!
+//! Invariants
+//! - it withdraws nothing because something else is gone: until the store was listed, what is pinned stays;
+//! - it writes `keys/<node>` and `applied/<node>` and nothing else, and never describes itself beyond what it measured;
+//! - it ends without a trace in the data path: everything is pinned or the kernel's.
 
-fn main() {}
+mod apiserver;
+mod args;
+mod compose;
+mod host;
+mod metrics;
+mod probe;
+mod report;
+mod run;
+mod writer;
+
+use args::Args;
+use clap::Parser as _;
+use std::process::ExitCode;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    daemon::args::exit(match daemon::log::init(&args.log) {
+        Ok(()) => run::run(args).await,
+        Err(error) => Err(error.into()),
+    })
+}

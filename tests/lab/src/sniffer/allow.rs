@@ -20,7 +20,7 @@ const FRAGMENTS_MAX: usize = 4_096;
 const NEIGHBOUR_DISCOVERY: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
 
 /// One thing that may be seen. In YAML: `arp`, `neighbour-discovery`, `wireguard: {between: […], port: 51871}`,
-/// `tcp: {to: […], port: 2379}`, `udp: {to: […], port: 53}`, `icmp: {between: […]}`.
+/// `tcp: {to: […], port: 2379}`, `udp: {to: […], port: 53}`, `icmp: {between: […]}`, `anything: {between: […]}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Rule {
@@ -54,6 +54,11 @@ pub enum Rule {
         /// Who may speak with whom.
         between: Vec<Whom>,
     },
+    /// Everything between any two of these: the pods and nodes of one cluster, whose own network is the CNI's business.
+    Anything {
+        /// Who may speak with whom.
+        between: Vec<Whom>,
+    },
 }
 
 /// An address, or all addresses of a place.
@@ -84,6 +89,8 @@ pub enum Class {
     Udp,
     /// [`Rule::Icmp`].
     Icmp,
+    /// [`Rule::Anything`].
+    Anything,
 }
 
 /// Rules with every place resolved, and what must be remembered to judge fragments.
@@ -173,6 +180,7 @@ impl Resolved {
             Rule::Tcp { to, port } => (Class::Tcp, &to[..], *port),
             Rule::Udp { to, port } => (Class::Udp, &to[..], *port),
             Rule::Icmp { between } => (Class::Icmp, &between[..], 0),
+            Rule::Anything { between } => (Class::Anything, &between[..], 0),
         };
         let whom = whom.iter().map(|whom| whom.addresses(topology)).collect::<Result<Vec<_>>>()?;
         Ok(Self { class, whom: whom.into_iter().flatten().collect(), port })
@@ -194,7 +202,7 @@ impl Resolved {
             }
             (Class::Tcp, Transport::Tcp { source, destination })
             | (Class::Udp, Transport::Udp { source, destination, .. }) => at_port(*source, *destination),
-            (Class::Icmp, Transport::Icmp4 | Transport::Icmp6 { .. }) => both,
+            (Class::Icmp, Transport::Icmp4 | Transport::Icmp6 { .. }) | (Class::Anything, _) => both,
             (
                 Class::Any
                 | Class::Arp
@@ -251,6 +259,7 @@ impl fmt::Display for Class {
             Self::Tcp => "TCP to listed ports",
             Self::Udp => "UDP to listed ports",
             Self::Icmp => "ICMP",
+            Self::Anything => "a cluster's own network",
         })
     }
 }

@@ -1,0 +1,37 @@
+//! The command line.
+
+use crate::compose::LISTEN_PORT;
+use clap::Parser;
+use daemon::args::{IdentityArgs, LogArgs};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// Programs one node's data path: services at the socket, tunnels to every other cluster's nodes, and what may pass.
+///
+/// It knows its name and its cluster from its certificate, and everything else from its cluster's apiserver. It needs root
+/// (CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW), kernel 6.6 or newer, a bpffs at /sys/fs/bpf, and `mesh-tunnel` beside it.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-node-agent", version, max_term_width = 100)]
+pub struct Args {
+    /// The cluster's apiserver; several are tried in order.
+    #[arg(long, required = true, value_name = "HOST:PORT", value_delimiter = ',')]
+    pub apiserver: Vec<String>,
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+    /// Where what must survive a restart is kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/mesh")]
+    pub state_dir: PathBuf,
+    /// The host's cgroup v2 root, where services are balanced. Found by itself unless it is somewhere unusual.
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+    /// UDP port of the tunnel.
+    #[arg(long, value_name = "PORT", default_value_t = LISTEN_PORT)]
+    pub listen_port: u16,
+    /// Where to serve /healthz, /readyz and /metrics, in plain.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9878")]
+    pub health: SocketAddr,
+    /// Seconds after which the agent counts as ready though some peer's records are not complete; it says whose.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub ready_budget: u64,
+    #[command(flatten)]
+    pub log: LogArgs,
+}

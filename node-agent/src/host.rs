@@ -1,0 +1,176 @@
+//! This host as the agent needs it: its devices and pods as facts, its data path on a thread where it may block.
+
+use crate::{
+    args::Args,
+    compose::HostFacts,
+    report::{DatapathMeasured, TunnelMeasured},
+};
+use anyhow::Context as _;
+use api::{bytes::PublicKey, name::NodeName};
+use datapath::{
+    backend::{
+        bpf::{self, DropReason},
+        wireguard,
+    },
+    bindings::{self, Bindings},
+    host::{Datapath, Options, PIN_DIR, Report},
+    image::Image,
+    plan::Completeness,
+    uplinks::{Link, uplinks},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use replica::view::View;
+use std::os::fd::AsFd as _;
+use std::{collections::BTreeSet, io, path::Path};
+use tokio::sync::mpsc;
+
+/// An uplink of this MTU is assumed while none is known.
+const MTU_DEFAULT_BYTES: u16 = 1500;
+
+/// The host.
+pub struct Host {
+    /// `None` while a reconcile runs on its thread.
+    datapath: Option<Datapath>,
+    public_key: PublicKey,
+    listen_port: u16,
+    attached: mpsc::Receiver<io::Result<()>>,
+    bindings: Bindings,
+    problems: Vec<String>,
+}
+
+impl Host {
+    /// Checks what the host has, then takes over what an earlier agent left on it.
+    pub fn open(args: &Args) -> anyhow::Result<Self> {
+        let cgroup_root = args.cgroup_root.clone().unwrap_or_else(bpf::default_cgroup_root);
+        let pin_dir = Path::new(PIN_DIR);
+        bpf::preflight(pin_dir, &cgroup_root)?;
+        let key = args.state_dir.join("wireguard.key");
+        let private_key = wireguard::load_or_create_private_key(&key)
+            .with_context(|| format!("cannot keep the tunnel's private key in {}", key.display()))?;
+        let public_key = private_key.public();
+        let options = Options { pin_dir: pin_dir.to_owned(), cgroup_root, private_key };
+        let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
+            .context("cannot watch the CNI's results")?;
+        Ok(Self {
+            datapath: Some(Datapath::open(options).context("cannot set up the data path")?),
+            public_key,
+            listen_port: args.listen_port,
+            attached: watch_on_thread(watch),
+            bindings: Bindings::default(),
+            problems: Vec::new(),
+        })
+    }
+
+    /// What peers know this node by.
+    pub fn public_key(&self) -> PublicKey {
+        self.public_key
+    }
+
+    /// Waits until a pod was attached or went.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        match self.attached.recv().await {
+            Some(changed) => changed,
+            // The watch has failed and said so; every look reads the directory anyway.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Reads devices and pods. What cannot be read stays as it was last.
+    pub fn facts(&mut self, view: &View, me: &NodeName) -> HostFacts {
+        self.problems.clear();
+        let links = match self.datapath.as_ref().map(Datapath::links) {
+            Some(Ok(links)) => links,
+            Some(Err(error)) => {
+                self.problems
+                    .push(format!("cannot read this host's devices: {:#}", anyhow::Error::from(error)));
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        match bindings::read(Path::new(bindings::RESULTS_DIR), &links) {
+            Ok(bindings) => self.bindings = bindings,
+            Err(error) => self.problems.push(format!("cannot list {}: {error}", bindings::RESULTS_DIR)),
+        }
+        self.problems.extend(self.bindings.problems.iter().cloned());
+        let node = view.cluster(view.own()).and_then(|own| own.nodes.get(me));
+        let endpoints = node.into_iter().flat_map(|node| node.endpoints.iter().copied()).collect();
+        let uplinks = uplinks(&links, &endpoints, &self.bindings.devices);
+        HostFacts {
+            bindings: self.bindings.pods.iter().map(|(address, binding)| (*address, binding.pod)).collect(),
+            pod_devices: self.bindings.devices.clone(),
+            uplink_mtu_bytes: smallest_mtu(&links, &endpoints),
+            uplinks,
+            listen_port: self.listen_port,
+        }
+    }
+
+    /// What the last look found wrong.
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.clone()
+    }
+
+    /// Makes the host hold the image and looks at how things are.
+    pub async fn program(&mut self, image: Image, completeness: Completeness) -> DatapathMeasured {
+        let mut datapath = self.datapath.take().expect("one reconcile at a time");
+        let work = tokio::task::spawn_blocking(move || {
+            let report = datapath.reconcile(&image, completeness);
+            (datapath, report)
+        });
+        // A panic in there is a bug of ours; the pins go on, and whoever keeps us starts us again.
+        let (datapath, report) = work.await.expect("a reconcile does not panic");
+        self.datapath = Some(datapath);
+        measured(report)
+    }
+}
+
+/// Waits for the watch on a thread of its own, which lives as long as the process; one wake-up under way is enough.
+fn watch_on_thread(mut watch: bindings::Watch) -> mpsc::Receiver<io::Result<()>> {
+    let (wake, woken) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        loop {
+            let ready = poll(&mut [PollFd::new(watch.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+            let changed = match ready {
+                Ok(_) => watch.changed(),
+                Err(nix::errno::Errno::EINTR) => Ok(false),
+                Err(error) => Err(error.into()),
+            };
+            match changed {
+                Ok(false) => {}
+                // Full: the loop has not yet looked since the last one, and will see this, too.
+                Ok(true) => drop(wake.try_send(Ok(()))),
+                Err(error) => {
+                    drop(wake.blocking_send(Err(error)));
+                    return;
+                }
+            }
+        }
+    });
+    woken
+}
+
+fn smallest_mtu(links: &[Link], endpoints: &BTreeSet<std::net::IpAddr>) -> u16 {
+    let carries = |link: &&Link| link.has_default_route || !link.addresses.is_disjoint(endpoints);
+    let mtus = links.iter().filter(carries).map(|link| link.mtu_bytes);
+    mtus.min().map_or(MTU_DEFAULT_BYTES, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
+}
+
+fn measured(report: Report) -> DatapathMeasured {
+    let tunnels = report.tunnels.into_iter().map(|(key, state)| {
+        let endpoint = state.endpoint;
+        (
+            key,
+            TunnelMeasured {
+                handshake_age: state.handshake_age,
+                rx_bytes: state.rx_bytes,
+                tx_bytes: state.tx_bytes,
+                endpoint,
+            },
+        )
+    });
+    DatapathMeasured {
+        tunnels: tunnels.collect(),
+        problems: report.problems,
+        drops_guard: report.drops.get(&DropReason::Plain).copied().unwrap_or(0),
+        drops: report.drops.into_iter().map(|(reason, count)| (reason.to_string(), count)).collect(),
+    }
+}

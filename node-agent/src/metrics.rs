@@ -1,0 +1,103 @@
+//! What Prometheus scrapes: `docs/operations.md` says what to do when each moves.
+
+use crate::{compose::Composed, report::DatapathMeasured};
+use api::record::Applied;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use std::time::Duration;
+
+/// Seconds a reconcile takes: from nothing to do (a few milliseconds of looking) to a whole first image.
+const RECONCILE_BUCKETS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// The agent's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    reconcile: Histogram,
+    problems: Gauge,
+    services: Gauge,
+    backends: Gauge,
+    pods: Gauge,
+    drops: Family<Reason, Gauge>,
+    tunnels: Family<TunnelLabels, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TunnelLabels {
+    cluster: String,
+    state: &'static str,
+}
+
+impl Metrics {
+    /// The metrics and the registry that shows them.
+    pub fn new() -> (Self, Registry) {
+        let metrics = Self {
+            reconcile: Histogram::new(RECONCILE_BUCKETS),
+            problems: Gauge::default(),
+            services: Gauge::default(),
+            backends: Gauge::default(),
+            pods: Gauge::default(),
+            drops: Family::default(),
+            tunnels: Family::default(),
+        };
+        let mut registry = Registry::with_prefix("mesh_agent");
+        registry.register_with_unit(
+            "reconcile",
+            "Time to compare and program the data path",
+            Unit::Seconds,
+            metrics.reconcile.clone(),
+        );
+        registry.register("problems", "What does not hold now", metrics.problems.clone());
+        registry.register("services", "Frontends in the maps", metrics.services.clone());
+        registry.register("backends", "Backends in the maps", metrics.backends.clone());
+        registry.register("pods", "Pods of this node that the mesh can reach", metrics.pods.clone());
+        registry.register(
+            "drops",
+            "Packets and connections refused since the maps were made, by reason",
+            metrics.drops.clone(),
+        );
+        registry.register(
+            "tunnels",
+            "Tunnels by cluster and by what the last probes showed",
+            metrics.tunnels.clone(),
+        );
+        (metrics, registry)
+    }
+
+    /// After a reconcile.
+    pub fn programmed(&self, took: Duration, composed: &Composed, measured: &DatapathMeasured) {
+        self.reconcile.observe(took.as_secs_f64());
+        self.pods.set(signed(composed.image.pods.len() as u64));
+        for (reason, count) in &measured.drops {
+            self.drops.get_or_create(&Reason { reason: reason.clone() }).set(signed(*count));
+        }
+    }
+
+    /// After a report.
+    pub fn told(&self, applied: &Applied) {
+        self.problems.set(signed(applied.problems.len() as u64));
+        self.services.set(signed(applied.services));
+        self.backends.set(signed(applied.backends));
+        // A cluster that went takes its label with it.
+        self.tunnels.clear();
+        for tunnel in &applied.tunnels {
+            let state = match (tunnel.probe_failed, tunnel.rtt_us) {
+                (true, _) => "silent",
+                (false, Some(_)) => "up",
+                (false, None) => "unknown",
+            };
+            self.tunnels.get_or_create(&TunnelLabels { cluster: tunnel.cluster.to_string(), state }).inc();
+        }
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,103 @@
+//! What the node tells: `applied/<node>`, from what was measured. Pure.
+
+use crate::{compose::Composed, probe::Probes};
+use api::{
+    bytes::PublicKey,
+    record::{Applied, AppliedCluster, Tunnel},
+};
+use replica::view::View;
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+/// What the tunnel device says of one peer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunnelMeasured {
+    /// Since the last handshake.
+    pub handshake_age: Option<Duration>,
+    /// Received through it.
+    pub rx_bytes: u64,
+    /// Sent through it.
+    pub tx_bytes: u64,
+    /// Where its datagrams go.
+    pub endpoint: Option<SocketAddr>,
+}
+
+/// What the last look at the data path showed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DatapathMeasured {
+    /// By the peer's key.
+    pub tunnels: BTreeMap<PublicKey, TunnelMeasured>,
+    /// What could not be programmed, a sentence each.
+    pub problems: Vec<String>,
+    /// Packets that the guard refused to send in plain.
+    pub drops_guard: u64,
+    /// Every refusal, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+/// What this agent did and saw so far.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// The first complete view is in the maps.
+    pub programmed: bool,
+    /// The newest revision of our own store whose image is in the maps.
+    pub revision: u64,
+    /// What does not hold beside the data path: no connection, a certificate that ends.
+    pub problems: Vec<String>,
+}
+
+/// Composes the record.
+pub fn applied(
+    view: &View,
+    composed: &Composed,
+    datapath: &DatapathMeasured,
+    probes: &Probes,
+    progress: &Progress,
+    (now, unix_ms): (Instant, u64),
+) -> Applied {
+    let clusters = view
+        .tables()
+        .clusters
+        .keys()
+        .map(|cluster| AppliedCluster { cluster: cluster.clone(), revision: progress.revision });
+    let tunnels = composed.tunnels.iter().map(|((cluster, node), to)| {
+        let device = datapath.tunnels.get(&to.key.public_key).cloned().unwrap_or_default();
+        let probe = probes.measured(cluster, node);
+        Tunnel {
+            cluster: cluster.clone(),
+            node: node.clone(),
+            mtu_bytes: to.mtu_bytes.into(),
+            handshake_age_ms: device.handshake_age.map(millis),
+            rtt_us: probe.answer.map(|(_, rtt)| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+            probe_age_ms: probe.answer.map(|(at, _)| millis(now.saturating_duration_since(at))),
+            probe_failed: probe.is_red(),
+            rx_bytes: device.rx_bytes,
+            tx_bytes: device.tx_bytes,
+            endpoint: device.endpoint.map(|e| e.to_string()).unwrap_or_default(),
+        }
+    });
+    let backends = composed.image.services.values().map(|backends| backends.len() as u64).sum();
+    Applied {
+        clusters: clusters.collect(),
+        tunnels: tunnels.collect(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        datapath: "wireguard-user".to_owned(),
+        problems: [&progress.problems, &composed.problems, &datapath.problems]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
+        programmed: progress.programmed,
+        drops_guard: datapath.drops_guard,
+        services: composed.image.services.len() as u64,
+        backends,
+        written_ms: unix_ms,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

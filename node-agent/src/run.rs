@@ -1,0 +1,374 @@
+//! The loop: what changes (records, pods, links, answers of probes) is gathered, composed, programmed and told.
+
+use crate::{
+    apiserver::{Apiserver, KnownName},
+    args::Args,
+    compose::{self, Composed},
+    host::Host,
+    metrics::Metrics,
+    probe::{self, Probes, Target},
+    report::{self, DatapathMeasured, Progress},
+    writer::{self, Wishes},
+};
+use anyhow::Context as _;
+use api::{
+    key::{LocalKey, MeshKey},
+    name::{ClusterName, NodeName},
+    record::{Phase, TunnelKey},
+};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use daemon::{
+    args::Hint,
+    health::{self, Condition, Readiness},
+    shutdown,
+    spiffe::Role,
+    tls::Tls,
+};
+use datapath::plan::Completeness;
+use follow::Following;
+use replica::{
+    follower::{Event, Follow},
+    service::Silent,
+    view::{Effect, View},
+};
+use std::{
+    fs,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep_until,
+};
+use tracing::{info, warn};
+
+/// Changes that arrive together are programmed together; a single one waits this long.
+const GATHER: Duration = Duration::from_millis(20);
+/// The kernel is compared with the image though nothing changed: somebody else may have changed it.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// What was measured is told this often, and at once when something turns red or green.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+/// A tunnel that has been red for this long makes its backends unhealthy. (design: 15 s under traffic; probes are traffic)
+const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// How long an ordered end may take.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// Runs the agent until it is asked to end. Nothing is withdrawn when it ends.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let ending = shutdown::on_signal()?;
+    let identity = args.identity.load(Role::Node)?;
+    let node = identity.id().node_name().context("the certificate names no node")?;
+    fs::create_dir_all(&args.state_dir)
+        .with_context(|| format!("cannot make {}", args.state_dir.display()))?;
+    let mut host = Host::open(&args)?;
+
+    let readiness = Readiness::default();
+    let programmed = readiness.needs("maps", "the first complete view is not in the maps");
+    let (metrics, registry) = Metrics::new();
+    let listener = health::bind(args.health).await.map_err(|error| {
+        Hint::new(
+            format!("cannot serve health on {}: {error}", args.health),
+            "choose another address with --health",
+        )
+    })?;
+    let serving = tokio::spawn(health::serve(listener, readiness, registry, ending.clone()));
+
+    let apiserver = Apiserver::new(Tls::new(identity), args.apiserver.clone());
+    let (wishes, wished) = watch::channel(Wishes::new());
+    let writer = tokio::spawn(writer::run(apiserver.clone(), wished, ending.clone()));
+
+    let Some(own) =
+        ending.run_until_cancelled(cluster_name(&apiserver, &KnownName::in_dir(&args.state_dir))).await
+    else {
+        return Ok(());
+    };
+    info!(cluster = %own, %node, "Following the cluster's store");
+    let follow = Follow { cluster: own.clone(), prefixes: PREFIXES.map(str::to_owned).to_vec() };
+    let following = follow::spawn(follow, seed(&node), apiserver);
+
+    let (answers, answered) = mpsc::channel(probe::IN_FLIGHT_MAX);
+    let agent = Agent {
+        key: TunnelKey { public_key: host.public_key(), port: args.listen_port },
+        budget: Instant::now() + Duration::from_secs(args.ready_budget),
+        view: View::new(own),
+        node,
+        composed: Composed::default(),
+        measured: DatapathMeasured::default(),
+        probes: Probes::default(),
+        silent: Silent::new(),
+        progress: Progress::default(),
+        programmed,
+        metrics,
+        wishes,
+        answers,
+        sequence: 0,
+    };
+    agent.run(&mut host, following, answered, &ending).await;
+    shutdown::finish("writer", writer, END_WITHIN).await;
+    serving.abort();
+    Ok(())
+}
+
+/// What an agent follows: all clusters, and of the private part only what it programs.
+const PREFIXES: [&str; 5] = [
+    "mesh/v1/",
+    "mesh-local/v1/services/",
+    "mesh-local/v1/backends/",
+    "mesh-local/v1/peers/",
+    "mesh-local/v1/closed/",
+];
+
+/// Differs from node to node, so that a restarted apiserver meets its agents one after the other.
+fn seed(node: &NodeName) -> u64 {
+    node.as_str()
+        .bytes()
+        .fold(u64::from(std::process::id()), |seed, byte| seed.rotate_left(7) ^ u64::from(byte))
+}
+
+/// The name as it is told by the apiserver's certificate at first contact, and from then on as it was told.
+async fn cluster_name(apiserver: &Apiserver, known: &KnownName) -> ClusterName {
+    if let Some(name) = known.read() {
+        return name;
+    }
+    let mut waits = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(250))
+        .with_max_delay(Duration::from_secs(10))
+        .with_jitter()
+        .without_max_times()
+        .build();
+    loop {
+        match apiserver.open().await {
+            Ok(connection) => {
+                let name = connection.server.cluster_name().expect("an apiserver's ID names a cluster");
+                if let Err(error) = known.write(&name) {
+                    warn!(%error, "Cannot keep the cluster's name; a restart needs the apiserver");
+                }
+                return name;
+            }
+            Err(error) => {
+                let wait = waits.next().unwrap_or(Duration::from_secs(10));
+                warn!(error, ?wait, "Cannot reach the apiserver");
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// A finished probe: its target, and the round trip if there was one.
+type Finished = (Target, Option<Duration>);
+
+struct Agent {
+    node: NodeName,
+    key: TunnelKey,
+    budget: Instant,
+    view: View,
+    composed: Composed,
+    measured: DatapathMeasured,
+    probes: Probes,
+    silent: Silent,
+    progress: Progress,
+    programmed: Condition,
+    metrics: Metrics,
+    wishes: watch::Sender<Wishes>,
+    answers: mpsc::Sender<Finished>,
+    sequence: u16,
+}
+
+/// What woke the loop.
+enum Woken {
+    Record(Event),
+    Host,
+    Answer(Finished),
+    Time,
+}
+
+impl Agent {
+    async fn run(
+        mut self,
+        host: &mut Host,
+        mut following: Following,
+        mut answered: mpsc::Receiver<Finished>,
+        ending: &tokio_util::sync::CancellationToken,
+    ) {
+        let (mut look_at, mut tell_at) = (Instant::now(), Instant::now());
+        loop {
+            let wake_at =
+                self.probes.next_at().into_iter().chain([look_at, tell_at]).min().unwrap_or(look_at);
+            let woken = tokio::select! {
+                () = ending.cancelled() => return,
+                event = following.events.recv() => match event {
+                    Some(event) => Woken::Record(event),
+                    None => return,
+                },
+                changed = host.changed() => {
+                    if let Err(error) = changed {
+                        warn!(%error, "Cannot watch the CNI's results; they are read at every look");
+                    }
+                    Woken::Host
+                }
+                Some(finished) = answered.recv() => Woken::Answer(finished),
+                () = sleep_until(wake_at.into()) => Woken::Time,
+            };
+            let now = Instant::now();
+            match woken {
+                Woken::Record(event) => {
+                    if self.take(event) {
+                        look_at = look_at.min(now + GATHER);
+                    }
+                }
+                Woken::Host => look_at = look_at.min(now + GATHER),
+                Woken::Answer((target, rtt)) => {
+                    if self.probes.finished(now, &target, rtt) {
+                        tell_at = now;
+                    }
+                }
+                Woken::Time => {}
+            }
+            if self.judge_silence(now) {
+                look_at = look_at.min(now + GATHER);
+            }
+            if now >= look_at {
+                self.program(host).await;
+                look_at = Instant::now() + LOOK_EVERY;
+                tell_at = now;
+            }
+            self.ask(now);
+            if now >= tell_at {
+                self.tell(now);
+                tell_at = now + TELL_EVERY;
+            }
+        }
+    }
+
+    /// True when the image may have changed.
+    fn take(&mut self, event: Event) -> bool {
+        if let Event::Disconnected { error, retry_in } = &event {
+            warn!(error, ?retry_in, "Lost the apiserver; the maps stay as they are");
+        }
+        match self.view.apply(event) {
+            Effect::Nothing => false,
+            Effect::Changed => true,
+            Effect::Relisted(relisted) => {
+                info!(
+                    revision = self.view.revision(),
+                    swept = relisted.swept,
+                    unconfirmed = relisted.unconfirmed,
+                    "Listed the store"
+                );
+                true
+            }
+        }
+    }
+
+    /// Peers whose first list our apiserver has not completed: what they announce may only be late.
+    fn incomplete_peers(&self) -> Vec<&ClusterName> {
+        let active = self.view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active);
+        let lacks = |name: &&ClusterName| {
+            self.view
+                .cluster(name)
+                .is_none_or(|tables| !tables.synced.contains_key(&api::key::Kind::Backends))
+        };
+        active.map(|(name, _)| name).filter(lacks).collect()
+    }
+
+    async fn program(&mut self, host: &mut Host) {
+        let facts = host.facts(&self.view, &self.node);
+        if !self.view.is_complete() {
+            // Until the store was listed, what is pinned is the best there is.
+            return;
+        }
+        self.composed = compose::compose(&self.view, &self.node, &facts, &self.silent);
+        self.composed.problems.extend(host.problems());
+        let revision = self.view.revision();
+        let started = Instant::now();
+        self.measured = host.program(self.composed.image.clone(), Completeness::Complete).await;
+        self.metrics.programmed(started.elapsed(), &self.composed, &self.measured);
+        self.probes.retarget(Instant::now(), self.composed.probe_targets());
+        if self.measured.problems.is_empty() {
+            self.progress.revision = revision;
+        }
+
+        let waiting: Vec<String> = self.incomplete_peers().into_iter().map(ToString::to_string).collect();
+        let late = Instant::now() >= self.budget;
+        self.progress.problems.clear();
+        if !waiting.is_empty() {
+            self.progress
+                .problems
+                .push(format!("the records of {} are not complete yet", waiting.join(", ")));
+        }
+        if !self.progress.programmed && self.measured.problems.is_empty() && (waiting.is_empty() || late) {
+            self.progress.programmed = true;
+            self.programmed.met();
+            info!(
+                revision,
+                services = self.composed.image.services.len(),
+                "The first complete view is in the maps"
+            );
+        }
+    }
+
+    /// A tunnel whose probes have failed for long enough is silent, whatever the control plane knows.
+    fn judge_silence(&mut self, now: Instant) -> bool {
+        let is_silent = |(cluster, node): &&(ClusterName, NodeName)| {
+            let measured = self.probes.measured(cluster, node);
+            measured.is_red()
+                && measured.answer.is_some_and(|(at, _)| now.saturating_duration_since(at) >= SILENT_AFTER)
+        };
+        let silent: Silent = self.composed.tunnels.keys().filter(is_silent).cloned().collect();
+        let changed = silent != self.silent;
+        if changed {
+            info!(?silent, "Tunnels that are silent");
+            self.silent = silent;
+        }
+        changed
+    }
+
+    fn ask(&mut self, now: Instant) {
+        for target in self.probes.due(now) {
+            let source = self
+                .composed
+                .image
+                .mesh_addresses
+                .iter()
+                .copied()
+                .find(|a| a.is_ipv4() == target.address.is_ipv4());
+            self.sequence = self.sequence.wrapping_add(1);
+            let (answers, sequence) = (self.answers.clone(), self.sequence);
+            tokio::spawn(async move {
+                let rtt = match source {
+                    Some(source) => {
+                        probe::ask(source, target.address, sequence).await.unwrap_or_else(|error| {
+                            warn!(%error, %source, "Cannot send a probe");
+                            None
+                        })
+                    }
+                    None => None,
+                };
+                // The loop ends before its probes do.
+                let _ = answers.send((target, rtt)).await;
+            });
+        }
+    }
+
+    fn tell(&self, now: Instant) {
+        if !self.view.is_complete() {
+            return;
+        }
+        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
+        let applied = report::applied(
+            &self.view,
+            &self.composed,
+            &self.measured,
+            &self.probes,
+            &self.progress,
+            (now, unix_ms),
+        );
+        self.metrics.told(&applied);
+        let mut wishes = Wishes::from([(LocalKey::Applied(self.node.clone()).into(), applied.into())]);
+        let known = self.view.cluster(self.view.own()).and_then(|own| own.keys.get(&self.node));
+        if known != Some(&self.key) {
+            wishes.insert(MeshKey::Key(self.node.clone()).of(self.view.own()), self.key.clone().into());
+        }
+        self.wishes.send_replace(wishes);
+    }
+}
