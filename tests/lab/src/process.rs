@@ -34,6 +34,16 @@ pub enum Activity {
     Gone,
 }
 
+impl std::fmt::Display for Activity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Gone => "gone",
+        })
+    }
+}
+
 impl ProcessId {
     /// The identity of the process that has this pid now.
     ///

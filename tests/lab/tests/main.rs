@@ -1,5 +1,9 @@
 //! The lab, brought up for real: needs root, and says so.
 
+#[path = "main/commands.rs"]
+mod commands;
+#[path = "main/hostile.rs"]
+mod hostile;
 #[path = "main/leftovers.rs"]
 mod leftovers;
 #[path = "main/network.rs"]

@@ -1,19 +1,18 @@
 //! `mesh-lab`: brings a lab up, runs programs in it, cuts its links, and removes it.
 
+mod show;
+mod sniff;
+
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use lab::{Entrance, HoldSpec, Lab, Name, Place, Proc, Sniffer, Traffic, UpOptions, Watch};
+use clap::{Parser, Subcommand, ValueEnum};
+use lab::{Entrance, HoldSpec, Lab, Name, Place, Proc, Traffic, UpOptions};
 use nix::sys::signal::{SigSet, Signal};
-
-/// How often `sniff` looks whether it is over.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A lab of clusters, nodes and pods on this machine, from one YAML file.
 #[derive(Parser)]
@@ -115,7 +114,7 @@ enum Cmd {
         b: String,
     },
     /// Watches the frames of a place, until Ctrl-C if nothing else is said. Exit code 1 when one must not be there.
-    Sniff(Sniff),
+    Sniff(sniff::Options),
     /// Holds a place's namespaces (used by `up`).
     #[command(hide = true)]
     Hold { spec: String },
@@ -131,32 +130,7 @@ enum Cmd {
     },
 }
 
-#[derive(Args)]
-struct Sniff {
-    /// `underlay` for every link between the machines.
-    #[arg(default_value = "underlay")]
-    place: Place,
-    /// Only this device; may be given several times.
-    #[arg(long)]
-    iface: Vec<String>,
-    /// A YAML list of what may be seen: arp, neighbour-discovery, {wireguard: {between: [PLACE or ADDRESS…], port: N}},
-    /// {tcp: {to: […], port: N}}, {udp: {to: […], port: N}}, {icmp: {between: […]}}. Everything else is a violation.
-    #[arg(long)]
-    allow: Option<PathBuf>,
-    /// What no frame may contain; may be given several times.
-    #[arg(long)]
-    canary: Vec<String>,
-    /// Seconds to watch.
-    #[arg(long = "for")]
-    seconds: Option<f64>,
-    /// Watches until this file exists.
-    #[arg(long, conflicts_with = "seconds")]
-    until_file: Option<PathBuf>,
-    /// How to print it.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    output: Format,
-}
-
+/// How a list is printed.
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     Text,
@@ -187,21 +161,21 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Cmd::Up { file } => {
             let interrupted = on_signal()?;
             let lab = Lab::up_with(file, UpOptions { name: cli.name, interrupted, mesh_lab: None })?.keep();
-            println!("{}", lab.name());
+            show::print(lab.name().as_str())?;
         }
         Cmd::Down { lab } => match Lab::down(lab.or(cli.name).as_ref())? {
             Some(name) => eprintln!("The lab {name} is down."),
             None => eprintln!("There was no lab to take down."),
         },
         Cmd::Exec { place, argv } => return Err(attach()?.entrance(&place)?.become_program(&argv)),
-        Cmd::Places { output } => print_places(&attach()?, output)?,
-        Cmd::Ps { output } => print_ps(&attach()?, output)?,
+        Cmd::Places { output } => show::places(&attach()?, output)?,
+        Cmd::Ps { output } => show::ps(&attach()?, output)?,
         Cmd::Start { proc } => attach()?.start(&proc.to_string())?,
         Cmd::Restart { proc } => attach()?.restart(&proc.to_string())?,
         Cmd::Kill { proc, signal } => attach()?.kill(&proc.to_string(), signal)?,
         Cmd::Pause { proc } => attach()?.pause(&proc.to_string())?,
         Cmd::Resume { proc } => attach()?.resume(&proc.to_string())?,
-        Cmd::Logs { proc, follow } => print_log(&attach()?, &proc, follow)?,
+        Cmd::Logs { proc, follow } => show::log(&attach()?, &proc, follow)?,
         Cmd::Cut { a, b, udp, icmp } => {
             let what = match (udp, icmp) {
                 (true, _) => Traffic::Udp,
@@ -211,7 +185,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             attach()?.cut(&a, &b, what)?;
         }
         Cmd::Heal { a, b } => attach()?.heal(&a, &b)?,
-        Cmd::Sniff(options) => return sniff(&attach()?, &options),
+        Cmd::Sniff(options) => return sniff::run(&attach()?, &options),
         Cmd::Hold { spec } => {
             let spec: HoldSpec = serde_json::from_str(&spec).context("not a holder's task")?;
             lab::hold(&spec)?;
@@ -240,91 +214,6 @@ fn on_signal() -> Result<Arc<AtomicBool>> {
         }
     });
     Ok(interrupted)
-}
-
-fn sniff(lab: &Lab, options: &Sniff) -> Result<ExitCode> {
-    let interrupted = on_signal()?;
-    let mut watch = Watch::at(options.place.clone());
-    for name in &options.iface {
-        watch = watch.interface(name);
-    }
-    for canary in &options.canary {
-        watch = watch.canary(canary);
-    }
-    if let Some(path) = &options.allow {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        watch =
-            watch.allow(lab::parse_rules(&text).with_context(|| format!("cannot use {}", path.display()))?);
-    }
-    let began = Instant::now();
-    let sniffer = Sniffer::start(lab, watch)?;
-    eprintln!("Watching {}.", options.place);
-    let is_over = || {
-        interrupted.load(Ordering::SeqCst)
-            || options.seconds.is_some_and(|seconds| began.elapsed().as_secs_f64() >= seconds)
-            || options.until_file.as_ref().is_some_and(|file| file.exists())
-    };
-    while !is_over() {
-        std::thread::sleep(LOOK_EVERY);
-    }
-    let report = sniffer.stop()?;
-    match options.output {
-        Format::Text => println!("{report}"),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-    }
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn print_places(lab: &Lab, format: Format) -> Result<()> {
-    let state = lab.state()?;
-    let places = lab.topology().places();
-    match format {
-        Format::Text => {
-            for place in places {
-                let addresses: Vec<_> =
-                    lab.topology().addresses(&place).iter().map(ToString::to_string).collect();
-                println!("{place:<28} {}", addresses.join(" "));
-            }
-        }
-        Format::Json => {
-            let list: Vec<_> = places
-                .iter()
-                .map(|place| {
-                    let entrance = &state.places[place];
-                    serde_json::json!({
-                        "place": place,
-                        "addresses": lab.topology().addresses(place),
-                        "cgroup": entrance.cgroup,
-                        "holder": entrance.net.pid,
-                    })
-                })
-                .collect();
-            println!("{}", serde_json::to_string_pretty(&list)?);
-        }
-    }
-    Ok(())
-}
-
-fn print_ps(lab: &Lab, format: Format) -> Result<()> {
-    let all = lab.ps()?;
-    match format {
-        Format::Text => {
-            for process in all {
-                let pid = process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-                println!("{:<36} {pid:>8} {:?}", process.proc, process.activity);
-            }
-        }
-        Format::Json => println!("{}", serde_json::to_string_pretty(&all)?),
-    }
-    Ok(())
-}
-
-fn print_log(lab: &Lab, proc: &Proc, follow: bool) -> Result<()> {
-    let mut tail = std::process::Command::new("tail");
-    tail.args(["-n", "+1"]).args(follow.then_some("-F")).arg(lab.paths().log(proc));
-    tail.status().context("cannot run `tail`")?;
-    Ok(())
 }
 
 fn parse_signal(text: &str) -> Result<Signal, String> {
