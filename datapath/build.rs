@@ -34,7 +34,6 @@ fn main() {
 }
 
 fn find_clang() -> Result<String, String> {
-    println!("cargo::rerun-if-env-changed=PATH");
     if let Ok(named) = env::var("CLANG") {
         return Ok(named);
     }

@@ -5,14 +5,14 @@ use super::rig::{ifindex, ip};
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    sched::{CloneFlags, unshare},
-    unistd::{gettid, read, write},
+    sched::{CloneFlags, setns, unshare},
+    unistd::{read, write},
 };
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    sync::mpsc,
+    panic::resume_unwind,
     thread,
     time::{Duration, Instant},
 };
@@ -137,29 +137,44 @@ pub fn tun(name: &str) -> End {
     end
 }
 
-/// Makes a veth with this name on the host's side, and returns the pod's side, in a network namespace of its own:
-/// frames as the pod's device sends and receives them.
-pub fn pod(name: &str, mac: [u8; 6]) -> End {
+/// A pod: a network namespace with one device.
+pub struct Pod {
+    /// Frames as the pod's device sends and receives them.
+    pub end: End,
+    namespace: File,
+}
+
+impl Pod {
+    /// Runs something among the pod's own sockets and addresses.
+    pub fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        let inside = || {
+            setns(&self.namespace, CloneFlags::CLONE_NEWNET).expect("the pod's namespace");
+            body()
+        };
+        thread::scope(|scope| scope.spawn(inside).join()).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+/// Makes a veth with this name on the host's side, and a pod at its other side, whose device has the name and `-p`.
+pub fn pod(name: &str, mac: [u8; 6]) -> Pod {
     let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
-    ip(&format!("link add {name} type veth peer name {name}-p address {mac}"));
-    let (tell, told) = mpsc::channel();
-    let (moved, wait) = mpsc::channel();
-    let peer = format!("{name}-p");
-    // The socket stays in the namespace of the thread that made it, and keeps that alive.
-    let pod = thread::spawn(move || {
+    let device = format!("{name}-p");
+    let namespace = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
         silence();
-        tell.send(gettid()).expect("somebody listens");
-        wait.recv().expect("the device was moved");
-        ip(&format!("link set {peer} up"));
-        packet_socket(&peer)
+        File::open("/proc/thread-self/ns/net").expect("the namespace")
     });
-    let tid = told.recv().expect("the namespace is there");
-    ip(&format!("link set {name}-p netns {tid}"));
-    moved.send(()).expect("the thread waits");
-    let end = pod.join().expect("a socket");
+    let namespace = namespace.join().expect("a namespace");
+    ip(&format!("link add {name} type veth peer name {device} address {mac}"));
+    ip(&format!("link set {device} netns /proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd()));
     ip(&format!("link set {name} up"));
-    end
+    let inside = || {
+        setns(&namespace, CloneFlags::CLONE_NEWNET).expect("the pod's namespace");
+        ip(&format!("link set {device} up"));
+        packet_socket(&device)
+    };
+    let end = thread::scope(|scope| scope.spawn(inside).join()).expect("a socket");
+    Pod { end, namespace }
 }
 
 /// What passes a device of this namespace, in both directions of the stack: frames, or bare packets where the device
@@ -179,4 +194,24 @@ pub fn packet_socket(device: &str) -> End {
     let result = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), bytes) };
     assert_eq!(result, 0, "bind to {device}: {}", io::Error::last_os_error());
     End { fd }
+}
+
+/// A socket option that the standard library has no name for.
+pub fn option(socket: &impl AsRawFd, level: i32, name: i32) -> i32 {
+    let mut value = 0_i32;
+    let mut bytes = u32::try_from(size_of::<i32>()).expect("4");
+    // SAFETY: getsockopt(2) writes at most `bytes` to `value`; both live through the call.
+    let result =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut bytes) };
+    assert_eq!(result, 0, "option {level}/{name}: {}", io::Error::last_os_error());
+    value
+}
+
+/// Sets such an option.
+pub fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: i32) {
+    let bytes = u32::try_from(size_of::<i32>()).expect("4");
+    // SAFETY: setsockopt(2) reads `bytes` from `value`, which lives through the call.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), bytes) };
+    assert_eq!(result, 0, "option {level}/{name}: {}", io::Error::last_os_error());
 }

@@ -3,12 +3,12 @@
 
 use super::{
     super::{Attachment, Bpf, Program},
-    devices::{End, packet_socket, pod, silence, tun, until},
+    devices::{End, Pod, option, packet_socket, pod, set_option, silence, tun, until},
     mss::{assert_checksum, tcp},
     packets::{extended, fragment, raw_ip, udp},
-    rig::{GATEWAY_MAC, MTU, POD_MAC, counted, furnish, ifindex, on_a_host},
+    rig::{GATEWAY_MAC, MTU, POD_MAC, counted, furnish, ifindex, ip, on_a_host},
 };
-use std::fs;
+use std::{fs, net::UdpSocket};
 
 const ETHERNET: usize = 14;
 
@@ -16,7 +16,7 @@ struct World {
     bpf: Bpf,
     /// The tunnel's owner: what WireGuard would decrypt and encrypt.
     tunnel: End,
-    pod: End,
+    pod: Pod,
 }
 
 fn world(test: impl FnOnce(World) + Send) {
@@ -79,7 +79,7 @@ fn out_of_the_tunnel_only_pods_of_this_node_are_reached_and_only_by_the_mesh() {
             tunnel.send(&packet);
             // The kernel does all of it before write(2) returns.
             let reason = counted(&before, &bpf.drops().expect("counters"));
-            match (expected, pod.try_receive()) {
+            match (expected, pod.end.try_receive()) {
                 ("delivered", Some(frame)) => {
                     assert_eq!(frame[..6], POD_MAC, "{name}");
                     assert_eq!(bare(&frame), packet, "{name}");
@@ -142,7 +142,7 @@ fn what_came_out_of_the_tunnel_is_not_forwarded_into_it() {
         // Two mistakes at once: nobody looks at what comes out, and the host routes.
         bpf.detach(Attachment { program: Program::FromTunnel, ifindex: ifindex("mesh0") }).expect("detached");
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a setting");
-        super::rig::ip("route add 10.2.0.0/16 dev mesh0");
+        ip("route add 10.2.0.0/16 dev mesh0");
         let before = bpf.drops().expect("counters");
         tunnel.send(&bare(&udp("10.2.0.7", "10.2.0.8", 9)));
         assert_eq!(counted(&before, &bpf.drops().expect("counters")), "hairpin");
@@ -154,7 +154,7 @@ fn what_came_out_of_the_tunnel_is_not_forwarded_into_it() {
 fn a_pods_packet_leaves_by_the_tunnel_without_its_link_layer() {
     world(|World { tunnel, pod, .. }| {
         for frame in [udp("10.1.0.5", "10.2.0.7", 9), udp("fd01::5", "fd02::7", 9)] {
-            pod.send(&frame);
+            pod.end.send(&frame);
             assert_eq!(tunnel.receive(), bare(&frame));
         }
     });
@@ -167,13 +167,57 @@ fn a_pods_packet_that_is_too_big_comes_back_as_the_answer() {
             [(udp("10.1.0.5", "10.2.0.7", 1450), 42, 512), (udp("fd01::5", "fd02::7", 1430), 62, 1216)];
         for (frame, headers, quote) in cases {
             let answer_bytes = headers + quote;
-            pod.send(&frame);
-            let answer = pod.receive_from(GATEWAY_MAC);
+            pod.end.send(&frame);
+            let answer = pod.end.receive_from(GATEWAY_MAC);
             assert_eq!(answer.len(), answer_bytes);
             assert_eq!(answer[..6], POD_MAC);
             assert_eq!(answer[answer_bytes - quote..], frame[ETHERNET..ETHERNET + quote]);
             assert_eq!(tunnel.try_receive(), None);
         }
+    });
+}
+
+#[test]
+fn a_pods_own_stack_believes_the_answer() {
+    // (linux/in.h, linux/in6.h; the standard library has no name for them)
+    let families = [
+        ("10.1.0.5:0", "10.2.0.7:53", libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_MTU),
+        ("[fd01::5]:0", "[fd02::7]:53", libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_MTU),
+    ];
+    world(|World { pod, tunnel, .. }| {
+        pod.inside(|| {
+            fs::write("/proc/sys/net/ipv6/conf/pod0-p/disable_ipv6", "0").expect("a setting");
+            for arguments in [
+                "addr add 10.1.0.5/24 dev pod0-p",
+                "addr add fd01::5/64 dev pod0-p nodad",
+                "neigh add 10.1.0.1 lladdr 02:00:00:00:00:01 dev pod0-p",
+                "neigh add fd01::1 lladdr 02:00:00:00:00:01 dev pod0-p",
+                "route add default via 10.1.0.1",
+                "-6 route add default via fd01::1",
+            ] {
+                ip(arguments);
+            }
+            for (from, to, level, discover, mtu) in families {
+                let socket = UdpSocket::bind(from).expect("the pod's address");
+                set_option(&socket, level, discover, libc::IP_PMTUDISC_DO);
+                socket.connect(to).expect("a route");
+                assert_eq!(option(&socket, level, mtu), 1500, "{to}");
+                socket.send(&[0x5a; 1440]).expect("nobody knows better yet");
+                until("the path's MTU", || (option(&socket, level, mtu) == i32::from(MTU)).then_some(()));
+                // The answer may have left an error for the next call: that is taken first.
+                let too_big = socket
+                    .send(&[0x5a; 1440])
+                    .or_else(|_| socket.send(&[0x5a; 1440]))
+                    .expect_err("known now");
+                assert_eq!(too_big.raw_os_error(), Some(libc::EMSGSIZE), "{to}: {too_big}");
+                let largest = usize::from(MTU) - if level == libc::IPPROTO_IP { 28 } else { 48 };
+                socket
+                    .send(&vec![0x5a; largest])
+                    .or_else(|_| socket.send(&vec![0x5a; largest]))
+                    .expect("it fits");
+                assert_eq!(tunnel.receive().len(), usize::from(MTU), "{to}");
+            }
+        });
     });
 }
 
@@ -184,12 +228,12 @@ fn segment_sizes_are_clamped_in_both_directions() {
     assert_eq!(MTU, 1420);
     world(|World { tunnel, pod, .. }| {
         let out = tcp("10.1.0.5", "10.2.0.7", true, &large, 0);
-        pod.send(&out);
+        pod.end.send(&out);
         assert_eq!(tunnel.receive()[40..], fits);
 
         let into = tcp("10.2.0.7", "10.1.0.5", true, &large, 0);
         tunnel.send(&bare(&into));
-        let frame = pod.receive_to(POD_MAC);
+        let frame = pod.end.receive_to(POD_MAC);
         assert_eq!(frame[ETHERNET + 40..], fits);
         assert_checksum("into the pod", &frame);
     });
@@ -239,7 +283,7 @@ fn a_cut_frame_is_dropped_wherever_it_comes_in() {
             bpf.attach(at).expect("attached");
             for (frame, bytes) in [(udp("10.2.0.7", "10.1.0.5", 9), 33), (udp("fd02::7", "fd01::5", 9), 53)] {
                 let before = bpf.drops().expect("counters");
-                sender.send(&frame[..bytes]);
+                sender.end.send(&frame[..bytes]);
                 // The pair of devices hands a frame over in a softirq: wait until it was judged, however.
                 let after =
                     until("a verdict", || Some(bpf.drops().expect("counters")).filter(|now| *now != before));
