@@ -12,6 +12,9 @@ use crate::process::wait_until;
 /// The kernel ends a killed cgroup within milliseconds; only a process stuck in the kernel takes longer.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A step that another lab gets in the way of goes well the next time.
+const RACE_DEADLINE: Duration = Duration::from_secs(1);
+
 /// Where cgroup v2 is mounted on this machine.
 ///
 /// # Errors
@@ -34,7 +37,13 @@ pub fn unified_root() -> Result<PathBuf> {
 /// # Errors
 /// The kernel refuses.
 pub fn create(dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make the cgroup {}", dir.display()))
+    let mut made = Ok(());
+    // Another lab's `down` may remove the directory above, when it was the last in it, between our two steps.
+    let _made = wait_until(RACE_DEADLINE, || {
+        made = fs::create_dir_all(dir);
+        !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    });
+    made.with_context(|| format!("cannot make the cgroup {}", dir.display()))
 }
 
 /// Moves the calling process into a cgroup.

@@ -143,12 +143,11 @@ impl Paths {
     }
 
     fn try_lock(&self) -> Result<Option<Lock>> {
-        fs::create_dir_all(&self.state).with_context(|| format!("cannot make {}", self.state.display()))?;
-        let dir = match File::open(&self.state) {
+        let dir = match fs::create_dir_all(&self.state).and_then(|()| File::open(&self.state)) {
             Ok(dir) => dir,
-            // `down` removed it in between.
+            // A `down`, of this lab or of the last other one, removed it in between.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot open {}", self.state.display())),
+            Err(error) => return Err(error).with_context(|| format!("cannot make {}", self.state.display())),
         };
         let opened = dir.metadata().context("cannot look at the directory that was just opened")?.ino();
         let Ok(lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock) else { return Ok(None) };

@@ -71,7 +71,7 @@ fn streams_report_what_arrived_and_how_long_nothing_did() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    lab.spawn(server, traffic("tcp-stream serve --port 9000").split(' ')).unwrap();
+    let mut streams = lab.spawn(server, traffic("tcp-stream serve --port 9000").split(' ')).unwrap();
     crate::eventually("the receivers listen", || {
         said(&lab, server, "ss -Hlntu").matches(":900").count() == 2
     });
@@ -79,6 +79,7 @@ fn streams_report_what_arrived_and_how_long_nothing_did() {
     let sent: Value =
         json(&said(&lab, client, &traffic("tcp-stream send --target 10.1.2.10:9000 --seconds 1")));
     assert_eq!(sent["error"], Value::Null);
+    streams.kill().and_then(|()| streams.wait()).unwrap();
     assert!(sent["bytes"].as_u64() > Some(100_000) && sent["bytes"] == sent["acknowledged"], "{sent}");
 
     let sent = json(&said(
