@@ -6,4 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod netlink;
+pub mod nft;
+pub mod sysctl;
 pub mod wireguard;

@@ -13,7 +13,10 @@
 
 pub mod apply;
 pub mod backend;
+pub mod bindings;
+pub mod host;
 pub mod image;
 pub mod observe;
 pub mod plan;
 pub mod step;
+pub mod uplinks;

@@ -8,14 +8,16 @@ use crate::{
     step::{Step, TunnelStep},
 };
 use api::bytes::PublicKey;
-use ipnet::IpNet;
 use std::net::IpAddr;
+
+/// Sees the host after a step.
+type Watch = dyn FnMut(&Observed, &Step);
 
 /// Takes every step, but those that `refuses` names.
 pub(crate) struct Model {
     pub(crate) observed: Observed,
     refuses: Box<dyn Fn(&Step) -> bool>,
-    watch: Box<dyn FnMut(&Observed, &Step)>,
+    watch: Box<Watch>,
 }
 
 impl Model {
@@ -124,8 +126,11 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
             peers.get_mut(peer).expect("only a peer that is there is kept alive").keepalive_s = KEEPALIVE_S;
         }
         TunnelStep::AddAllowed { peer, prefix } => {
-            peers.values_mut().for_each(|peer| drop(peer.allowed.remove(prefix)));
-            give(peers.get_mut(peer).expect("a peer is added before it is given anything"), *prefix);
+            for former in peers.values_mut() {
+                former.allowed.remove(prefix);
+            }
+            let owner = peers.get_mut(peer).expect("a peer is added before it is given anything");
+            owner.allowed.insert(*prefix);
         }
         TunnelStep::RemoveAllowed { peer, prefix } => {
             if let Some(peer) = peers.get_mut(peer) {
@@ -134,8 +139,4 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
         }
         TunnelStep::RemovePeer { peer } => drop(peers.remove(peer)),
     }
-}
-
-fn give(peer: &mut PeerObserved, prefix: IpNet) {
-    peer.allowed.insert(prefix);
 }

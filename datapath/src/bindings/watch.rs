@@ -52,7 +52,8 @@ impl Watch {
     /// As near to the directory as there is something to watch.
     fn follow(&mut self) -> io::Result<()> {
         loop {
-            let nearest = self.dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned();
+            let nearest =
+                self.dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned();
             let flags = AddWatchFlags::IN_CLOSE_WRITE
                 | AddWatchFlags::IN_CREATE
                 | AddWatchFlags::IN_MOVED_TO

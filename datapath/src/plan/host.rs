@@ -71,8 +71,17 @@ fn device(desired: &Image, observed: &Observed, steps: &mut Steps) {
     for address in desired.mesh_addresses.difference(&observed.addresses) {
         steps.add(Stage::Prepare, Step::AddAddress { ifindex, address: *address });
     }
-    for address in observed.addresses.difference(&desired.mesh_addresses) {
+    // A link-local address that the kernel made before we told it not to harms nobody: `to_tunnel` drops what it says.
+    for address in observed.addresses.difference(&desired.mesh_addresses).filter(|own| !is_link_local(**own))
+    {
         steps.sweep(Stage::UnPrepare, Step::RemoveAddress { ifindex, address: *address });
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
 

@@ -1,6 +1,6 @@
 mod moments;
 
-use super::{Completeness, plan};
+use super::{Completeness, FWMARK, plan};
 use crate::{
     apply::{apply, model::Model},
     backend::bpf::BackendKey,
@@ -243,6 +243,20 @@ fn a_learnt_endpoint_stays_while_its_session_is_fresh() {
     check(&image, &roamed(true, None), expect![""]);
     check(&image, &roamed(false, Some("192.0.2.65:51871")), dials());
     check(&image, &roamed(true, Some("192.0.2.64:51871")), dials());
+}
+
+#[test]
+fn the_mark_of_our_datagrams_means_nothing_to_others() {
+    for (whose, bits) in [
+        ("kube-proxy's masquerade", 0x4000),
+        ("kube-proxy's drop", 0x8000),
+        ("portmap's masquerade", 0x2000),
+        ("Cilium", 0x0f00),
+        ("AWS CNI", 0x80),
+        ("Calico, Tailscale", 0xffff_0000),
+    ] {
+        assert_eq!(FWMARK & bits, 0, "{whose}");
+    }
 }
 
 #[test]

@@ -18,8 +18,12 @@ use std::{
     net::SocketAddr,
 };
 
-/// Mark of WireGuard's own datagrams ("me"), which our routing rules leave alone.
-pub const FWMARK: u32 = 0x6d65;
+/// Mark of WireGuard's own datagrams, which our routing rules leave alone.
+///
+/// It shares no bit with what others act on: kube-proxy masquerades 0x4000 and drops 0x8000, the CNI's portmap
+/// masquerades 0x2000, Cilium reads 0x0f00, the AWS CNI 0x80, and Calico and Tailscale the upper half. (A mark with
+/// 0x4000 had kube-proxy's rules give every datagram a random source port.)
+pub const FWMARK: u32 = 0x106d;
 
 /// A tunnel without traffic still shows within three of these that it is alive: a silent one is red after 15 s.
 pub const KEEPALIVE_S: u16 = 5;

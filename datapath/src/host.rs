@@ -1,0 +1,238 @@
+//! This host: the shell around plan and apply, over the real backends.
+//!
+//! Its calls block (netlink, the UAPI socket, `nft`); they belong on a thread of their own. What it leaves behind works
+//! on without it: maps, programs and links are pinned, routes and rules are the kernel's, and the tunnel is
+//! `mesh-tunnel`'s. A restarted agent reads what is there and changes only what differs.
+
+mod take;
+
+use crate::{
+    apply::apply,
+    backend::{
+        bpf::{self, Bpf, DropReason},
+        netlink::{self, Netlink},
+        nft, sysctl,
+        wireguard::{self, FRESH, PrivateKey, Tunnel},
+    },
+    image::Image,
+    observe::{Masquerade, Observed, PeerObserved, TunnelObserved},
+    plan::{Completeness, plan},
+    step::Step,
+    uplinks::{Link, MESH_DEVICE},
+};
+use api::bytes::PublicKey;
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+
+/// Where our maps and links are pinned.
+pub const PIN_DIR: &str = "/sys/fs/bpf/mesh";
+
+/// Where the data path attaches, and who this host is to its peers.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// On a BPF file system.
+    pub pin_dir: PathBuf,
+    /// The host's cgroup v2 root: sockets below it find services.
+    pub cgroup_root: PathBuf,
+    /// This host's WireGuard key.
+    pub private_key: PrivateKey,
+}
+
+/// The data path of this host.
+pub struct Datapath {
+    bpf: Bpf,
+    netlink: Netlink,
+    /// None while `mesh-tunnel` does not answer.
+    tunnel: Option<Tunnel>,
+    private_key: PrivateKey,
+}
+
+/// The data path cannot be had on this host; nothing was set up.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// BPF, or what it needs.
+    #[error(transparent)]
+    Bpf(#[from] bpf::Error),
+    /// No netlink.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+}
+
+/// What a reconcile did, and how things are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Steps that were taken. 0 with no problems: the host holds the image.
+    pub changed: usize,
+    /// One sentence each, for status.
+    pub problems: Vec<String>,
+    /// How often each reason refused a packet or a connection, since the maps were made.
+    pub drops: BTreeMap<DropReason, u64>,
+    /// By peer.
+    pub tunnels: BTreeMap<PublicKey, TunnelState>,
+}
+
+/// How one tunnel is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TunnelState {
+    /// Where its datagrams go.
+    pub endpoint: Option<SocketAddr>,
+    /// Age of its session; None: there is none.
+    pub handshake_age: Option<Duration>,
+    /// Bytes from it.
+    pub rx_bytes: u64,
+    /// Bytes to it.
+    pub tx_bytes: u64,
+}
+
+impl Datapath {
+    /// Loads the programs, or takes over what an earlier agent left. `mesh-tunnel` may come later.
+    ///
+    /// # Errors
+    /// What the host lacks, in one line; then nothing was set up.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        let netlink = Netlink::open()?;
+        let bpf = Bpf::open(&options.pin_dir, &options.cgroup_root)?;
+        Ok(Self { bpf, netlink, tunnel: None, private_key: options.private_key })
+    }
+
+    /// What peers know this host by.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.private_key.public()
+    }
+
+    /// The devices of this host, for [`crate::uplinks::uplinks`] and [`crate::bindings::read`].
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn links(&self) -> Result<Vec<Link>, netlink::Error> {
+        self.netlink.links()
+    }
+
+    /// Makes the host hold the image, as far as it can now; what fails is tried again at the next call.
+    pub fn reconcile(&mut self, image: &Image, completeness: Completeness) -> Report {
+        let mut problems = Vec::new();
+        let mut changed = 0;
+        if let Some(observed) = self.observe(&mut problems) {
+            let outcome = apply(&plan(image, &observed, completeness), self);
+            changed = outcome.taken;
+            problems.extend(outcome.problems);
+        }
+        let drops = self.bpf.drops().unwrap_or_else(|error| {
+            problems.push(sentence(&error));
+            BTreeMap::new()
+        });
+        Report { changed, problems, drops, tunnels: self.tunnels() }
+    }
+
+    /// What a reconcile would do.
+    ///
+    /// # Errors
+    /// What could not be read.
+    pub fn pending(&mut self, image: &Image, completeness: Completeness) -> Result<Vec<Step>, Vec<String>> {
+        let mut problems = Vec::new();
+        match self.observe(&mut problems) {
+            Some(observed) if problems.is_empty() => Ok(plan(image, &observed, completeness)),
+            Some(_) | None => Err(problems),
+        }
+    }
+
+    /// How often each reason refused a packet or a connection, since the maps were made.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn drops(&self) -> Result<BTreeMap<DropReason, u64>, bpf::Error> {
+        self.bpf.drops()
+    }
+
+    /// How each tunnel is; none while `mesh-tunnel` does not answer.
+    #[must_use]
+    pub fn tunnels(&self) -> BTreeMap<PublicKey, TunnelState> {
+        let Some(Ok(observed)) = self.tunnel.as_ref().map(Tunnel::observe) else { return BTreeMap::new() };
+        let state = |peer: &wireguard::PeerObserved| TunnelState {
+            endpoint: peer.endpoint,
+            // A handshake in the future is a clock that went back.
+            handshake_age: peer
+                .last_handshake
+                .map(|then| observed.at.duration_since(then).unwrap_or_default()),
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+        };
+        observed.peers.iter().map(|(key, peer)| (*key, state(peer))).collect()
+    }
+
+    /// None: too little could be read to plan anything.
+    fn observe(&mut self, problems: &mut Vec<String>) -> Option<Observed> {
+        let rows = self.bpf.observe();
+        let attachments = self.bpf.attachments();
+        let kernel = self.netlink.observe();
+        let (rows, attachments, kernel) = match (rows, attachments, kernel) {
+            (Ok(rows), Ok(attachments), Ok(kernel)) => (rows, attachments, kernel),
+            (rows, attachments, kernel) => {
+                problems.extend(rows.err().iter().map(sentence));
+                problems.extend(attachments.err().iter().map(sentence));
+                problems.extend(kernel.err().iter().map(sentence));
+                return None;
+            }
+        };
+        if kernel.device.is_none() {
+            problems.push(format!("{MESH_DEVICE} is absent: start mesh-tunnel, which makes it"));
+        }
+        Some(Observed {
+            rows,
+            attachments,
+            device: kernel.device,
+            addresses: kernel.addresses,
+            sysctls: sysctl::observe(),
+            rules: kernel.rules,
+            routes: kernel.routes,
+            unreachable: kernel.unreachable,
+            // What cannot be read is written anew, and what is wrong with nft is said there.
+            masquerade: nft::observe().unwrap_or(Masquerade::Foreign),
+            tunnel: self.observe_tunnel(problems),
+        })
+    }
+
+    fn observe_tunnel(&mut self, problems: &mut Vec<String>) -> Option<TunnelObserved> {
+        let observed = match &self.tunnel {
+            Some(tunnel) => tunnel.observe(),
+            None => Tunnel::open(MESH_DEVICE).and_then(|tunnel| self.tunnel.insert(tunnel).observe()),
+        };
+        match observed {
+            Ok(observed) => Some(tunnel_observed(&observed, self.private_key.public())),
+            Err(error) => {
+                problems.push(sentence(&error));
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datapath").field("public_key", &self.public_key()).finish_non_exhaustive()
+    }
+}
+
+fn tunnel_observed(observed: &wireguard::Observed, own_key: PublicKey) -> TunnelObserved {
+    let is_fresh = |then| observed.at.duration_since(then).unwrap_or_default() < FRESH;
+    let peer = |peer: &wireguard::PeerObserved| PeerObserved {
+        endpoint: peer.endpoint,
+        asked_endpoint: peer.asked_endpoint,
+        is_fresh: peer.last_handshake.is_some_and(is_fresh),
+        allowed: peer.allowed_ips.clone(),
+        keepalive_s: peer.keepalive_s,
+    };
+    TunnelObserved {
+        own_key: Some(own_key),
+        public_key: observed.public_key,
+        listen_port: observed.port,
+        fwmark: observed.fwmark,
+        peers: observed.peers.iter().map(|(key, known)| (*key, peer(known))).collect(),
+    }
+}
+
+/// An error with its causes.
+fn sentence(error: &(impl std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
