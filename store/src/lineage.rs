@@ -22,7 +22,7 @@ pub struct Lineage {
 }
 
 impl Lineage {
-    /// The lineage with these boots, oldest first; the newest [`BOOTS_MAX`] are kept.
+    /// The lineage with these boots, oldest first; the newest 1,024 are kept.
     pub fn new(mut boots: Vec<Boot>) -> Self {
         let too_many = boots.len().saturating_sub(BOOTS_MAX);
         boots.drain(..too_many);

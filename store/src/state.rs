@@ -1,12 +1,13 @@
 //! The store: what is applied, what of it is durable, and the batch between the two.
 
+mod changes;
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::history::History;
-use crate::kv::{KeyRange, KeyValue};
 use crate::mvcc::Index;
 use crate::range::{self, Readable};
 use crate::request::{
@@ -14,7 +15,9 @@ use crate::request::{
     TxnRequest, TxnResponse,
 };
 use crate::row::{Row, RowError, RowId, State};
-use crate::{Error, HISTORY_AGE_MAX, HISTORY_BYTES_MAX, REQUEST_BYTES_MAX, STORE_BYTES_MAX, txn};
+pub(crate) use changes::ChangeSet;
+
+use crate::{Error, HISTORY_AGE_MAX, HISTORY_BYTES_MAX, REQUEST_BYTES_MAX, txn};
 
 /// The revision of a store in which nothing was ever written, as in etcd.
 const FIRST_REVISION: i64 = 1;
@@ -61,7 +64,7 @@ pub struct Sizes {
     pub keys: usize,
     /// Versions of all keys.
     pub versions: usize,
-    /// Bytes of all versions, as [`STORE_BYTES_MAX`] counts them.
+    /// Bytes of all versions, as [`crate::STORE_BYTES_MAX`] counts them.
     pub bytes: u64,
     /// Bytes of the history, as [`HISTORY_BYTES_MAX`] counts them.
     pub history_bytes: u64,
@@ -305,63 +308,4 @@ fn check_complete(compacted: i64, ids: impl Iterator<Item = RowId>) -> Result<()
         last = id;
     }
     Ok(())
-}
-
-/// The writes of one revision, while they are made.
-pub(crate) struct ChangeSet<'a> {
-    store: &'a mut Store,
-    before: i64,
-    subs: u32,
-    now: Instant,
-}
-
-impl<'a> ChangeSet<'a> {
-    fn begin(store: &'a mut Store, now: Instant) -> Self {
-        let before = store.applied;
-        Self { store, before, subs: 0, now }
-    }
-
-    /// The revision of the store if it ended now.
-    fn end(self) -> i64 {
-        self.revision()
-    }
-
-    pub(crate) fn index(&self) -> &Index {
-        &self.store.index
-    }
-
-    /// The revision that the writes get.
-    pub(crate) fn next_revision(&self) -> i64 {
-        self.before + 1
-    }
-
-    /// The revision so far: the next one as soon as something is written.
-    pub(crate) fn revision(&self) -> i64 {
-        if self.subs == 0 { self.before } else { self.next_revision() }
-    }
-
-    pub(crate) fn readable(&self) -> Readable {
-        let compacted = self.store.compacting.unwrap_or(self.store.compacted);
-        Readable { compacted, current: self.before, now: self.next_revision() }
-    }
-
-    pub(crate) fn get(&self, key: &[u8]) -> Option<KeyValue> {
-        self.store.index.get(key, self.next_revision())
-    }
-
-    pub(crate) fn range(&self, range: &KeyRange) -> impl Iterator<Item = KeyValue> {
-        self.store.index.range(range, self.next_revision())
-    }
-
-    pub(crate) fn check_space(&self) -> Result<(), Error> {
-        if self.store.index.bytes() >= STORE_BYTES_MAX { Err(Error::NoSpace) } else { Ok(()) }
-    }
-
-    pub(crate) fn push(&mut self, key: Bytes, state: State) {
-        let id = RowId { revision: self.next_revision(), sub: self.subs };
-        self.subs += 1;
-        let row = Row { key, state };
-        self.store.pending.puts.push((id, row.encode()));
-        self.store.note(id, row.key, row.state, self.now);
-    }
 }
