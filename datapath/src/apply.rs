@@ -32,11 +32,14 @@ pub struct Outcome {
     pub problems: Vec<String>,
 }
 
+/// Problems that a report spells out: a full map refuses thousands of rows for one reason, and a person reads ten.
+const PROBLEMS_MAX: usize = 16;
+
 /// Executes the steps in order.
 pub fn apply(steps: &[Step], host: &mut impl Host) -> Outcome {
     let mut outcome = Outcome::default();
     let mut undone: Vec<&Step> = Vec::new();
-    let mut skipped = 0;
+    let (mut skipped, mut unsaid) = (0, 0);
     for step in steps {
         if let Some(reason) = undone.iter().find(|before| waits_for(step, before)) {
             debug!(%step, %reason, "Left alone until the earlier step works");
@@ -51,10 +54,17 @@ pub fn apply(steps: &[Step], host: &mut impl Host) -> Outcome {
             }
             Err(error) => {
                 warn!(%step, error = format!("{error:#}"), "Cannot take a step");
-                outcome.problems.push(format!("cannot {step}: {error:#}"));
+                if outcome.problems.len() < PROBLEMS_MAX {
+                    outcome.problems.push(format!("cannot {step}: {error:#}"));
+                } else {
+                    unsaid += 1;
+                }
                 undone.push(step);
             }
         }
+    }
+    if unsaid > 0 {
+        outcome.problems.push(format!("{unsaid} more were refused"));
     }
     if skipped > 0 {
         outcome.problems.push(format!("{skipped} steps wait for those"));

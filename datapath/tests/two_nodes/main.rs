@@ -20,7 +20,7 @@ const NODES: [&str; 2] = ["cluster-a/node/a1", "cluster-b/node/b1"];
 
 #[test]
 fn pods_hosts_and_services_of_two_nodes_meet_encrypted_or_not_at_all() {
-    let mut mesh = Mesh::up();
+    let mut mesh = Mesh::up("dphost-meet");
 
     // Each reason of a change is one line of an agent's report.
     let first = mesh.reconcile("connected");
@@ -73,6 +73,41 @@ fn pods_hosts_and_services_of_two_nodes_meet_encrypted_or_not_at_all() {
     assert!(gone.iter().all(|report| report.contains("problems []")), "{gone:#?}");
 }
 
+#[test]
+fn what_somebody_broke_leaks_nothing_and_is_repaired() {
+    let mut mesh = Mesh::up("dphost-broken");
+    mesh.reconcile("connected");
+    let (node, pod) = (NODES[0], "cluster-a/pod/client");
+    let each = |check: &dyn Fn(&str)| {
+        ["http://10.2.1.11:8080", "http://[fd00:10:2:1::11]:8080"].into_iter().for_each(check);
+    };
+    let sniffer = mesh.sniff();
+
+    mesh.run(node, "ip rule del priority 100; ip -6 rule del priority 100");
+    // It takes the default route now, and the guard stops it there.
+    each(&|url| mesh.curl(node, &[url]).fails("without our rules", 28));
+    mesh.repair("Plain", "without our rules");
+    each(&|url| mesh.curl(node, &[url]).answers("the rules are back", "cluster-b"));
+
+    mesh.run(node, "ip route flush table 27973; ip -6 route flush table 27973");
+    each(&|url| mesh.curl(node, &[url]).fails("without our routes", 28));
+    mesh.repair("Plain", "without our routes");
+    mesh.run(node, "nft delete table inet mesh; ip addr del 100.64.1.1/32 dev mesh0; ip addr del fd64:1::1/128 dev mesh0");
+    mesh.repair("", "without our addresses and our table");
+    each(&|url| mesh.curl(node, &[url]).answers("all is back", "cluster-b"));
+
+    mesh.kill_tunnel(0);
+    mesh.run(node, "ip link del mesh0");
+    each(&|url| mesh.curl(node, &[url]).fails("a host without the device", 7));
+    each(&|url| mesh.curl(pod, &[url]).fails("a pod without the device", 28));
+    mesh.start_tunnel(0);
+    mesh.repair("", "with another device");
+    each(&|url| mesh.curl(node, &[url]).answers("a host over the new device", "cluster-b"));
+    each(&|url| mesh.curl(pod, &[url]).answers("a pod over the new device", "cluster-b"));
+
+    sniffer.stop().unwrap().check().unwrap();
+}
+
 /// The agent's part, in the place of a node.
 #[test]
 #[ignore = "run by the other tests in the places of their nodes"]
@@ -89,9 +124,9 @@ struct Mesh {
 }
 
 impl Mesh {
-    fn up() -> Self {
+    fn up(name: &str) -> Self {
         let topology = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/two_nodes/topology.yaml");
-        let lab = Lab::up_as("dphost-two-nodes", topology).unwrap();
+        let lab = Lab::up_as(name, topology).unwrap();
         let tunnels = [0, 1].map(|node| spawn_tunnel(&lab, node));
         let serve = |place: &str, name: &str| {
             lab.spawn(place, [&bin("mesh-traffic"), "http-serve", "--name", name, "--port", "9000"]).unwrap()
@@ -118,6 +153,21 @@ impl Mesh {
             assert!(output.status.success(), "the agent of {} failed:\n{text}", NODES[node]);
             text.lines().find(|line| line.starts_with("changed")).unwrap_or(&text).to_owned()
         })
+    }
+
+    /// A reconcile that finds something to do, no problem, and this among the reasons of drops.
+    #[track_caller]
+    fn repair(&self, reason: &str, what: &str) {
+        let [report, _] = self.reconcile("connected");
+        let found =
+            report.contains(reason) && !report.contains("changed 0,") && report.contains("problems []");
+        assert!(found, "{what}: {report}");
+    }
+
+    #[track_caller]
+    fn run(&self, place: &str, script: &str) {
+        let output = self.lab.exec(place, ["sh", "-ec", script]).unwrap();
+        assert!(output.status.success(), "{script}: {}", text(&output));
     }
 
     fn sniff(&self) -> Sniffer {

@@ -22,6 +22,17 @@ impl Netlink {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn links(&self) -> Result<Vec<Link>, Error> {
+        let mut links = self.devices()?;
+        let defaults: BTreeSet<u32> =
+            self.routes()?.iter().filter(|r| is_default(r)).flat_map(devices).collect();
+        for link in &mut links {
+            link.has_default_route = defaults.contains(&link.ifindex);
+        }
+        Ok(links)
+    }
+
+    /// The same, without a look at the routes.
+    pub(super) fn devices(&self) -> Result<Vec<Link>, Error> {
         let messages: Vec<LinkMessage> =
             self.ask("list devices", self.handle.link().get().execute().try_collect())?;
         let addresses: Vec<AddressMessage> =
@@ -31,11 +42,6 @@ impl Netlink {
             if let (Some(link), Some(address)) = (links.get_mut(&message.header.index), address(message)) {
                 link.addresses.insert(address);
             }
-        }
-        let defaults: BTreeSet<u32> =
-            self.routes()?.iter().filter(|r| is_default(r)).flat_map(devices).collect();
-        for link in links.values_mut() {
-            link.has_default_route = defaults.contains(&link.ifindex);
         }
         Ok(links.into_values().collect())
     }

@@ -43,7 +43,7 @@ impl Netlink {
     /// When the kernel cannot be asked.
     pub fn observe(&self) -> Result<NetlinkObserved, Error> {
         let mut observed = NetlinkObserved::default();
-        if let Some(link) = self.links()?.into_iter().find(|link| link.name == MESH_DEVICE) {
+        if let Some(link) = self.devices()?.into_iter().find(|link| link.name == MESH_DEVICE) {
             let mtu_bytes = u16::try_from(link.mtu_bytes).unwrap_or(u16::MAX);
             observed.device = Some(Device { ifindex: link.ifindex, up: link.up, mtu_bytes });
             observed.addresses = link.addresses;
