@@ -4,6 +4,7 @@ use crate::{
     args::Args,
     compose::HostFacts,
     report::{DatapathMeasured, TunnelMeasured},
+    worker::Worker,
 };
 use anyhow::Context as _;
 use api::{bytes::PublicKey, name::NodeName};
@@ -13,7 +14,7 @@ use datapath::{
         wireguard,
     },
     bindings::{self, Bindings},
-    host::{Datapath, Options, PIN_DIR, Report},
+    host::{Options, PIN_DIR, Report},
     image::Image,
     plan::Completeness,
     uplinks::{Link, uplinks},
@@ -29,8 +30,7 @@ const MTU_DEFAULT_BYTES: u16 = 1500;
 
 /// The host.
 pub struct Host {
-    /// `None` while a reconcile runs on its thread.
-    datapath: Option<Datapath>,
+    datapath: Worker,
     public_key: PublicKey,
     listen_port: u16,
     attached: mpsc::Receiver<io::Result<()>>,
@@ -52,7 +52,7 @@ impl Host {
         let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
             .context("cannot watch the CNI's results")?;
         Ok(Self {
-            datapath: Some(Datapath::open(options).context("cannot set up the data path")?),
+            datapath: Worker::start(options).context("cannot set up the data path")?,
             public_key,
             listen_port: args.listen_port,
             attached: watch_on_thread(watch),
@@ -76,16 +76,15 @@ impl Host {
     }
 
     /// Reads devices and pods. What cannot be read stays as it was last.
-    pub fn facts(&mut self, view: &View, me: &NodeName) -> HostFacts {
+    pub async fn facts(&mut self, view: &View, me: &NodeName) -> HostFacts {
         self.problems.clear();
-        let links = match self.datapath.as_ref().map(Datapath::links) {
-            Some(Ok(links)) => links,
-            Some(Err(error)) => {
-                self.problems
-                    .push(format!("cannot read this host's devices: {:#}", anyhow::Error::from(error)));
+        let links = match self.datapath.run(|datapath| datapath.links()).await {
+            Ok(links) => links,
+            Err(error) => {
+                let error = anyhow::Error::from(error);
+                self.problems.push(format!("cannot read this host's devices: {error:#}"));
                 Vec::new()
             }
-            None => Vec::new(),
         };
         match bindings::read(Path::new(bindings::RESULTS_DIR), &links) {
             Ok(bindings) => self.bindings = bindings,
@@ -110,16 +109,8 @@ impl Host {
     }
 
     /// Makes the host hold the image and looks at how things are.
-    pub async fn program(&mut self, image: Image, completeness: Completeness) -> DatapathMeasured {
-        let mut datapath = self.datapath.take().expect("one reconcile at a time");
-        let work = tokio::task::spawn_blocking(move || {
-            let report = datapath.reconcile(&image, completeness);
-            (datapath, report)
-        });
-        // A panic in there is a bug of ours; the pins go on, and whoever keeps us starts us again.
-        let (datapath, report) = work.await.expect("a reconcile does not panic");
-        self.datapath = Some(datapath);
-        measured(report)
+    pub async fn program(&self, image: Image, completeness: Completeness) -> DatapathMeasured {
+        measured(self.datapath.run(move |datapath| datapath.reconcile(&image, completeness)).await)
     }
 }
 

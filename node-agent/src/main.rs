@@ -20,6 +20,7 @@ mod metrics;
 mod probe;
 mod report;
 mod run;
+mod worker;
 mod writer;
 
 use args::Args;

@@ -241,7 +241,7 @@ impl Agent {
 
     /// True when the image may have changed.
     fn take(&mut self, event: Event) -> bool {
-        if let Event::Disconnected { error, retry_in } = &event {
+        if let Event::Disconnected { error, retry_in, .. } = &event {
             warn!(error, ?retry_in, "Lost the apiserver; the maps stay as they are");
         }
         match self.view.apply(event) {
@@ -271,7 +271,7 @@ impl Agent {
     }
 
     async fn program(&mut self, host: &mut Host) {
-        let facts = host.facts(&self.view, &self.node);
+        let facts = host.facts(&self.view, &self.node).await;
         if !self.view.is_complete() {
             // Until the store was listed, what is pinned is the best there is.
             return;
