@@ -6,6 +6,7 @@ pub mod authz;
 pub mod backend;
 pub mod face;
 pub mod init;
+pub mod peers;
 pub mod pki;
 pub mod publish;
 pub mod source;

@@ -12,7 +12,7 @@ use api::{
     bytes::BootId,
     key::{Key, LOCAL, cluster_prefix},
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
@@ -73,7 +73,7 @@ impl Publisher {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = tokio::time::sleep_until(next) => {}
-                changed = source.changed() => if changed.is_err() { return },
+                changed = other_records(&mut source, state.as_ref()) => if changed.is_err() { return },
             }
         }
     }
@@ -137,6 +137,19 @@ impl Publisher {
         }
         Ok(held)
     }
+}
+
+/// Waits until the source asks for something else: it says every second that nothing changed.
+async fn other_records(
+    source: &mut watch::Receiver<Option<State>>,
+    published: Option<&State>,
+) -> Result<(), watch::error::RecvError> {
+    let differs = |now: &Option<State>| match (now, published) {
+        (Some(now), Some(published)) => !Arc::ptr_eq(&now.desired, &published.desired),
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    source.wait_for(differs).await.map(drop)
 }
 
 async fn heartbeat(

@@ -64,6 +64,8 @@ async fn follow(directory: PathBuf, listings: watch::Sender<Option<Listing>>) {
             watcher = subscribe(&directory, changed.clone());
         }
         let (path, before) = (directory.clone(), last.clone());
+        // As of the moment before we look: whoever wrote earlier is in it.
+        let read_at = Instant::now();
         let read = move || read(&path, before, reread);
         match tokio::task::spawn_blocking(read).await.expect("reading manifests does not panic") {
             Ok(now) => {
@@ -73,7 +75,7 @@ async fn follow(directory: PathBuf, listings: watch::Sender<Option<Listing>>) {
                 }
                 let snapshot = Arc::clone(&now.1);
                 last = Some(now);
-                listings.send_replace(Some(Listing { snapshot, read_at: Instant::now() }));
+                listings.send_replace(Some(Listing { snapshot, read_at }));
             }
             Err(error) => {
                 if !failing {

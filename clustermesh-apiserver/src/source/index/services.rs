@@ -64,7 +64,7 @@ pub(super) fn services(index: &Index, out: &mut Out<'_>) -> Homes {
         for &ip in &service.frontends {
             match frontends.get(&ip) {
                 Some(&first) => {
-                    out.notice(key, format!("{ip} is the clusterIP of {first}, too; that one has it"))
+                    out.notice(key, format!("{ip} is the clusterIP of {first}, too; that one has it"));
                 }
                 None => {
                     frontends.insert(ip, key);

@@ -115,7 +115,8 @@ fn a_service_travels_when_it_is_global_and_shared_and_its_namespace_takes_part()
         )
     };
     // annotations, namespace's annotation, default of the cluster → exported, global, shared
-    let table: Vec<(String, Option<&str>, bool, (bool, bool, bool))> = vec![
+    type Case = (String, Option<&'static str>, bool, (bool, bool, bool));
+    let table: Vec<Case> = vec![
         (String::new(), None, true, (false, false, false)),
         (format!("{G}: 'true'"), None, true, (true, true, true)),
         (format!("{G}: 'True'"), None, true, (true, true, true)),

@@ -1,0 +1,443 @@
+//! One task decides about all peerings: which are in force, who is believed, what is swept and what stays closed.
+//!
+//! ```text
+//!  source's objects ─┐                         ┌─▶ trust store
+//!  an operator ──────┼─▶ manager ── roster ────┼─▶ sessions, one a peer
+//!  sessions' wishes ─┘      │                  └─▶ closed prefixes, sweeps
+//!                           └── files in the manifests directory
+//! ```
+
+use super::{
+    Config, Status,
+    closed::ClosedPrefixes,
+    home,
+    roster::{InForce, Roster, roster},
+    session::{self, Running, Wish, WishKind},
+    sweep,
+    world::World,
+};
+use crate::{
+    admin::{Description, PeerError, Removed},
+    backend::Engine,
+    peers::check::{Surroundings, check},
+    publish::{Op, writes},
+    source::driver::State,
+};
+use api::{
+    bytes::{BootId, Nonce},
+    key::{Key, Kind, LocalKey, MeshKey},
+    name::ClusterName,
+    peer::MeshPeer,
+    record::{ImportState, Phase, Record, Synced},
+};
+use daemon::tls::Tls;
+use ipnet::IpNet;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Time between looks without an event: what a refusing store or disk left undone is done then.
+const RECHECK: Duration = Duration::from_secs(5);
+
+/// What an operator asks.
+pub(super) enum Request {
+    Describe(oneshot::Sender<Result<Description, PeerError>>),
+    Apply(Box<MeshPeer>, bool, oneshot::Sender<Result<bool, PeerError>>),
+    Remove(ClusterName, Option<Nonce>, oneshot::Sender<Result<Removed, PeerError>>),
+    Forget(ClusterName, oneshot::Sender<Result<Vec<IpNet>, PeerError>>),
+}
+
+/// What sessions have to know of the other peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Contracts(pub(super) BTreeMap<ClusterName, Vec<IpNet>>);
+
+pub(super) struct Manager {
+    pub(super) engine: Engine,
+    pub(super) tls: Tls,
+    pub(super) config: Config,
+    pub(super) source: watch::Receiver<Option<State>>,
+    pub(super) world: watch::Receiver<World>,
+    pub(super) closed: ClosedPrefixes,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) cancel: CancellationToken,
+    pub(super) wishes: mpsc::Sender<Wish>,
+    pub(super) contracts: watch::Sender<Contracts>,
+    /// What we wrote to the home and the source has not read yet; none for an object we removed.
+    pub(super) written: BTreeMap<ClusterName, (Option<MeshPeer>, Instant)>,
+    pub(super) roster: Roster,
+    pub(super) sessions: BTreeMap<ClusterName, Running>,
+    /// Peers that the store knows from an earlier process, until the first look decided about them.
+    pub(super) left: Option<BTreeMap<ClusterName, sweep::Left>>,
+    /// `synced/peerings` says that what is missing is meant to be.
+    pub(super) vouched: bool,
+}
+
+impl Manager {
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut wishes: mpsc::Receiver<Wish>,
+    ) {
+        let cancel = self.cancel.clone();
+        loop {
+            self.look().await;
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                changed = self.source.changed() => if changed.is_err() { break },
+                request = requests.recv() => match request {
+                    Some(request) => self.answer(request).await,
+                    None => break,
+                },
+                wish = wishes.recv() => self.fulfil(wish.expect("we hold a sender")).await,
+                () = tokio::time::sleep(RECHECK) => {}
+            }
+        }
+        for (_, session) in std::mem::take(&mut self.sessions) {
+            session.stop().await;
+        }
+    }
+
+    /// The objects as they will be read: the source's, and what we wrote since.
+    fn objects(&mut self) -> Option<BTreeMap<ClusterName, MeshPeer>> {
+        let state = self.source.borrow_and_update().clone()?;
+        self.written.retain(|_, (_, at)| *at >= state.read_at);
+        let mut objects: BTreeMap<_, _> =
+            state.peers.iter().map(|(name, object)| (name.clone(), object.peer.clone())).collect();
+        for (name, (object, _)) in &self.written {
+            match object {
+                Some(object) => drop(objects.insert(name.clone(), object.clone())),
+                None => drop(objects.remove(name)),
+            }
+        }
+        Some(objects)
+    }
+
+    fn file_of(&self, name: &ClusterName) -> String {
+        let state = self.source.borrow();
+        let read = state.as_ref().and_then(|state| state.peers.get(name)).map(|object| object.file.clone());
+        read.unwrap_or_else(|| home::file_name(name))
+    }
+
+    /// Makes what is in force be what the objects say. Does nothing that is done already.
+    async fn look(&mut self) {
+        // Before the first complete list nobody's absence means anything.
+        let Some(objects) = self.objects() else { return };
+        if let Err(error) = self.converge(&objects).await {
+            error!(error = format!("{error:#}"), "Cannot bring the peerings in line; trying again");
+        }
+    }
+
+    async fn converge(&mut self, objects: &BTreeMap<ClusterName, MeshPeer>) -> anyhow::Result<()> {
+        let left = self.left.take().unwrap_or_default();
+        let mut in_force: InForce = left.keys().map(|name| (name.clone(), None)).collect();
+        in_force.extend(self.roster.peers.iter().map(|(name, peer)| (name.clone(), Some(peer.clone()))));
+        let nodes =
+            self.source.borrow().as_ref().map(|state| state.node_addresses.clone()).unwrap_or_default();
+        let next = roster(objects, &in_force, &self.config.own, &nodes);
+        report(&self.roster, &next);
+        let before = std::mem::replace(&mut self.roster, next);
+
+        let is_gone = |name: &&ClusterName| match self.roster.peers.get(*name) {
+            // A cluster of the same name with another UUID is another cluster.
+            Some(peer) => self.sessions.get(*name).is_some_and(|session| !session.is_with(peer)),
+            None => true,
+        };
+        let gone: Vec<ClusterName> = in_force.keys().filter(is_gone).cloned().collect();
+        let mut failed = Ok(());
+        for name in gone {
+            let prefixes = self.stop(&name, before.peers.get(&name), left.get(&name)).await;
+            if let Err(error) = self.end(&name, &prefixes).await {
+                // Tried again at the next look, with what has to be closed.
+                let prefixes = (!prefixes.is_empty()).then_some(prefixes);
+                self.left.get_or_insert_default().insert(name, sweep::Left { prefixes });
+                failed = Err(error);
+            }
+        }
+        self.contracts.send_if_modified(|contracts| {
+            let now =
+                self.roster.peers.iter().map(|(name, peer)| (name.clone(), peer.spec.contract.cidrs.clone()));
+            let now = Contracts(now.collect());
+            std::mem::replace(contracts, now.clone()) != now
+        });
+        for (name, peer) in self.roster.peers.clone() {
+            self.believe(&name, &peer);
+            match self.sessions.get(&name) {
+                Some(session) => session.agree(&peer),
+                None => match session::start(self.surroundings(), peer).await {
+                    Ok(running) => drop(self.sessions.insert(name, running)),
+                    Err(error) => failed = Err(error),
+                },
+            }
+        }
+        self.close_and_open().await?;
+        self.show_conflicts(&before).await?;
+        // Nobody's absence means anything while something is not written.
+        failed?;
+        self.vouch().await?;
+        let conflicts = self.roster.conflicts.iter().map(|(name, c)| (name.clone(), c.to_string())).collect();
+        self.status.send_replace(Status { conflicts, in_force: self.roster.peers.keys().cloned().collect() });
+        Ok(())
+    }
+
+    fn surroundings(&self) -> session::Surroundings {
+        session::Surroundings {
+            engine: self.engine.clone(),
+            tls: self.tls.clone(),
+            own: self.config.own.clone(),
+            world: self.world.clone(),
+            contracts: self.contracts.subscribe(),
+            wishes: self.wishes.clone(),
+            cancel: self.cancel.child_token(),
+        }
+    }
+
+    fn believe(&self, name: &ClusterName, peer: &MeshPeer) {
+        let added = self.tls.trust().add_peer(peer.spec.uuid, name.clone(), &peer.spec.trust_bundle);
+        if let Err(error) = added {
+            // The check read the same bundle.
+            error!(peer = %name, %error, "Cannot use the peer's trust bundle");
+        }
+    }
+
+    /// No session and no trust any more. Gives the prefixes that have to stay closed.
+    async fn stop(
+        &mut self,
+        name: &ClusterName,
+        was: Option<&MeshPeer>,
+        left: Option<&sweep::Left>,
+    ) -> Vec<IpNet> {
+        let mut was_active = false;
+        if let Some(session) = self.sessions.remove(name) {
+            was_active = session.was_active();
+            session.stop().await;
+        }
+        if let Some(peer) = was {
+            self.tls.trust().remove_peer(peer.spec.uuid);
+        }
+        // A peering that never was active closes nothing: nobody has sent there by us.
+        let of_object = was.filter(|_| was_active).map(|peer| peer.spec.contract.cidrs.clone());
+        of_object.or_else(|| left.and_then(|left| left.prefixes.clone())).unwrap_or_default()
+    }
+
+    /// Nothing imported any more; what was encrypted is closed before that.
+    async fn end(&mut self, name: &ClusterName, prefixes: &[IpNet]) -> anyhow::Result<()> {
+        if !prefixes.is_empty() {
+            let mut closed = self.closed.clone();
+            closed.close(name, prefixes);
+            self.set_closed(closed)?;
+        }
+        self.write_closed().await?;
+        sweep::sweep(&self.engine, &self.config.own.name, name).await?;
+        info!(peer = %name, closed = ?prefixes, "Peering ended");
+        Ok(())
+    }
+
+    /// An active peering decides about its prefixes itself.
+    async fn close_and_open(&mut self) -> anyhow::Result<()> {
+        let active = self.roster.peers.values().filter(|peer| peer.phase() == Phase::Active);
+        let claimed: Vec<IpNet> = active.flat_map(|peer| peer.spec.contract.cidrs.clone()).collect();
+        let mut closed = self.closed.clone();
+        closed.claim(&claimed);
+        self.set_closed(closed)?;
+        self.write_closed().await
+    }
+
+    /// The file first: what the store says of closed prefixes follows from it.
+    fn set_closed(&mut self, closed: ClosedPrefixes) -> anyhow::Result<()> {
+        if closed != self.closed {
+            closed.store(&self.config.closed)?;
+            self.closed = closed;
+        }
+        Ok(())
+    }
+
+    async fn write_closed(&self) -> anyhow::Result<()> {
+        sweep::write_closed(&self.engine, &self.closed).await
+    }
+
+    /// A conflict stands where the operator looks for the import.
+    async fn show_conflicts(&self, before: &Roster) -> anyhow::Result<()> {
+        let mut ops = Vec::new();
+        for (name, conflict) in &self.roster.conflicts {
+            if !self.sessions.contains_key(name) && before.conflicts.get(name) != Some(conflict) {
+                let state =
+                    ImportState { last_error: format!("not in force: {conflict}"), ..ImportState::default() };
+                ops.push(Op::Put { key: LocalKey::Import(name.clone()).into(), value: state.encode() });
+            }
+        }
+        for name in before.conflicts.keys() {
+            if !self.roster.conflicts.contains_key(name) && !self.sessions.contains_key(name) {
+                ops.push(Op::Delete { key: LocalKey::Import(name.clone()).into() });
+            }
+        }
+        for txn in crate::publish::txns(ops) {
+            writes::write(&self.engine, &txn).await?;
+        }
+        Ok(())
+    }
+
+    /// All peerings and verdicts are written: now a missing one is meant.
+    async fn vouch(&mut self) -> anyhow::Result<()> {
+        if !self.vouched {
+            let key = MeshKey::Synced(Kind::Peerings).of(&self.config.own.name);
+            let record = Record::from(Synced { boot: BootId(self.engine.boot()) });
+            writes::write(&self.engine, &[Op::Put { key, value: record.encode() }]).await?;
+            self.vouched = true;
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, request: Request) {
+        // Who asked and went away does not want the answer.
+        match request {
+            Request::Describe(to) => drop(to.send(self.describe().await)),
+            Request::Apply(peer, dry_run, to) => drop(to.send(self.apply(&peer, dry_run).await)),
+            Request::Remove(name, nonce, to) => drop(to.send(self.remove(&name, nonce).await)),
+            Request::Forget(name, to) => drop(to.send(self.forget(&name).await)),
+        }
+    }
+
+    async fn describe(&mut self) -> Result<Description, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        let mut counts = BTreeMap::new();
+        let prefix = api::key::cluster_prefix(&self.config.own.name);
+        let counted = writes::list(&self.engine, &prefix, |key, _| {
+            if let Key::Mesh(_, key) = key {
+                *counts.entry(key.kind().to_string()).or_insert(0) += 1;
+            }
+        });
+        counted.await.map_err(|error| PeerError::Home(error.into()))?;
+        let own = &self.config.own;
+        let nodes =
+            self.source.borrow().as_ref().map(|state| state.node_addresses.to_vec()).unwrap_or_default();
+        Ok(Description {
+            name: own.name.clone(),
+            uuid: own.uuid,
+            pod_cidrs: own.pod_cidrs.clone(),
+            service_cidrs: own.service_cidrs.clone(),
+            mesh_cidrs: own.mesh_cidrs.clone(),
+            node_addresses: nodes,
+            endpoints: self.config.endpoints.clone(),
+            trust_bundle: self.tls.identity().bundle_pem().to_owned(),
+            peers: objects.into_values().collect(),
+            counts,
+            revision: u64::try_from(self.engine.revision()).unwrap_or(0),
+        })
+    }
+
+    async fn apply(&mut self, peer: &MeshPeer, dry_run: bool) -> Result<bool, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        let name = &peer.metadata.name;
+        let held = objects.get(name);
+        let again = |held: &MeshPeer| {
+            // The same connect told again does not take an active peering back to prepared.
+            held == peer || *held == home::active(peer) && held.phase() == Phase::Active
+        };
+        if held.is_some_and(again) && self.roster.peers.contains_key(name) {
+            return Ok(false);
+        }
+        let nodes =
+            self.source.borrow().as_ref().map(|state| state.node_addresses.clone()).unwrap_or_default();
+        let around =
+            Surroundings { own: &self.config.own, node_addresses: &nodes, others: &self.roster.peers };
+        check(peer, around).map_err(|conflict| PeerError::Refused(conflict.to_string()))?;
+        let file = self.file_of(name);
+        if held.is_some() && file != home::file_name(name) {
+            return Err(PeerError::Refused(format!("MeshPeer {name} stands in {file}: change it there")));
+        }
+        if !dry_run {
+            home::write(&self.config.manifests, peer).map_err(PeerError::Home)?;
+            self.note(name, Some(peer.clone()));
+            info!(peer = %name, phase = ?peer.phase(), "MeshPeer written");
+            self.look().await;
+        }
+        Ok(true)
+    }
+
+    async fn remove(&mut self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        let Some(object) = objects.get(name) else { return Ok(Removed::default()) };
+        if nonce.is_some() && object.nonce() != nonce {
+            return Ok(Removed::default());
+        }
+        let home = |error| PeerError::Home(error);
+        let records = sweep::counts(&self.engine, name).await.map_err(home)?;
+        home::remove(&self.config.manifests, name, &self.file_of(name))
+            .map_err(|error| PeerError::Refused(format!("{error:#}")))?;
+        self.note(name, None);
+        info!(peer = %name, "MeshPeer removed");
+        self.look().await;
+        let closed =
+            self.closed.iter().filter(|(peer, _)| *peer == name).flat_map(|(_, p)| p.clone()).collect();
+        Ok(Removed { removed: true, records, closed })
+    }
+
+    async fn forget(&mut self, name: &ClusterName) -> Result<Vec<IpNet>, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        if objects.contains_key(name) {
+            return Err(PeerError::Refused(format!("`{name}` is still a peer: disconnect first")));
+        }
+        let mut closed = self.closed.clone();
+        let opened = closed.forget(name);
+        self.set_closed(closed).map_err(PeerError::Home)?;
+        self.write_closed().await.map_err(PeerError::Home)?;
+        Ok(opened)
+    }
+
+    /// A session found out how its peering goes on.
+    async fn fulfil(&mut self, wish: Wish) {
+        let Some(objects) = self.objects() else { return };
+        let Some(object) = objects.get(&wish.peer) else { return };
+        // What was meant for an older connect does not concern this one.
+        if object.nonce() != wish.nonce {
+            return;
+        }
+        let name = &wish.peer;
+        let done = match &wish.kind {
+            WishKind::Activate if object.phase() == Phase::Active => return,
+            WishKind::Activate => {
+                let active = home::active(object);
+                home::write(&self.config.manifests, &active).map(|()| Some(active))
+            }
+            WishKind::Remove(_) => {
+                home::remove(&self.config.manifests, name, &self.file_of(name)).map(|()| None)
+            }
+        };
+        match (done, wish.kind) {
+            (Ok(object), WishKind::Activate) => {
+                info!(peer = %name, "Peering is active on both sides");
+                self.note(name, object);
+            }
+            (Ok(object), WishKind::Remove(why)) => {
+                warn!(peer = %name, why, "Peering was not completed and is removed");
+                self.note(name, object);
+            }
+            (Err(error), _) => {
+                error!(peer = %name, error = format!("{error:#}"), "Cannot change the MeshPeer's file");
+            }
+        }
+    }
+
+    fn note(&mut self, name: &ClusterName, object: Option<MeshPeer>) {
+        self.written.insert(name.clone(), (object, Instant::now()));
+    }
+}
+
+fn not_read() -> PeerError {
+    PeerError::Refused("the manifests directory has not been read yet; see the apiserver's log".to_owned())
+}
+
+fn report(before: &Roster, now: &Roster) {
+    for (name, conflict) in &now.conflicts {
+        if before.conflicts.get(name) != Some(conflict) {
+            warn!(peer = %name, %conflict, "MeshPeer is not in force as it stands");
+        }
+    }
+    for name in before.conflicts.keys().filter(|name| !now.conflicts.contains_key(*name)) {
+        info!(peer = %name, "MeshPeer conflicts no longer");
+    }
+}
