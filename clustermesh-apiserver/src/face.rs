@@ -36,6 +36,7 @@ use rpc::etcdserverpb::ResponseHeader;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Status};
+use tracing::warn;
 
 /// What every service of the face needs.
 #[derive(Debug, Clone)]
@@ -80,7 +81,8 @@ impl Doors {
 
     /// As [`Doors::judge`], with the sender that the connection was made by.
     fn check(&self, extensions: &Extensions, method: &str, touches: &[Touch]) -> Result<(), Status> {
-        Ok(self.judge(&sender(extensions)?.id, method, touches)?)
+        let PeerInfo { id, from } = sender(extensions)?;
+        Ok(self.judge(id, method, touches).inspect_err(|denied| warn!(%from, %denied, "Refused a call"))?)
     }
 
     /// The header of every answer. One server is its own cluster and leader; each boot is a term.

@@ -33,7 +33,13 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             println!("{id} for {} days in {}", args.days, args.out.display());
             Ok(())
         }
-        Command::Run(_args) => anyhow::bail!("run is not wired yet"),
+        Command::Run(args) => {
+            let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+            runtime.block_on(async {
+                let shutdown = daemon::shutdown::on_signal().context("cannot catch signals")?;
+                clustermesh_apiserver::run::run(args, shutdown).await
+            })
+        }
     }
 }
 

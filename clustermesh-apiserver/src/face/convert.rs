@@ -160,13 +160,13 @@ pub(super) fn event(event: Event) -> mvccpb::Event {
 pub(super) fn op_response(response: OpResponse, header: &pb::ResponseHeader) -> pb::ResponseOp {
     use pb::response_op::Response;
     let response = match response {
-        OpResponse::Range(answer) => Response::ResponseRange(range_response(answer, header.clone())),
+        OpResponse::Range(answer) => Response::ResponseRange(range_response(answer, *header)),
         OpResponse::Put(answer) => Response::ResponsePut(pb::PutResponse {
-            header: Some(header.clone()),
+            header: Some(*header),
             prev_kv: answer.prev_kv.map(key_value),
         }),
         OpResponse::DeleteRange(answer) => Response::ResponseDeleteRange(pb::DeleteRangeResponse {
-            header: Some(header.clone()),
+            header: Some(*header),
             deleted: answer.deleted,
             prev_kvs: answer.prev_kvs.into_iter().map(key_value).collect(),
         }),

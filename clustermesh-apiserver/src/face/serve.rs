@@ -18,7 +18,7 @@ use tokio::{
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 /// Open connections: 5,000 nodes with one each, as many VMs, and room for peers and people; next power of two.
 const CONNECTIONS_MAX: usize = 16_384;
@@ -137,7 +137,7 @@ async fn shake(acceptor: &Acceptor, tcp: TcpStream, from: SocketAddr) -> Option<
     }
     match acceptor.accept(tcp, from).await {
         Ok(accepted) => {
-            info!(%from, who = %accepted.peer().id, "Connected");
+            debug!(%from, who = %accepted.peer().id, "Connected");
             Some(accepted)
         }
         Err(error) => {

@@ -20,11 +20,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
 
 const METHOD: &str = "/etcdserverpb.Watch/Watch";
 
 /// Watches of one stream: a follower has one a prefix; etcd's tools put all of theirs into one stream.
-const WATCHES_PER_STREAM_MAX: usize = 64;
+pub(super) const WATCHES_PER_STREAM_MAX: usize = 64;
 
 /// Answers that wait for the network; each is one poll of at most 1 MiB, or one larger revision.
 const ANSWERS_MAX: usize = 4;
@@ -126,6 +127,7 @@ impl Control {
             self.doors.judge(&self.who, METHOD, &touches).map_err(|denied| denied.to_string())
         });
         if let Err(reason) = judged {
+            warn!(who = %self.who, reason, "Refused a watch");
             return self.refuse(reason).await;
         }
         let Some(id) = self.free_id(create.watch_id) else {

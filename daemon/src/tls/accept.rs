@@ -73,13 +73,14 @@ impl Acceptor {
     pub async fn accept(&self, tcp: TcpStream, from: SocketAddr) -> Result<Accepted, AcceptError> {
         let verdict = Verdict::default();
         let judge = ClientJudge { trust: self.tls.trust().clone(), verdict: Arc::clone(&verdict) };
+        // Our own processes speak 1.3 only; stock etcdctl 3.5 forces 1.2 (its client sets it as the maximum).
         let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("ring speaks TLS 1.3")
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .expect("ring speaks both")
             .with_client_cert_verifier(Arc::new(judge))
             .with_cert_resolver(Arc::new(Ours(Arc::clone(&self.tls.identity().key))));
         config.alpn_protocols = vec![b"h2".to_vec()];
-        // A resumed session would not be judged again.
+        // A resumed session would not be judged again. There is no ticketer either (rustls' default).
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         let shaken = timeout(HANDSHAKE_MAX, TlsAcceptor::from(Arc::new(config)).accept(tcp)).await;

@@ -2,7 +2,8 @@
 
 use super::refused::Reason;
 use crate::spiffe::SpiffeId;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::{fs, io, path::Path};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, time::ASN1Time};
 
 /// The parts of a certificate that we judge it by. Nothing here says that anybody signed it.
@@ -34,6 +35,17 @@ impl Certificate {
             not_before_s: cert.validity().not_before.timestamp(),
             not_after_s: cert.validity().not_after.timestamp(),
         })
+    }
+
+    /// Reads the first one of a PEM file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has no X.509 certificate in it.
+    pub fn load(path: &Path) -> io::Result<Self> {
+        let pem = fs::read(path)?;
+        let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+        let der = CertificateDer::from_pem_slice(&pem).map_err(|error| invalid(error.to_string()))?;
+        Self::read(&der).map_err(|reason| invalid(reason.to_string()))
     }
 
     /// Whether its time is now.

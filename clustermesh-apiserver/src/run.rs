@@ -1,0 +1,138 @@
+//! The composition root: source → publish → store → doors, and the order in which it ends.
+//!
+//! ```text
+//!  start:  configuration, certificate ─▶ both ports bound ─▶ health ─▶ store ─▶ source, publisher, peers ─▶ gRPC
+//!  end:    gRPC (watches are told) ─▶ publisher, peers ─▶ store ─▶ health
+//! ```
+
+mod renew;
+
+use crate::{
+    admin::AdminService,
+    args::RunArgs,
+    authz,
+    backend::Engine,
+    face::{self, Doors},
+    health::Metrics,
+    init::ClusterConfig,
+    peers,
+    pki::Layout,
+    publish, source,
+};
+use anyhow::Context;
+use daemon::{
+    args::Hint,
+    health::{Condition, Readiness},
+    shutdown::finish,
+    spiffe::Role,
+    tls::{Identity, Tls},
+};
+use prometheus_client::registry::Registry;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// How long each part may take to end; together they stay below the 30 s after which systemd and Kubernetes kill.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// What is missing or broken at the start, by name; or that the server failed.
+pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let layout = Layout::new(&args.data_dir);
+    let config = ClusterConfig::load(&layout).with_context(|| {
+        Hint::new("there is no cluster to serve", "make one: clustermesh-apiserver init --help")
+    })?;
+    renew::if_due(&layout, &config, SystemTime::now()).context("cannot renew our own certificate")?;
+    let tls = Tls::new(Identity::load(&layout.server(), Role::Cluster)?);
+
+    let health_port = daemon::health::bind(args.health)
+        .await
+        .with_context(|| format!("cannot listen on {} (--health)", args.health))?;
+    let port = face::bind(args.listen).await.context("cannot serve gRPC (--listen)")?;
+    let readiness = Readiness::default();
+    let store_ready = readiness.needs("store", "not open yet");
+    let source_ready = readiness.needs("source", "its first complete list is not published yet");
+
+    let engine = Engine::open(layout.root()).await.context("cannot open the store")?;
+    store_ready.met();
+
+    let own = publish::Own {
+        name: config.name.clone(),
+        uuid: config.uuid,
+        pod_cidrs: config.pod_cidrs.clone(),
+        service_cidrs: config.service_cidrs.clone(),
+        mesh_cidrs: config.mesh_cidrs.clone(),
+    };
+    // The publisher and the peers end after the doors: the last thing they know is still told.
+    let inner = CancellationToken::new();
+    let sources = source::driver::spawn(source_config(args, &layout, &config), inner.clone())?;
+    let (published, publishing) = publish::spawn(engine.clone(), own.clone(), sources.clone(), inner.clone());
+    let peering = peers::Config {
+        own: own.clone(),
+        manifests: args.manifests.clone(),
+        closed: layout.root().join("closed.json"),
+        endpoints: config.advertise.clone(),
+    };
+    let (peers, peering) =
+        peers::spawn(engine.clone(), tls.clone(), peering, sources.clone(), inner.clone()).await?;
+    let renewing =
+        tokio::spawn(renew::every_hour(layout.clone(), config.clone(), tls.clone(), inner.clone()));
+    tokio::spawn(when_published(published.clone(), source_ready));
+
+    let mut registry = Registry::default();
+    Metrics { engine: engine.clone(), source: sources, published }.register(&mut registry);
+    let health_end = CancellationToken::new();
+    let health = tokio::spawn({
+        let serving = daemon::health::serve(health_port, readiness, registry, health_end.clone());
+        async move {
+            if let Err(error) = serving.await {
+                warn!(%error, "The health port has failed");
+            }
+        }
+    });
+
+    info!(cluster = %config.name, uuid = %config.uuid, grpc = %port.address(), health = %args.health, "Serving");
+    let own = authz::Own { uuid: config.uuid, name: config.name.clone() };
+    let doors = Doors::new(own, tls, engine.clone(), shutdown.clone());
+    let served = port.serve(doors, AdminService::new(Arc::new(peers))).await;
+
+    inner.cancel();
+    for task in publishing {
+        finish("publisher", task, END_WITHIN).await;
+    }
+    finish("peers", peering, END_WITHIN).await;
+    finish("renewal", renewing, END_WITHIN).await;
+    engine.shut_down().await;
+    health_end.cancel();
+    finish("health", health, END_WITHIN).await;
+    info!("Ended");
+    served
+}
+
+fn source_config(args: &RunArgs, layout: &Layout, config: &ClusterConfig) -> source::driver::Config {
+    source::driver::Config {
+        directory: args.manifests.clone(),
+        memory: layout.root().join("memory.json"),
+        facts: source::index::Facts {
+            cluster: config.name.clone(),
+            uuid: config.uuid,
+            pod_cidrs: config.pod_cidrs.clone(),
+            ignored_labels: Vec::new(),
+            namespaces_are_global: true,
+        },
+        mesh_cidrs: config.mesh_cidrs.clone(),
+    }
+}
+
+async fn when_published(mut published: watch::Receiver<publish::Published>, ready: Condition) {
+    // The publisher ends with the process.
+    if published.wait_for(|published| published.synced).await.is_ok() {
+        ready.met();
+    }
+}

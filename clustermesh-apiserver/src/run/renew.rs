@@ -1,0 +1,59 @@
+//! Our own certificate is renewed by ourselves: at the start, and while we run.
+
+use crate::{
+    init::{ClusterConfig, issue_server},
+    pki::{Authority, Layout, PkiError, due_for_renewal},
+};
+use daemon::{
+    spiffe::Role,
+    tls::{Certificate, Identity, Tls},
+};
+use std::time::{Duration, SystemTime};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// Time between looks: a third of the shortest certificate, a day, leaves eight of them.
+const LOOK: Duration = Duration::from_secs(3_600);
+
+/// Issues a new certificate when less than a third of its life remains, or when it cannot be read at all. True when it
+/// did.
+///
+/// # Errors
+/// When the CA cannot be used, or the disk refuses.
+pub(super) fn if_due(layout: &Layout, config: &ClusterConfig, now: SystemTime) -> Result<bool, PkiError> {
+    match Certificate::load(&layout.server().cert) {
+        Ok(certificate) if !due_for_renewal(&certificate, now) => return Ok(false),
+        Ok(certificate) => info!(certificate = certificate.describe(), "Renewing our own certificate"),
+        Err(error) => error!(%error, "Cannot read our own certificate; issuing a new one"),
+    }
+    issue_server(&Authority::load(layout)?, layout, config, now)?;
+    Ok(true)
+}
+
+/// Renews when due until cancelled; connections made from then on show the new one.
+pub(super) async fn every_hour(layout: Layout, config: ClusterConfig, tls: Tls, cancel: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        match if_due(&layout, &config, SystemTime::now()) {
+            Ok(false) => {}
+            Ok(true) => match Identity::load(&layout.server(), Role::Cluster)
+                .and_then(|identity| tls.renew(identity))
+            {
+                Ok(()) => info!("Our own certificate is renewed"),
+                Err(error) => error!(
+                    error = format!("{:#}", anyhow::Error::new(error)),
+                    "Cannot use the new certificate"
+                ),
+            },
+            Err(error) => {
+                error!(
+                    error = format!("{:#}", anyhow::Error::new(error)),
+                    "Cannot renew our own certificate"
+                );
+            }
+        }
+    }
+}
