@@ -8,6 +8,7 @@ use lab::{Lab, Report, Rule, Sniffer, UpOptions, Watch, Whom};
 use std::{
     collections::BTreeMap,
     fs,
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Output, Stdio},
     time::{Duration, Instant},
@@ -259,12 +260,17 @@ impl Mesh {
 
     /// Waits until a port of a place accepts connections.
     pub fn await_tcp(&self, place: &str, port: u16, within: Duration) -> Result<()> {
-        let script = format!(
-            "until curl -s --max-time 1 -o /dev/null telnet://127.0.0.1:{port} </dev/null; do :; done"
-        );
-        let seconds = within.as_secs().to_string();
-        succeed(self.lab.exec(place, ["timeout", &seconds, "bash", "-c", &script])?)?;
-        Ok(())
+        let deadline = Instant::now() + within;
+        loop {
+            let connected = self.lab.inside(place, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)))?;
+            match connected {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    bail!("nothing listens on port {port} of {place} after {within:?}: {error}")
+                }
+                Err(_) => std::thread::yield_now(),
+            }
+        }
     }
 
     /// Watches every link of the underlay: only what the mesh needs there may be seen, and nothing that says `canary`.
