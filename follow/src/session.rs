@@ -9,7 +9,7 @@ use rpc::{
     },
     mvccpb::{Event, KeyValue, event::EventType},
 };
-use std::sync::Arc;
+use std::{error::Error as _, sync::Arc};
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,6 +17,13 @@ use tonic::{Status, Streaming, transport::Channel};
 
 /// What etcd says when history was compacted. (etcd: `rpctypes.ErrGRPCCompacted`)
 const COMPACTED: &str = "required revision has been compacted";
+
+/// How a server says that it does not let us in: etcd's `rpctypes.ErrGRPCPermissionDenied`, which our apiserver says
+/// too, and `daemon::tls` of a server that does not know our trust domain. A server that was not verified says neither:
+/// the alert comes under the keys of its handshake, and the status after it. Texts, because neither hyper nor h2 let a
+/// cause through.
+const REFUSALS: [&str; 2] =
+    ["etcdserver: permission denied", "no CA of its trust domain in the server's trust store has signed it"];
 
 /// Requests that wait for the watch's stream: a watch a prefix, of which nobody has more than five, and a question.
 const WATCH_REQUESTS_MAX: usize = 16;
@@ -35,8 +42,14 @@ impl Session {
         let task = tokio::spawn(async move {
             let ended = Wire { id, answers: answers.clone() }.run(connect, receiver).await;
             if let Err(error) = ended {
+                let refused = REFUSALS.iter().any(|refusal| error.contains(refusal));
+                let answer = if refused {
+                    Answer::Refused { session: id, error }
+                } else {
+                    Answer::Failed { session: id, error }
+                };
                 // The follower went away when this fails.
-                answers.send(Answer::Failed { session: id, error }).await.ok();
+                answers.send(answer).await.ok();
             }
         });
         Self { requests, _task: AbortOnDropHandle::new(task) }
@@ -251,7 +264,16 @@ fn signed(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
-/// In the store's words: a status also carries codes and metadata that help nobody.
+/// In the store's words, with the causes that a connection's error has; codes and metadata help nobody.
 fn text(status: &Status) -> String {
-    if status.message().is_empty() { status.to_string() } else { status.message().to_owned() }
+    let mut text = if status.message().is_empty() { status.to_string() } else { status.message().to_owned() };
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let error_text = error.to_string();
+        if !text.contains(&error_text) {
+            text = format!("{text}: {error_text}");
+        }
+        cause = error.source();
+    }
+    text
 }

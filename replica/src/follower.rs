@@ -226,6 +226,7 @@ impl Follower {
                 self.fail(format!("history up to revision {compact_revision} was compacted"), now);
             }
             Answer::Failed { error, .. } => self.fail(error, now),
+            Answer::Refused { error, .. } => self.end(error, true, now),
         }
         if self.events.len() > EVENTS_MAX {
             self.position = None;
@@ -451,10 +452,14 @@ impl Follower {
     }
 
     fn fail(&mut self, error: String, now: Now) {
+        self.end(error, false, now);
+    }
+
+    fn end(&mut self, error: String, refused: bool, now: Now) {
         let wait = self.backoff();
         self.failures = self.failures.saturating_add(1);
         self.end_session();
-        self.events.push_back(Event::Disconnected { error, retry_in: wait });
+        self.events.push_back(Event::Disconnected { error, refused, retry_in: wait });
         self.state = State::Waiting { until: now + wait };
     }
 

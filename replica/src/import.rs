@@ -222,9 +222,9 @@ impl Import {
                 }
             }
             Event::Progress { revision } => self.seen.revision = revision,
-            Event::Disconnected { error, .. } => {
+            Event::Disconnected { error, refused, .. } => {
                 self.list = None;
-                self.seen.disconnect();
+                self.seen.disconnect(refused);
                 self.last_error = error;
             }
         }

@@ -116,10 +116,14 @@ pub struct Side {
 }
 
 impl Side {
-    /// A side that begins, or goes on from the verdict that our store holds.
+    /// A side that begins, or goes on from the verdict that our store holds. A verdict is written while the object is
+    /// prepared, so an active object without one is of a store that was lost, and not of a connect that is under way.
     #[must_use]
     pub fn new(object: &Object, held: Option<&PeerState>, now: Now) -> Self {
-        let confirmed = held.is_some_and(|held| held.phase == Phase::Active && held.nonce == object.nonce);
+        let confirmed = match held {
+            Some(held) => held.phase == Phase::Active && held.nonce == object.nonce,
+            None => object.deadline_s.is_none(),
+        };
         Self { nonce: object.nonce, first_seen: now, confirmed }
     }
 

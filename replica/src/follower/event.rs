@@ -39,6 +39,8 @@ pub enum Event {
     Disconnected {
         /// Why.
         error: String,
+        /// The other side was verified, and does not let us in: it has nothing to do with us, or no longer.
+        refused: bool,
         /// The next session begins after this time.
         retry_in: Duration,
     },

@@ -197,6 +197,13 @@ pub enum Answer {
         /// The oldest revision there is.
         compact_revision: u64,
     },
+    /// The other side was verified, and does not let us in.
+    Refused {
+        /// Of this session.
+        session: SessionId,
+        /// For the log and the status.
+        error: String,
+    },
     /// The connection, or a request that ends it.
     Failed {
         /// Of this session.
@@ -215,6 +222,7 @@ impl Answer {
             | Self::Changes { session, .. }
             | Self::Progress { session, .. }
             | Self::Compacted { session, .. }
+            | Self::Refused { session, .. }
             | Self::Failed { session, .. } => *session,
         }
     }

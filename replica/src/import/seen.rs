@@ -39,14 +39,20 @@ pub struct Seen {
     pub synced: bool,
     /// Its store's revision up to which everything was told.
     pub revision: u64,
+    /// It was reached, verified, and did not let us in.
+    refused: bool,
     peering: Option<Peering>,
     kinds: BTreeMap<Kind, Synced>,
 }
 
 impl Seen {
-    /// The peer's side of the peering with us.
+    /// The peer's side of the peering with us. A peer lets in whom it has a peering with, so one that refuses us has
+    /// none.
     #[must_use]
     pub fn peering(&self) -> Told<'_, Peering> {
+        if self.refused {
+            return Told::Absent;
+        }
         match (&self.peering, self.connected && self.synced && self.vouches_for(Kind::Peerings)) {
             (Some(peering), _) if self.connected => Told::Present(peering),
             (None, true) => Told::Absent,
@@ -67,11 +73,13 @@ impl Seen {
 
     pub(super) fn connect(&mut self, revision: u64) {
         self.connected = true;
+        self.refused = false;
         self.revision = revision;
     }
 
-    pub(super) fn disconnect(&mut self) {
+    pub(super) fn disconnect(&mut self, refused: bool) {
         self.connected = false;
+        self.refused = refused;
     }
 
     /// Takes a record about the peer itself; says whether it is one.

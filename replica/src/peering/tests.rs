@@ -33,7 +33,7 @@ fn each_state_and_each_word_of_the_other_side_has_its_answer() {
         (by_hand, Present(&hand), 99, Wish::Keep, Phase::Active),
     ];
     for (object, told, unix_s, wish, phase) in cases {
-        let mut side = Side::new(&object, None, Now::START);
+        let mut side = Side::new(&object, Some(&verdict(Phase::Prepared)), Now::START);
         let decision = side.decide(&object, told, Now::START, unix_s);
         assert_eq!((decision.wish, decision.phase), (wish, phase), "{object:?} {told:?} at {unix_s}");
     }
@@ -43,13 +43,22 @@ fn each_state_and_each_word_of_the_other_side_has_its_answer() {
 fn a_peer_that_was_active_and_vanished_has_disconnected_and_is_kept_also_after_a_restart() {
     let object = Object { nonce: Some(NONCE), deadline_s: None, contract_hash: HASH };
     let done = Peering { nonce: Some(NONCE), phase: Phase::Active, contract_hash: HASH };
-    let mut side = Side::new(&object, None, Now::START);
+    let mut side = Side::new(&object, Some(&verdict(Phase::Prepared)), Now::START);
     side.decide(&object, Told::Present(&done), Now::START, 0);
     let decision = side.decide(&object, Told::Absent, Now::START, 0);
     assert_eq!((decision.wish, decision.phase, decision.other), (Wish::Keep, Phase::Active, Other::Absent));
     let held = verdict(Phase::Active);
     let decision = Side::new(&object, Some(&held), Now::START).decide(&object, Told::Absent, Now::START, 0);
     assert_eq!((decision.wish, decision.phase), (Wish::Keep, Phase::Active));
+}
+
+#[test]
+fn a_store_that_was_lost_does_not_undo_what_was_active() {
+    let object = Object { nonce: Some(NONCE), deadline_s: None, contract_hash: HASH };
+    for told in [Told::Unknown, Told::Absent] {
+        let decision = Side::new(&object, None, Now::START).decide(&object, told, Now::START, 0);
+        assert_eq!((decision.wish, decision.phase), (Wish::Keep, Phase::Active));
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | a record of a source | `synced/<kind>` of its cluster names the own store's running boot |
 //! | an imported record | the same: the importer writes the peer's `synced/<kind>` when its own list is complete |
+//! | a record of a cluster that is no peer | the own `synced/peerings`: nobody else will ever vouch for it |
 //! | `keys/<node>` | its node is gone: only the node itself can write it again |
 //! | `mesh-local` services, backends | the own `synced/services`, `synced/backends` |
 //! | `peers`, `closed` | the own `synced/peerings` |
@@ -127,6 +128,10 @@ fn absence_counts(tables: &Tables, own: &ClusterName, key: &Key) -> bool {
 }
 
 fn is_synced(tables: &Tables, own: &ClusterName, cluster: &ClusterName, kind: Kind) -> bool {
-    let synced = tables.clusters.get(cluster).and_then(|c| c.synced.get(&kind));
-    synced.is_some_and(|synced| boot(tables, own) == Some(synced.boot))
+    let vouches = |cluster: &ClusterName, kind| {
+        let synced = tables.clusters.get(cluster).and_then(|c| c.synced.get(&kind));
+        synced.is_some_and(|synced| boot(tables, own) == Some(synced.boot))
+    };
+    let no_peer = cluster != own && vouches(own, Kind::Peerings) && !tables.local.peers.contains_key(cluster);
+    vouches(cluster, kind) || no_peer
 }

@@ -39,6 +39,15 @@ fn a_store_that_is_filling_again_takes_nothing_away_until_it_is_synced() {
 }
 
 #[test]
+fn records_of_a_cluster_that_is_no_peer_any_more_do_not_wait_for_its_word() {
+    let mut view = following(FIRST, &["west/nodes/w1", "north/nodes/n1", "peers/west", "peers/north"]);
+    list(&mut view, SECOND, &[], &["peers/north"]);
+    assert_eq!(nodes(&view), "n1 w1");
+    synced(&mut view, "east", "peerings", SECOND);
+    assert_eq!(nodes(&view), "n1", "found by the simulation, seed 11");
+}
+
+#[test]
 fn a_record_of_the_new_history_replaces_an_unconfirmed_one_whatever_their_revisions() {
     let mut view = following(FIRST, &["east/nodes/n1"]);
     apply(&mut view, "east/nodes/n1", 1_000);

@@ -1,0 +1,27 @@
+//! Scripts with what they show, and seeds with what must hold.
+
+mod random;
+
+use expect_test::expect_file;
+
+macro_rules! scripts {
+    ($($name:ident),* $(,)?) => {$(
+        #[test]
+        fn $name() {
+            let script = include_str!(concat!("../../scripts/", stringify!($name), ".txt"));
+            expect_file![concat!("../../scripts/", stringify!($name), ".out")].assert_eq(&sim::run(script));
+        }
+    )*};
+}
+
+scripts!(
+    a_peer_outside_its_contract_is_refused_and_named,
+    a_limit_is_a_limit_and_who_waited_comes_in,
+    a_stale_peer_is_demoted_kept_or_dropped,
+    a_connect_cut_between_its_two_steps_leaves_nobody_alone,
+    a_connect_survives_every_death_or_undoes_itself,
+    a_disconnect_closes_what_was_open_and_the_other_side_sees_it,
+    a_store_from_an_old_copy_fools_nobody,
+    a_store_that_lost_everything_withdraws_nothing_until_it_has_read_its_source,
+    a_missed_compaction_is_no_missed_delete,
+);
