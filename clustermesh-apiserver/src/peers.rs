@@ -129,6 +129,7 @@ pub async fn spawn(
         written: BTreeMap::new(),
         roster: roster::Roster::default(),
         sessions: BTreeMap::new(),
+        believed: BTreeMap::new(),
         left: Some(left),
         vouched: false,
     };

@@ -7,6 +7,10 @@
 //!                           └── files in the manifests directory
 //! ```
 
+mod operator;
+
+pub(super) use operator::Request;
+
 use super::{
     Config, Status,
     closed::ClosedPrefixes,
@@ -17,15 +21,13 @@ use super::{
     world::World,
 };
 use crate::{
-    admin::{Description, PeerError, Removed},
     backend::Engine,
-    peers::check::{Surroundings, check},
     publish::{Op, writes},
-    source::driver::State,
+    source::{driver::State, manifests::Problem, object::ObjectKind},
 };
 use api::{
-    bytes::{BootId, Nonce},
-    key::{Key, Kind, LocalKey, MeshKey},
+    bytes::{BootId, ClusterUuid},
+    key::{Kind, LocalKey, MeshKey},
     name::ClusterName,
     peer::MeshPeer,
     record::{ImportState, Phase, Record, Synced},
@@ -34,7 +36,7 @@ use daemon::tls::Tls;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -42,14 +44,6 @@ use tracing::{error, info, warn};
 
 /// Time between looks without an event: what a refusing store or disk left undone is done then.
 const RECHECK: Duration = Duration::from_secs(5);
-
-/// What an operator asks.
-pub(super) enum Request {
-    Describe(oneshot::Sender<Result<Description, PeerError>>),
-    Apply(Box<MeshPeer>, bool, oneshot::Sender<Result<bool, PeerError>>),
-    Remove(ClusterName, Option<Nonce>, oneshot::Sender<Result<Removed, PeerError>>),
-    Forget(ClusterName, oneshot::Sender<Result<Vec<IpNet>, PeerError>>),
-}
 
 /// What sessions have to know of the other peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,6 +64,8 @@ pub(super) struct Manager {
     pub(super) written: BTreeMap<ClusterName, (Option<MeshPeer>, Instant)>,
     pub(super) roster: Roster,
     pub(super) sessions: BTreeMap<ClusterName, Running>,
+    /// As the trust store was told.
+    pub(super) believed: BTreeMap<ClusterName, (ClusterUuid, String)>,
     /// Peers that the store knows from an earlier process, until the first look decided about them.
     pub(super) left: Option<BTreeMap<ClusterName, sweep::Left>>,
     /// `synced/peerings` says that what is missing is meant to be.
@@ -132,7 +128,9 @@ impl Manager {
     }
 
     async fn converge(&mut self, objects: &BTreeMap<ClusterName, MeshPeer>) -> anyhow::Result<()> {
-        let left = self.left.take().unwrap_or_default();
+        let mut left = self.left.take().unwrap_or_default();
+        // What is there and cannot be read is not gone.
+        let undecided: BTreeMap<_, _> = left.extract_if(.., |name, _| self.cannot_be_read(name)).collect();
         let mut in_force: InForce = left.keys().map(|name| (name.clone(), None)).collect();
         in_force.extend(self.roster.peers.iter().map(|(name, peer)| (name.clone(), Some(peer.clone()))));
         let nodes =
@@ -157,6 +155,7 @@ impl Manager {
                 failed = Err(error);
             }
         }
+        self.left.get_or_insert_default().extend(undecided);
         self.contracts.send_if_modified(|contracts| {
             let now =
                 self.roster.peers.iter().map(|(name, peer)| (name.clone(), peer.spec.contract.cidrs.clone()));
@@ -183,6 +182,19 @@ impl Manager {
         Ok(())
     }
 
+    /// Whether a document that may be this peer's object is broken, since before we started.
+    fn cannot_be_read(&self, name: &ClusterName) -> bool {
+        let file = home::file_name(name);
+        let may_be = |problem: &Problem| match &problem.object {
+            Some(object) => object.kind == ObjectKind::MeshPeer && object.name.as_str() == name.as_str(),
+            None => problem.file == file,
+        };
+        let state = self.source.borrow();
+        state
+            .as_ref()
+            .is_some_and(|state| !state.peers.contains_key(name) && state.problems.iter().any(may_be))
+    }
+
     fn surroundings(&self) -> session::Surroundings {
         session::Surroundings {
             engine: self.engine.clone(),
@@ -195,11 +207,16 @@ impl Manager {
         }
     }
 
-    fn believe(&self, name: &ClusterName, peer: &MeshPeer) {
-        let added = self.tls.trust().add_peer(peer.spec.uuid, name.clone(), &peer.spec.trust_bundle);
-        if let Err(error) = added {
+    /// Only what changed is told: each word to the trust store makes it judge every open connection again.
+    fn believe(&mut self, name: &ClusterName, peer: &MeshPeer) {
+        let now = (peer.spec.uuid, peer.spec.trust_bundle.clone());
+        if self.believed.get(name) == Some(&now) {
+            return;
+        }
+        match self.tls.trust().add_peer(now.0, name.clone(), &now.1) {
+            Ok(()) => drop(self.believed.insert(name.clone(), now)),
             // The check read the same bundle.
-            error!(peer = %name, %error, "Cannot use the peer's trust bundle");
+            Err(error) => error!(peer = %name, %error, "Cannot use the peer's trust bundle"),
         }
     }
 
@@ -215,8 +232,8 @@ impl Manager {
             was_active = session.was_active();
             session.stop().await;
         }
-        if let Some(peer) = was {
-            self.tls.trust().remove_peer(peer.spec.uuid);
+        if let Some((uuid, _)) = self.believed.remove(name) {
+            self.tls.trust().remove_peer(uuid);
         }
         // A peering that never was active closes nothing: nobody has sent there by us.
         let of_object = was.filter(|_| was_active).map(|peer| peer.spec.contract.cidrs.clone());
@@ -291,103 +308,6 @@ impl Manager {
         Ok(())
     }
 
-    async fn answer(&mut self, request: Request) {
-        // Who asked and went away does not want the answer.
-        match request {
-            Request::Describe(to) => drop(to.send(self.describe().await)),
-            Request::Apply(peer, dry_run, to) => drop(to.send(self.apply(&peer, dry_run).await)),
-            Request::Remove(name, nonce, to) => drop(to.send(self.remove(&name, nonce).await)),
-            Request::Forget(name, to) => drop(to.send(self.forget(&name).await)),
-        }
-    }
-
-    async fn describe(&mut self) -> Result<Description, PeerError> {
-        let objects = self.objects().ok_or_else(not_read)?;
-        let mut counts = BTreeMap::new();
-        let prefix = api::key::cluster_prefix(&self.config.own.name);
-        let counted = writes::list(&self.engine, &prefix, |key, _| {
-            if let Key::Mesh(_, key) = key {
-                *counts.entry(key.kind().to_string()).or_insert(0) += 1;
-            }
-        });
-        counted.await.map_err(|error| PeerError::Home(error.into()))?;
-        let own = &self.config.own;
-        let nodes =
-            self.source.borrow().as_ref().map(|state| state.node_addresses.to_vec()).unwrap_or_default();
-        Ok(Description {
-            name: own.name.clone(),
-            uuid: own.uuid,
-            pod_cidrs: own.pod_cidrs.clone(),
-            service_cidrs: own.service_cidrs.clone(),
-            mesh_cidrs: own.mesh_cidrs.clone(),
-            node_addresses: nodes,
-            endpoints: self.config.endpoints.clone(),
-            trust_bundle: self.tls.identity().bundle_pem().to_owned(),
-            peers: objects.into_values().collect(),
-            counts,
-            revision: u64::try_from(self.engine.revision()).unwrap_or(0),
-        })
-    }
-
-    async fn apply(&mut self, peer: &MeshPeer, dry_run: bool) -> Result<bool, PeerError> {
-        let objects = self.objects().ok_or_else(not_read)?;
-        let name = &peer.metadata.name;
-        let held = objects.get(name);
-        let again = |held: &MeshPeer| {
-            // The same connect told again does not take an active peering back to prepared.
-            held == peer || *held == home::active(peer) && held.phase() == Phase::Active
-        };
-        if held.is_some_and(again) && self.roster.peers.contains_key(name) {
-            return Ok(false);
-        }
-        let nodes =
-            self.source.borrow().as_ref().map(|state| state.node_addresses.clone()).unwrap_or_default();
-        let around =
-            Surroundings { own: &self.config.own, node_addresses: &nodes, others: &self.roster.peers };
-        check(peer, around).map_err(|conflict| PeerError::Refused(conflict.to_string()))?;
-        let file = self.file_of(name);
-        if held.is_some() && file != home::file_name(name) {
-            return Err(PeerError::Refused(format!("MeshPeer {name} stands in {file}: change it there")));
-        }
-        if !dry_run {
-            home::write(&self.config.manifests, peer).map_err(PeerError::Home)?;
-            self.note(name, Some(peer.clone()));
-            info!(peer = %name, phase = ?peer.phase(), "MeshPeer written");
-            self.look().await;
-        }
-        Ok(true)
-    }
-
-    async fn remove(&mut self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError> {
-        let objects = self.objects().ok_or_else(not_read)?;
-        let Some(object) = objects.get(name) else { return Ok(Removed::default()) };
-        if nonce.is_some() && object.nonce() != nonce {
-            return Ok(Removed::default());
-        }
-        let home = |error| PeerError::Home(error);
-        let records = sweep::counts(&self.engine, name).await.map_err(home)?;
-        home::remove(&self.config.manifests, name, &self.file_of(name))
-            .map_err(|error| PeerError::Refused(format!("{error:#}")))?;
-        self.note(name, None);
-        info!(peer = %name, "MeshPeer removed");
-        self.look().await;
-        let closed =
-            self.closed.iter().filter(|(peer, _)| *peer == name).flat_map(|(_, p)| p.clone()).collect();
-        Ok(Removed { removed: true, records, closed })
-    }
-
-    async fn forget(&mut self, name: &ClusterName) -> Result<Vec<IpNet>, PeerError> {
-        let objects = self.objects().ok_or_else(not_read)?;
-        if objects.contains_key(name) {
-            return Err(PeerError::Refused(format!("`{name}` is still a peer: disconnect first")));
-        }
-        let mut closed = self.closed.clone();
-        let opened = closed.forget(name);
-        self.set_closed(closed).map_err(PeerError::Home)?;
-        self.write_closed().await.map_err(PeerError::Home)?;
-        Ok(opened)
-    }
-
     /// A session found out how its peering goes on.
     async fn fulfil(&mut self, wish: Wish) {
         let Some(objects) = self.objects() else { return };
@@ -425,10 +345,6 @@ impl Manager {
     fn note(&mut self, name: &ClusterName, object: Option<MeshPeer>) {
         self.written.insert(name.clone(), (object, Instant::now()));
     }
-}
-
-fn not_read() -> PeerError {
-    PeerError::Refused("the manifests directory has not been read yet; see the apiserver's log".to_owned())
 }
 
 fn report(before: &Roster, now: &Roster) {

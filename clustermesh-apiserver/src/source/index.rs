@@ -17,6 +17,8 @@ mod services;
 #[cfg(test)]
 mod tests;
 
+pub use endpoints::{IDENTITIES_MAX, OVERFLOW_LABEL};
+
 use super::object::{Body, Namespace, Object, ObjectKey, ObjectKind};
 use api::{
     bytes::ClusterUuid,

@@ -5,8 +5,6 @@ mod endpoint_slice;
 mod node;
 mod pod;
 mod service;
-#[cfg(test)]
-mod tests;
 
 use super::{
     manifests::tree::FieldPath,

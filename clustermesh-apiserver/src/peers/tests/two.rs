@@ -404,6 +404,29 @@ async fn a_peering_by_hand_is_active_at_once_and_its_end_while_we_were_away_is_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_object_that_cannot_be_read_after_a_restart_is_not_gone() {
+    let (east, west) = connected().await;
+    let file = peers::file_name(west.name());
+    let text = std::fs::read_to_string(east.directory.path().join("manifests").join(&file)).expect("there");
+    let broken = text.replace("uuid:", "uuid: [");
+    let east = east
+        .restart(|directory| {
+            durable::write(&directory.path().join("manifests").join(&file), broken.as_bytes())
+                .expect("written");
+        })
+        .await;
+    east.until_looked().await;
+    assert!(east.records().await.contains_key(&backend(&west)), "what was imported stays");
+    assert!(!east.records().await.contains_key(&LocalKey::Closed(west.name().clone()).into()));
+    east.manifest(&file, &text);
+    east.until_imported(&west).await;
+    std::fs::remove_file(east.directory.path().join("manifests").join(&file)).expect("removed");
+    east.until("the end", |records| !records.contains_key(&backend(&west))).await;
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_keeps_what_was_imported_though_the_peer_is_away() {
     let (east, west) = connected().await;
     let (directory, config, address) = west.stop().await;

@@ -9,10 +9,20 @@ use api::{
     name::{NamespaceName, NodeName},
     record::{Endpoint, Identity, Record},
 };
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// Identities of one namespace (design, Numbers). Labels that differ per pod and are not filtered would make one of
+/// each pod, here and in every cluster that follows us.
+pub const IDENTITIES_MAX: usize = 1_000;
+
+/// The label of the one identity that all pods beyond [`IDENTITIES_MAX`] share: no selector of anybody's names it.
+pub const OVERFLOW_LABEL: &str = "clustermesh.io/identity-overflow";
 
 /// Who has an address: the newest creation, then the greater UID.
-pub(super) type Claim = (u64, Uid);
+type Claim = (u64, Uid);
 
 struct Claimant<'a> {
     claim: Claim,
@@ -22,14 +32,20 @@ struct Claimant<'a> {
 }
 
 pub(super) fn endpoints(index: &Index, out: &mut Out<'_>) {
-    for (ip, owner) in owners(index, out) {
+    let owners = owners(index, out);
+    let mut identities = Identities::default();
+    for owner in owners.values() {
+        identities.note(owner, out);
+    }
+    identities.close();
+    for (ip, owner) in owners {
         let namespace = owner.key.namespace.clone().expect("a pod has a namespace");
         let Some(node) = owner.pod.node.clone() else {
             out.notice(owner.key, format!("{ip} is left out: the pod has an address, but no node"));
             continue;
         };
         out.warn_outside(owner.key, ip);
-        let id = identity(&namespace, &owner, out);
+        let id = identities.put(&namespace, &owner, out);
         let record = endpoint(&owner, node, id);
         let cluster = &out.facts.cluster;
         out.put(owner.key, MeshKey::Endpoint(namespace, ip).of(cluster), record);
@@ -60,20 +76,62 @@ fn owners<'a>(index: &'a Index, out: &mut Out<'_>) -> BTreeMap<IpAddr, Claimant<
     owners
 }
 
-fn identity(namespace: &NamespaceName, owner: &Claimant<'_>, out: &mut Out<'_>) -> IdentityId {
-    let labels = filter_labels(&owner.pod.labels, &out.facts.ignored_labels);
-    let service_account = owner.pod.service_account.clone();
-    let id = identity::identity(identity::Facts {
-        cluster: out.facts.uuid,
-        namespace,
-        service_account: &service_account,
-        labels: &labels,
-    });
-    let key = MeshKey::Identity(namespace.clone(), id).of(&out.facts.cluster);
-    if !out.desired.records.contains_key(&key) {
-        out.put(owner.key, key, Record::from(Identity { service_account, labels }));
+/// The identities of each namespace, the oldest first: a new pod takes nobody's identity away.
+#[derive(Default)]
+struct Identities {
+    oldest: BTreeMap<NamespaceName, BTreeMap<IdentityId, u64>>,
+    kept: BTreeMap<NamespaceName, BTreeSet<IdentityId>>,
+}
+
+impl Identities {
+    fn note(&mut self, owner: &Claimant<'_>, out: &Out<'_>) {
+        let namespace = owner.key.namespace.clone().expect("a pod has a namespace");
+        let id = id(&namespace, &facts(owner.pod, out), out);
+        let oldest = self.oldest.entry(namespace).or_default().entry(id).or_insert(u64::MAX);
+        *oldest = owner.object.created_s.min(*oldest);
     }
-    id
+
+    fn close(&mut self) {
+        for (namespace, identities) in std::mem::take(&mut self.oldest) {
+            let mut by_age: Vec<(u64, IdentityId)> =
+                identities.into_iter().map(|(id, at)| (at, id)).collect();
+            by_age.sort_unstable();
+            let kept = by_age.into_iter().take(IDENTITIES_MAX).map(|(_, id)| id).collect();
+            self.kept.insert(namespace, kept);
+        }
+    }
+
+    fn put(&self, namespace: &NamespaceName, owner: &Claimant<'_>, out: &mut Out<'_>) -> IdentityId {
+        let mut identity = facts(owner.pod, out);
+        let mut id = id(namespace, &identity, out);
+        if !self.kept.get(namespace).is_some_and(|kept| kept.contains(&id)) {
+            out.notice(
+                owner.key,
+                format!("{namespace} has more than {IDENTITIES_MAX} identities: it gets the closed one"),
+            );
+            let labels = BTreeMap::from([(OVERFLOW_LABEL.to_owned(), String::new())]);
+            identity = Identity { service_account: String::new(), labels };
+            id = self::id(namespace, &identity, out);
+        }
+        let key = MeshKey::Identity(namespace.clone(), id).of(&out.facts.cluster);
+        if !out.desired.records.contains_key(&key) {
+            out.put(owner.key, key, Record::from(identity));
+        }
+        id
+    }
+}
+
+fn facts(pod: &Pod, out: &Out<'_>) -> Identity {
+    let labels = filter_labels(&pod.labels, &out.facts.ignored_labels);
+    Identity { service_account: pod.service_account.clone(), labels }
+}
+
+fn id(
+    namespace: &NamespaceName,
+    Identity { service_account, labels }: &Identity,
+    out: &Out<'_>,
+) -> IdentityId {
+    identity::identity(identity::Facts { cluster: out.facts.uuid, namespace, service_account, labels })
 }
 
 fn endpoint(owner: &Claimant<'_>, node: NodeName, identity: IdentityId) -> Record {

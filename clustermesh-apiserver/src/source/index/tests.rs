@@ -375,6 +375,25 @@ fn an_address_that_is_claimed_twice_has_one_owner_and_a_visible_conflict() {
 }
 
 #[test]
+fn a_namespace_with_too_many_identities_keeps_the_oldest_and_shares_one_for_the_rest() {
+    let pod = |n: usize| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p{n}, namespace: shop, labels: {{build: '{n}'}}, creationTimestamp: \
+             '20{:02}-01-01T00:00:00Z'}}\nspec: {{nodeName: n1}}\nstatus: {{podIPs: [{{ip: 10.1.{}.{}}}]}}\n---\n",
+            // The youngest have the lowest addresses.
+            if n < 5 { 30 } else { 20 },
+            n / 250,
+            n % 250
+        )
+    };
+    let desired = desired(&(0..IDENTITIES_MAX + 5).map(pod).collect::<String>());
+    let identities = desired.records.values().filter(|record| matches!(record, Record::Identity(_))).count();
+    assert_eq!(identities, IDENTITIES_MAX + 1);
+    let noticed: Vec<String> = desired.notices.iter().map(|notice| notice.object.to_string()).collect();
+    assert_eq!(noticed, ["Pod shop/p0", "Pod shop/p1", "Pod shop/p2", "Pod shop/p3", "Pod shop/p4"]);
+}
+
+#[test]
 fn a_record_that_is_too_large_is_refused_and_named() {
     let labels: String =
         (0..400).map(|n| format!("    {}-{n}: {}\n", "k".repeat(120), "v".repeat(60))).collect();

@@ -1,0 +1,127 @@
+//! What an operator asks of the peerings, and is answered.
+
+use super::Manager;
+use crate::{
+    admin::{Description, PeerError, Removed},
+    peers::{
+        check::{Surroundings, check},
+        home, sweep,
+    },
+    publish::writes,
+};
+use api::{bytes::Nonce, key::Key, name::ClusterName, peer::MeshPeer, record::Phase};
+use ipnet::IpNet;
+use std::collections::BTreeMap;
+use tokio::sync::oneshot;
+use tracing::info;
+
+/// What an operator asks.
+pub(in crate::peers) enum Request {
+    Describe(oneshot::Sender<Result<Description, PeerError>>),
+    Apply(Box<MeshPeer>, bool, oneshot::Sender<Result<bool, PeerError>>),
+    Remove(ClusterName, Option<Nonce>, oneshot::Sender<Result<Removed, PeerError>>),
+    Forget(ClusterName, oneshot::Sender<Result<Vec<IpNet>, PeerError>>),
+}
+
+impl Manager {
+    pub(super) async fn answer(&mut self, request: Request) {
+        // Who asked and went away does not want the answer.
+        match request {
+            Request::Describe(to) => drop(to.send(self.describe().await)),
+            Request::Apply(peer, dry_run, to) => drop(to.send(self.apply(&peer, dry_run).await)),
+            Request::Remove(name, nonce, to) => drop(to.send(self.remove(&name, nonce).await)),
+            Request::Forget(name, to) => drop(to.send(self.forget(&name).await)),
+        }
+    }
+
+    async fn describe(&mut self) -> Result<Description, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        let mut counts = BTreeMap::new();
+        let prefix = api::key::cluster_prefix(&self.config.own.name);
+        let counted = writes::list(&self.engine, &prefix, |key, _| {
+            if let Key::Mesh(_, key) = key {
+                *counts.entry(key.kind().to_string()).or_insert(0) += 1;
+            }
+        });
+        counted.await.map_err(|error| PeerError::Home(error.into()))?;
+        let own = &self.config.own;
+        let nodes =
+            self.source.borrow().as_ref().map(|state| state.node_addresses.to_vec()).unwrap_or_default();
+        Ok(Description {
+            name: own.name.clone(),
+            uuid: own.uuid,
+            pod_cidrs: own.pod_cidrs.clone(),
+            service_cidrs: own.service_cidrs.clone(),
+            mesh_cidrs: own.mesh_cidrs.clone(),
+            node_addresses: nodes,
+            endpoints: self.config.endpoints.clone(),
+            trust_bundle: self.tls.identity().bundle_pem().to_owned(),
+            peers: objects.into_values().collect(),
+            counts,
+            revision: u64::try_from(self.engine.revision()).unwrap_or(0),
+        })
+    }
+
+    async fn apply(&mut self, peer: &MeshPeer, dry_run: bool) -> Result<bool, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        let name = &peer.metadata.name;
+        let held = objects.get(name);
+        let again = |held: &MeshPeer| {
+            // The same connect told again does not take an active peering back to prepared.
+            held == peer || *held == home::active(peer) && held.phase() == Phase::Active
+        };
+        if held.is_some_and(again) && self.roster.peers.contains_key(name) {
+            return Ok(false);
+        }
+        let nodes =
+            self.source.borrow().as_ref().map(|state| state.node_addresses.clone()).unwrap_or_default();
+        let around =
+            Surroundings { own: &self.config.own, node_addresses: &nodes, others: &self.roster.peers };
+        check(peer, around).map_err(|conflict| PeerError::Refused(conflict.to_string()))?;
+        let file = self.file_of(name);
+        if held.is_some() && file != home::file_name(name) {
+            return Err(PeerError::Refused(format!("MeshPeer {name} stands in {file}: change it there")));
+        }
+        if !dry_run {
+            home::write(&self.config.manifests, peer).map_err(PeerError::Home)?;
+            self.note(name, Some(peer.clone()));
+            info!(peer = %name, phase = ?peer.phase(), "MeshPeer written");
+            self.look().await;
+        }
+        Ok(true)
+    }
+
+    async fn remove(&mut self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        let Some(object) = objects.get(name) else { return Ok(Removed::default()) };
+        if nonce.is_some() && object.nonce() != nonce {
+            return Ok(Removed::default());
+        }
+        let home = |error| PeerError::Home(error);
+        let records = sweep::counts(&self.engine, name).await.map_err(home)?;
+        home::remove(&self.config.manifests, name, &self.file_of(name))
+            .map_err(|error| PeerError::Refused(format!("{error:#}")))?;
+        self.note(name, None);
+        info!(peer = %name, "MeshPeer removed");
+        self.look().await;
+        let closed =
+            self.closed.iter().filter(|(peer, _)| *peer == name).flat_map(|(_, p)| p.clone()).collect();
+        Ok(Removed { removed: true, records, closed })
+    }
+
+    async fn forget(&mut self, name: &ClusterName) -> Result<Vec<IpNet>, PeerError> {
+        let objects = self.objects().ok_or_else(not_read)?;
+        if objects.contains_key(name) {
+            return Err(PeerError::Refused(format!("`{name}` is still a peer: disconnect first")));
+        }
+        let mut closed = self.closed.clone();
+        let opened = closed.forget(name);
+        self.set_closed(closed).map_err(PeerError::Home)?;
+        self.write_closed().await.map_err(PeerError::Home)?;
+        Ok(opened)
+    }
+}
+
+fn not_read() -> PeerError {
+    PeerError::Refused("the manifests directory has not been read yet; see the apiserver's log".to_owned())
+}
