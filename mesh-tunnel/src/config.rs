@@ -90,10 +90,6 @@ pub enum AllowedIpsChange {
     Removed,
 }
 
-/// Steps that the device takes under one lock; packets wait meanwhile. A step looks at every address of the device,
-/// which are 20 000 in the largest mesh we promise.
-const STEPS_AT_ONCE: usize = 16;
-
 impl Config {
     /// Whether there is enough of it to run a device.
     pub fn runnable(&self) -> Option<(&Secret, u16)> {
@@ -200,7 +196,7 @@ impl Config {
 ///
 /// Each is safe by itself: an address that moves is added to its new owner first, and no peer that is to lose one is
 /// touched before, as touching a peer takes all its addresses back. Only peers that exchange addresses depend on each
-/// other, and [`batches`] keeps them together.
+/// other, and [`pieces`] keeps them together.
 pub fn steps(from: &Config, to: &Config) -> Vec<Step> {
     if to.runnable().is_none() {
         return if from.runnable().is_some() { vec![Step::Stop] } else { vec![] };
@@ -228,14 +224,9 @@ pub fn steps(from: &Config, to: &Config) -> Vec<Step> {
     steps
 }
 
-/// The steps in groups that are applied under one lock each.
-pub fn batches(steps: &[Step]) -> impl Iterator<Item = &[Step]> {
-    steps.chunk_by(|a, b| a.turn() == b.turn()).flat_map(|group| match group.first().map(Step::turn) {
-        Some(Turn::Exchanging) => group.chunks(group.len()),
-        Some(Turn::Device | Turn::Gaining | Turn::Losing | Turn::Leaving) | None => {
-            group.chunks(STEPS_AT_ONCE)
-        }
-    })
+/// The steps in the smallest pieces that are whole: a packet may come between two of them.
+pub fn pieces(steps: &[Step]) -> Vec<&[Step]> {
+    steps.chunk_by(|a, b| a.turn() == Turn::Exchanging && b.turn() == Turn::Exchanging).collect()
 }
 
 /// When a step is due.

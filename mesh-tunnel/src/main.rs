@@ -19,7 +19,10 @@ use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, rc::Rc, sync::A
 
 use anyhow::Context as _;
 use clap::Parser;
-use nix::sys::stat::{Mode, umask};
+use nix::{
+    net::if_::if_nametoindex,
+    sys::stat::{Mode, umask},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
@@ -53,10 +56,10 @@ struct Args {
     /// MTU of the TUN device in bytes
     #[arg(long, default_value_t = 1420, value_parser = clap::value_parser!(u16).range(576..=65_455))]
     mtu: u16,
-    /// File that keeps the configuration [default: /var/lib/mesh/tunnel/<INTERFACE>.conf]
+    /// File that keeps the configuration [default: /var/lib/mesh/tunnel/INTERFACE.conf]
     #[arg(long)]
     state: Option<PathBuf>,
-    /// Directory of the UAPI socket <INTERFACE>.sock
+    /// Directory of the UAPI socket INTERFACE.sock
     #[arg(long, default_value = "/var/run/wireguard")]
     uapi_dir: PathBuf,
 }
@@ -105,18 +108,25 @@ async fn run(args: &Args) -> anyhow::Result<()> {
     let server = Server::bind(&args.uapi_dir, &args.interface)?;
     info!(interface = args.interface, mtu = args.mtu, "Ready");
 
+    let index = if_nametoindex(args.interface.as_str());
     let keep = async {
         loop {
             tokio::time::sleep(KEEP_EVERY).await;
             tunnel.keep().await;
+            // Without a key nobody reads the device, and nobody else hears that it went.
+            if if_nametoindex(args.interface.as_str()) != index {
+                return;
+            }
         }
     };
+    let deleted =
+        || anyhow::anyhow!("the TUN device {} was deleted; start again to make it anew", args.interface);
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = gone.notified() => Err(anyhow::anyhow!("the TUN device {} was deleted", args.interface)),
+        () = gone.notified() => Err(deleted()),
+        () = keep => Err(deleted()),
         () = server.serve(tunnel.clone()) => unreachable!("the server serves for ever"),
-        () = keep => unreachable!("the keeper keeps for ever"),
     };
     drop(server);
     tunnel.stop().await;

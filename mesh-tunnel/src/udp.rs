@@ -27,6 +27,9 @@ use nix::{
 use tokio::io::Interest;
 use tracing::{debug, warn};
 
+#[cfg(test)]
+mod tests;
+
 /// Packets the library hands over at once: two full segmented sends.
 const BATCH_MAX: usize = 2 * SEGMENTS_MAX;
 /// The kernel's UDP_MAX_SEGMENTS before 6.9.

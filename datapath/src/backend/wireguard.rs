@@ -6,8 +6,8 @@
 //!   Tunnel::observe ──┘
 //! ```
 //!
-//! Every step touches what it names and nothing else; no list is ever replaced. All steps of one `apply` go in one
-//! request (as long as it is not huge), which `mesh-tunnel` reads whole and applies under one lock.
+//! Every step touches what it names and nothing else; no list is ever replaced. The steps of one `apply` go in one
+//! request (as long as they are not hundreds), which `mesh-tunnel` reads whole before it applies it.
 //!
 //! The user-space side speaks the UAPI text itself and takes only the keys from `wireguard-control`: that library has
 //! no removal of a single address, hides the error number, waits without end for a stopped process, and starts a foreign
@@ -181,7 +181,7 @@ pub enum Error {
     },
 }
 
-/// A handle to one WireGuard device. Calls block for at most [`uapi::PATIENCE`] a request.
+/// A handle to one WireGuard device. A call blocks for at most 5 s a request, and one request is all but always enough.
 pub struct Tunnel {
     interface: String,
     backend: Backend,
@@ -223,8 +223,8 @@ impl Tunnel {
         Ok(observed)
     }
 
-    /// Applies steps in their order. An error leaves the tunnel as it was, or (after more than a MiB of steps) in
-    /// between: observe and plan again.
+    /// Applies steps in their order. An error leaves the tunnel as it was, or (of hundreds of steps) in between:
+    /// observe and plan again.
     pub fn apply(&self, steps: &[Step]) -> Result<(), Error> {
         match &self.backend {
             Backend::Userspace(socket) => socket.set(steps)?,

@@ -98,7 +98,7 @@ fn two_peers_can_swap_their_addresses_in_one_set() {
     let steps = steps(&config, &swapped);
     let exchange = |peer| Step::Modify(key(peer), change(false, false, AllowedIpsChange::Exchanged));
     assert_eq!(steps, [exchange(A), exchange(B)]);
-    assert_eq!(batches(&steps).count(), 1, "under one lock, so that no address is nobody's");
+    assert_eq!(pieces(&steps).len(), 1, "no packet comes between, when an address would be nobody's");
 }
 
 /// What the library does with a step, as far as addresses go: touching a peer takes back all that it lists.
@@ -135,17 +135,17 @@ impl Library {
 
 proptest! {
     /// From any configuration to any other: addresses end where they belong, and one that has an owner before and
-    /// after has one after every batch.
+    /// after has one between all pieces.
     #[test]
     fn an_address_is_never_nobodys_on_its_way(from in any_config(), to in any_config()) {
         let mut library = Library::of(&from);
         let steps = steps(&from, &to);
-        for batch in batches(&steps) {
-            for step in batch {
+        for piece in pieces(&steps) {
+            for step in piece {
                 library.take(step, &to);
             }
             for net in from.owners.keys().filter(|net| to.owners.contains_key(net)) {
-                prop_assert!(library.routes.contains_key(net), "{net} after {batch:?} of {steps:?}");
+                prop_assert!(library.routes.contains_key(net), "{net} after {piece:?} of {steps:?}");
             }
         }
         prop_assert_eq!(library.routes, to.owners);

@@ -19,6 +19,9 @@ use super::{Error, Observed, PeerObserved, PrivateKey, Step};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// A request is sent when it has grown to this: a quarter of what `mesh-tunnel` takes.
 const REQUEST_BYTES: usize = 1 << 20;
+/// Steps in a request. In the largest mesh `mesh-tunnel` takes 15 ms for one, most of it left to packets: 4 s, within
+/// our patience.
+const REQUEST_STEPS: usize = 256;
 /// 5 000 peers with a hundred addresses each, and their counters.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -46,10 +49,12 @@ impl Socket {
     pub fn set(&self, steps: &[Step]) -> Result<(), Error> {
         let mut rest = steps;
         while !rest.is_empty() {
+            let last = rest.len().saturating_sub(REQUEST_STEPS);
             let mut request = Zeroizing::new(String::with_capacity(REQUEST_BYTES));
             request.push_str("set=1\n");
             while let Some((step, others)) = rest.split_first()
                 && request.len() < REQUEST_BYTES
+                && rest.len() > last
                 // The device's own keys come before the first peer: a later one starts a new request.
                 && (request.len() == "set=1\n".len() || !matches!(step, Step::SetDevice { .. }))
             {
