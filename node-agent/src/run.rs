@@ -89,6 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let agent = Agent {
         key: TunnelKey { public_key: host.public_key(), port: args.listen_port },
         budget: Instant::now() + Duration::from_secs(args.ready_budget),
+        late: false,
         view: View::new(own),
         node,
         composed: Composed::default(),
@@ -159,7 +160,9 @@ type Finished = (Target, Option<Duration>);
 struct Agent {
     node: NodeName,
     key: TunnelKey,
+    /// When the agent counts as ready whatever is missing.
     budget: Instant,
+    late: bool,
     view: View,
     composed: Composed,
     measured: DatapathMeasured,
@@ -272,8 +275,16 @@ impl Agent {
 
     async fn program(&mut self, host: &mut Host) {
         let facts = host.facts(&self.view, &self.node).await;
+        let late = Instant::now() >= self.budget;
         if !self.view.is_complete() {
             // Until the store was listed, what is pinned is the best there is.
+            if late && !self.late {
+                self.late = true;
+                self.programmed.met();
+                warn!(
+                    "The ready budget is spent and our apiserver has not been listed: ready with what an earlier agent pinned"
+                );
+            }
             return;
         }
         self.composed = compose::compose(&self.view, &self.node, &facts, &self.silent);
@@ -288,7 +299,6 @@ impl Agent {
         }
 
         let waiting: Vec<String> = self.incomplete_peers().into_iter().map(ToString::to_string).collect();
-        let late = Instant::now() >= self.budget;
         self.progress.problems.clear();
         if !waiting.is_empty() {
             self.progress
@@ -298,6 +308,9 @@ impl Agent {
         if !self.progress.programmed && self.measured.problems.is_empty() && (waiting.is_empty() || late) {
             self.progress.programmed = true;
             self.programmed.met();
+            if !waiting.is_empty() {
+                warn!(peers = ?waiting, "The ready budget is spent: ready without all records of these peers");
+            }
             info!(
                 revision,
                 services = self.composed.image.services.len(),
