@@ -124,7 +124,7 @@ pub(super) async fn start(around: Surroundings, peer: MeshPeer) -> anyhow::Resul
     let cancel = around.cancel.clone();
     let (object, objects) = watch::channel(peer);
     let mut session = Session::new(around, objects, name).await?;
-    session.tell().await?;
+    session.tell().instrument(span.clone()).await?;
     let was_active = Arc::clone(&session.was_active);
     let task = tokio::spawn(session.run().instrument(span));
     Ok(Running { object, was_active, cancel, task })

@@ -8,7 +8,8 @@
 //!  EndpointSlice ▶ backends/<ns>/<name>/<ip>       beside its Service
 //! ```
 //!
-//! It is computed whole each time: 10,000 pods take a few milliseconds, and what is computed whole cannot drift.
+//! It is computed whole each time the objects change: what is computed whole cannot drift. (Measured in a debug build:
+//! 10,000 pods take 0.55 s here, 0.07 s in the diff, and 5.8 s to be read as YAML, which is by far the larger part.)
 
 mod backends;
 mod endpoints;

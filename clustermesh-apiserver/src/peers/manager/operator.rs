@@ -8,6 +8,7 @@ use crate::{
         home, sweep,
     },
     publish::writes,
+    source::driver::unix_s,
 };
 use api::{bytes::Nonce, key::Key, name::ClusterName, peer::MeshPeer, record::Phase};
 use ipnet::IpNet;
@@ -83,6 +84,7 @@ impl Manager {
             return Err(PeerError::Refused(format!("MeshPeer {name} stands in {file}: change it there")));
         }
         if !dry_run {
+            let peer = &home::by_our_clock(peer, unix_s());
             home::write(&self.config.manifests, peer).map_err(PeerError::Home)?;
             self.note(name, Some(peer.clone()));
             info!(peer = %name, phase = ?peer.phase(), "MeshPeer written");
