@@ -96,7 +96,7 @@ pub struct IssueArgs {
 }
 
 /// `run`
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// The cluster's data directory, made by `init`.
     #[arg(long, value_name = "DIR")]

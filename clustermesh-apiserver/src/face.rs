@@ -33,7 +33,10 @@ use daemon::{
     tls::{PeerInfo, Tls},
 };
 use rpc::etcdserverpb::ResponseHeader;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Status};
 use tracing::warn;
@@ -50,13 +53,48 @@ struct Inner {
     tls: Tls,
     engine: Engine,
     shutdown: CancellationToken,
+    counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    accepted: AtomicU64,
+    refused_connections: AtomicU64,
+    refused_calls: AtomicU64,
+}
+
+/// Counted since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Connections of known peers.
+    pub accepted: u64,
+    /// Connections that ended at the handshake.
+    pub refused_connections: u64,
+    /// Calls and watches that the table refused.
+    pub refused_calls: u64,
 }
 
 impl Doors {
     /// Doors to one engine. When `shutdown` is cancelled, watches end.
     #[must_use]
     pub fn new(own: Own, tls: Tls, engine: Engine, shutdown: CancellationToken) -> Self {
-        Self { inner: Arc::new(Inner { own, tls, engine, shutdown }) }
+        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters: Counters::default() }) }
+    }
+
+    /// Who came and who was refused.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        let Counters { accepted, refused_connections, refused_calls } = &self.inner.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Seen {
+            accepted: read(accepted),
+            refused_connections: read(refused_connections),
+            refused_calls: read(refused_calls),
+        }
+    }
+
+    fn count(&self, of: impl FnOnce(&Counters) -> &AtomicU64) {
+        of(&self.inner.counters).fetch_add(1, Ordering::Relaxed);
     }
 
     fn engine(&self) -> &Engine {
@@ -73,10 +111,12 @@ impl Doors {
 
     /// Judges a request of `who`; a connection may be older than a peer's removal.
     fn judge(&self, who: &SpiffeId, method: &str, touches: &[Touch]) -> Result<(), Denied> {
-        if !self.tls().trust().believes(who) {
-            return Err(Denied::Method { who: who.clone(), method: method.to_owned() });
-        }
-        authorize(&self.inner.own, who, method, touches)
+        let judged = if self.tls().trust().believes(who) {
+            authorize(&self.inner.own, who, method, touches)
+        } else {
+            Err(Denied::Method { who: who.clone(), method: method.to_owned() })
+        };
+        judged.inspect_err(|_| self.count(|counters| &counters.refused_calls))
     }
 
     /// As [`Doors::judge`], with the sender that the connection was made by.

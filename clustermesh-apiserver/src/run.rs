@@ -13,7 +13,7 @@ use crate::{
     authz,
     backend::Engine,
     face::{self, Doors},
-    health::Metrics,
+    health::{self, Metrics},
     init::ClusterConfig,
     peers,
     pki::Layout,
@@ -24,15 +24,14 @@ use daemon::{
     args::Hint,
     health::{Condition, Readiness},
     shutdown::finish,
-    spiffe::Role,
-    tls::{Identity, Tls},
+    tls::Tls,
 };
 use prometheus_client::registry::Registry;
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -48,8 +47,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let config = ClusterConfig::load(&layout).with_context(|| {
         Hint::new("there is no cluster to serve", "make one: clustermesh-apiserver init --help")
     })?;
-    renew::if_due(&layout, &config, SystemTime::now()).context("cannot renew our own certificate")?;
-    let tls = Tls::new(Identity::load(&layout.server(), Role::Cluster)?);
+    let tls = Tls::new(renew::identity(&layout, &config, SystemTime::now())?);
 
     let health_port = daemon::health::bind(args.health)
         .await
@@ -58,6 +56,12 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let readiness = Readiness::default();
     let store_ready = readiness.needs("store", "not open yet");
     let source_ready = readiness.needs("source", "its first complete list is not published yet");
+
+    let metrics = Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let health_end = CancellationToken::new();
+    let health = tokio::spawn(serve_health(health_port, readiness, registry, health_end.clone()));
 
     let engine = Engine::open(layout.root()).await.context("cannot open the store")?;
     store_ready.met();
@@ -85,21 +89,17 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         tokio::spawn(renew::every_hour(layout.clone(), config.clone(), tls.clone(), inner.clone()));
     tokio::spawn(when_published(published.clone(), source_ready));
 
-    let mut registry = Registry::default();
-    Metrics { engine: engine.clone(), source: sources, published }.register(&mut registry);
-    let health_end = CancellationToken::new();
-    let health = tokio::spawn({
-        let serving = daemon::health::serve(health_port, readiness, registry, health_end.clone());
-        async move {
-            if let Err(error) = serving.await {
-                warn!(%error, "The health port has failed");
-            }
-        }
-    });
-
     info!(cluster = %config.name, uuid = %config.uuid, grpc = %port.address(), health = %args.health, "Serving");
     let own = authz::Own { uuid: config.uuid, name: config.name.clone() };
     let doors = Doors::new(own, tls, engine.clone(), shutdown.clone());
+    let sources = health::Sources {
+        engine: engine.clone(),
+        doors: doors.clone(),
+        source: sources,
+        published,
+        peers: peers.status(),
+    };
+    metrics.begin(sources);
     let served = port.serve(doors, AdminService::new(Arc::new(peers))).await;
 
     inner.cancel();
@@ -130,9 +130,18 @@ fn source_config(args: &RunArgs, layout: &Layout, config: &ClusterConfig) -> sou
     }
 }
 
+async fn serve_health(port: TcpListener, readiness: Readiness, metrics: Registry, end: CancellationToken) {
+    if let Err(error) = daemon::health::serve(port, readiness, metrics, end).await {
+        warn!(%error, "The health port has failed");
+    }
+}
+
 async fn when_published(mut published: watch::Receiver<publish::Published>, ready: Condition) {
     // The publisher ends with the process.
     if published.wait_for(|published| published.synced).await.is_ok() {
         ready.met();
     }
 }
+
+#[cfg(test)]
+mod tests;

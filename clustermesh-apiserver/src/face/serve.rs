@@ -16,7 +16,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{debug, warn};
 
@@ -65,7 +64,7 @@ impl Listening {
         let shutdown = doors.shutdown().clone();
         let acceptor = Acceptor::new(doors.tls().clone());
         let (give, incoming) = mpsc::channel(HANDSHAKES_MAX);
-        let accepting = tokio::spawn(accept(self.listener, acceptor, give, shutdown.clone()));
+        let accepting = tokio::spawn(accept(self.listener, acceptor, doors.clone(), give));
         let served = Server::builder()
             .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -89,12 +88,8 @@ impl Listening {
 }
 
 /// Takes connections and shakes hands, several at a time.
-async fn accept(
-    listener: TcpListener,
-    acceptor: Acceptor,
-    give: mpsc::Sender<Counted>,
-    shutdown: CancellationToken,
-) {
+async fn accept(listener: TcpListener, acceptor: Acceptor, doors: Doors, give: mpsc::Sender<Counted>) {
+    let shutdown = doors.shutdown().clone();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
@@ -117,9 +112,9 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, give) = (acceptor.clone(), give.clone());
+        let (acceptor, doors, give) = (acceptor.clone(), doors.clone(), give.clone());
         tokio::spawn(async move {
-            let shaken = shake(&acceptor, tcp, from).await;
+            let shaken = shake(&acceptor, &doors, tcp, from).await;
             drop(handshake);
             if let Some(accepted) = shaken {
                 // The server has ended: so has this connection.
@@ -129,7 +124,7 @@ async fn accept(
     }
 }
 
-async fn shake(acceptor: &Acceptor, tcp: TcpStream, from: SocketAddr) -> Option<Accepted> {
+async fn shake(acceptor: &Acceptor, doors: &Doors, tcp: TcpStream, from: SocketAddr) -> Option<Accepted> {
     // Without it small answers wait for the client's acknowledgement.
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%from, %error, "A connection ended before it began");
@@ -137,10 +132,12 @@ async fn shake(acceptor: &Acceptor, tcp: TcpStream, from: SocketAddr) -> Option<
     }
     match acceptor.accept(tcp, from).await {
         Ok(accepted) => {
+            doors.count(|counters| &counters.accepted);
             debug!(%from, who = %accepted.peer().id, "Connected");
             Some(accepted)
         }
         Err(error) => {
+            doors.count(|counters| &counters.refused_connections);
             warn!(%from, error = format!("{:#}", anyhow::Error::new(error)), "Refused a connection");
             None
         }

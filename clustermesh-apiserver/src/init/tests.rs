@@ -89,7 +89,8 @@ fn a_certificate_is_due_when_a_third_of_its_life_remains() {
 
 #[test]
 fn ranges_that_cannot_be_a_clusters_are_refused_by_field() {
-    let cases: [(fn(&mut ClusterConfig), &str); 9] = [
+    type Change = fn(&mut ClusterConfig);
+    let cases: [(Change, &str); 9] = [
         (|c| c.pod_cidrs.clear(), "podCidrs: at least one prefix is needed"),
         (
             |c| c.pod_cidrs = prefixes("10.1.2.3/16"),

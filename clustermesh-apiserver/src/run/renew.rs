@@ -4,6 +4,7 @@ use crate::{
     init::{ClusterConfig, issue_server},
     pki::{Authority, Layout, PkiError, due_for_renewal},
 };
+use anyhow::Context;
 use daemon::{
     spiffe::Role,
     tls::{Certificate, Identity, Tls},
@@ -28,6 +29,30 @@ pub(super) fn if_due(layout: &Layout, config: &ClusterConfig, now: SystemTime) -
     }
     issue_server(&Authority::load(layout)?, layout, config, now)?;
     Ok(true)
+}
+
+/// Our identity at the start. A crash between the files of a renewal leaves a pair that does not belong together, and an
+/// apiserver that was off for long finds an expired one: with the CA at hand, neither is a reason not to start.
+///
+/// # Errors
+/// When the CA cannot be used, or the disk refuses.
+pub(super) fn identity(layout: &Layout, config: &ClusterConfig, now: SystemTime) -> anyhow::Result<Identity> {
+    if_due(layout, config, now).context("cannot renew our own certificate")?;
+    match Identity::load(&layout.server(), Role::Cluster) {
+        Ok(identity) if *identity.id() == config.server_id() => return Ok(identity),
+        Ok(identity) => {
+            error!(is = %identity.id(), "Our own certificate is somebody else's; issuing a new one");
+        }
+        Err(error) => {
+            error!(
+                error = format!("{:#}", anyhow::Error::new(error)),
+                "Our own certificate is unusable; issuing a new one"
+            );
+        }
+    }
+    issue_server(&Authority::load(layout)?, layout, config, now)
+        .context("cannot replace our own certificate")?;
+    Ok(Identity::load(&layout.server(), Role::Cluster)?)
 }
 
 /// Renews when due until cancelled; connections made from then on show the new one.

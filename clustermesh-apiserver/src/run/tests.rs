@@ -1,0 +1,161 @@
+use super::*;
+use crate::init;
+use daemon::{
+    spiffe::Role,
+    tls::{Certificate, Expected, Identity, connect},
+};
+use rpc::etcdserverpb::{RangeRequest, kv_client::KvClient};
+use std::{
+    net::{SocketAddr, TcpListener as StdListener},
+    path::Path,
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+
+/// Nothing here takes more than a second; a hanging start fails the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn a_cluster_is_ready_when_its_first_list_can_be_read_and_ends_when_asked() {
+    let dir = cluster();
+    std::fs::write(
+        dir.path().join("manifests/shop.yaml"),
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
+    )
+    .expect("written");
+    let running = Running::start(dir.path());
+    running.until_ready().await;
+    let operator = Identity::load(&Layout::new(dir.path()).admin(), Role::Operator).expect("an operator");
+    let tls = Tls::new(operator);
+    let expected = Expected::cluster_of(tls.trust().own());
+    let connection = connect(&tls, &running.args.listen.to_string(), &expected).await.expect("connected");
+    let shop = RangeRequest { key: "mesh/v1/west/namespaces/shop".into(), ..Default::default() };
+    assert_eq!(KvClient::new(connection.channel).range(shop).await.expect("read").into_inner().count, 1);
+    let metrics = running.get("/metrics").await;
+    for figure in
+        ["mesh_apiserver_peers 0.0", "mesh_apiserver_connections_total 1.0", "mesh_apiserver_store_revision "]
+    {
+        assert!(metrics.contains(figure), "{figure} in {metrics}");
+    }
+    running.end().await.expect("ended well");
+    let again = Running::start(dir.path());
+    again.until_ready().await;
+    again.end().await.expect("the directory was free again");
+}
+
+#[tokio::test]
+async fn what_is_missing_or_taken_at_the_start_is_named() {
+    let empty = TempDir::new().expect("a directory");
+    let error = run(&args(empty.path()), CancellationToken::new()).await.expect_err("no cluster");
+    assert!(format!("{error:#}").starts_with("there is no cluster to serve: cannot read"), "{error:#}");
+    assert!(error.downcast_ref::<Hint>().is_some(), "with a hint");
+
+    let dir = cluster();
+    let taken = StdListener::bind("127.0.0.1:0").expect("bound");
+    let at = taken.local_addr().expect("an address");
+    let error =
+        run(&RunArgs { listen: at, ..args(dir.path()) }, CancellationToken::new()).await.expect_err("taken");
+    assert!(format!("{error:#}").contains(&format!("cannot listen on {at}")), "{error:#}");
+
+    let running = Running::start(dir.path());
+    running.until_ready().await;
+    let error = run(&args(dir.path()), CancellationToken::new()).await.expect_err("locked");
+    assert!(format!("{error:#}").contains("one apiserver serves a data directory at a time"), "{error:#}");
+    running.end().await.expect("ended well");
+}
+
+#[test]
+fn our_own_certificate_is_renewed_when_it_is_due_or_gone() {
+    let dir = cluster();
+    let layout = Layout::new(dir.path());
+    let config = ClusterConfig::load(&layout).expect("a configuration");
+    let serial = || Certificate::load(&layout.server().cert).expect("a certificate").serial;
+    let (first, now) = (serial(), SystemTime::now());
+    assert!(!renew::if_due(&layout, &config, now).expect("looked"));
+    assert_eq!(serial(), first);
+    assert!(renew::if_due(&layout, &config, now + Duration::from_secs(300 * 86_400)).expect("renewed"));
+    assert_ne!(serial(), first);
+    std::fs::write(layout.server().cert, "not PEM").expect("written");
+    assert!(renew::if_due(&layout, &config, now).expect("renewed"));
+    Identity::load(&layout.server(), Role::Cluster).expect("certificate and key belong together");
+    std::fs::copy(layout.admin().key, layout.server().key).expect("as a crash between two files leaves it");
+    let identity = renew::identity(&layout, &config, now).expect("made whole");
+    assert_eq!(*identity.id(), config.server_id());
+}
+
+// ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+fn cluster() -> TempDir {
+    let dir = TempDir::new().expect("a directory");
+    let prefix = |text: &str| vec![text.parse().expect("a prefix")];
+    let config = ClusterConfig {
+        name: "west".parse().expect("a name"),
+        uuid: api::bytes::ClusterUuid([0x11; 16]),
+        pod_cidrs: prefix("10.1.0.0/16"),
+        service_cidrs: prefix("10.96.0.0/16"),
+        mesh_cidrs: prefix("100.64.1.0/24"),
+        advertise: vec!["127.0.0.1:2379".to_owned()],
+    };
+    init::init(dir.path(), &config, SystemTime::now()).expect("initialised");
+    std::fs::create_dir(dir.path().join("manifests")).expect("made");
+    dir
+}
+
+fn free_port() -> SocketAddr {
+    StdListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("loopback has free ports")
+}
+
+fn args(dir: &Path) -> RunArgs {
+    RunArgs {
+        data_dir: dir.to_owned(),
+        manifests: dir.join("manifests"),
+        listen: free_port(),
+        health: free_port(),
+    }
+}
+
+struct Running {
+    args: RunArgs,
+    shutdown: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    fn start(dir: &Path) -> Self {
+        let (args, shutdown) = (args(dir), CancellationToken::new());
+        let (ours, token) = (args.clone(), shutdown.clone());
+        Self { args, shutdown, task: tokio::spawn(async move { run(&ours, token).await }) }
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let Ok(mut stream) = TcpStream::connect(self.args.health).await else { return String::new() };
+        let request = format!("GET {path} HTTP/1.1\r\nHost: mesh\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        // A port that is not served yet closes the connection: no answer.
+        if stream.write_all(request.as_bytes()).await.is_ok() {
+            stream.read_to_string(&mut answer).await.ok();
+        }
+        answer
+    }
+
+    /// There is no event for another process's readiness: it is asked until it says so, as a kubelet does.
+    async fn until_ready(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.get("/readyz").await.ends_with("\r\n\r\nready\n") {
+            assert!(!self.task.is_finished() && Instant::now() < deadline, "{}", self.get("/readyz").await);
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        timeout(PATIENCE, self.task).await.expect("in time").expect("no panic")
+    }
+}
