@@ -112,3 +112,6 @@ async fn run(mut follower: Follower, connect: impl Connect, events: Sender<Event
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
