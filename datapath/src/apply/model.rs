@@ -3,7 +3,7 @@
 use super::Host;
 use crate::{
     backend::bpf::{BackendKey, RouteRow},
-    observe::{Observed, PeerObserved, Sysctl, TunnelObserved},
+    observe::{Observed, Sysctl, TunnelObserved},
     plan::{FWMARK, KEEPALIVE_S},
     step::{Step, TunnelStep},
 };
@@ -109,13 +109,11 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
             tunnel.fwmark = FWMARK;
         }
         TunnelStep::AddPeer { peer, endpoint } => {
-            let new = PeerObserved {
-                endpoint: *endpoint,
-                asked_endpoint: *endpoint,
-                keepalive_s: KEEPALIVE_S,
-                ..PeerObserved::default()
-            };
-            peers.insert(*peer, new);
+            // A peer that is there keeps what it owns.
+            let known = peers.entry(*peer).or_default();
+            known.endpoint = *endpoint;
+            known.asked_endpoint = *endpoint;
+            known.keepalive_s = KEEPALIVE_S;
         }
         TunnelStep::SetEndpoint { peer, endpoint } => {
             let peer = peers.get_mut(peer).expect("only a peer that is there is dialled elsewhere");

@@ -39,7 +39,7 @@ impl Host for Datapath {
             Step::RemoveVip { address } => self.row(MapStep::RemoveServiceAddress(*address)),
             Step::SetSysctl(key) => Ok(sysctl::set(*key)?),
             Step::SetMasquerade(masquerade) => Ok(nft::set(*masquerade)?),
-            Step::Tunnel(step) => self.tunnel_step(step),
+            Step::Tunnel(step) => self.tunnel_steps(&[self.tunnel_step(step)]),
             Step::AddUnreachable { .. }
             | Step::RemoveUnreachable { .. }
             | Step::BringUp { .. }
@@ -51,6 +51,18 @@ impl Host for Datapath {
             | Step::RemoveRoute { .. } => unreachable!("netlink took it above"),
         }
     }
+
+    /// Only what goes to `mesh-tunnel` comes in groups.
+    fn take_together(&mut self, steps: &[Step]) -> anyhow::Result<()> {
+        let tunnel = |step: &Step| match step {
+            Step::Tunnel(step) => Some(self.tunnel_step(step)),
+            _ => None,
+        };
+        match steps.iter().map(tunnel).collect::<Option<Vec<_>>>() {
+            Some(steps) => self.tunnel_steps(&steps),
+            None => steps.iter().try_for_each(|step| self.take(step)),
+        }
+    }
 }
 
 impl Datapath {
@@ -58,9 +70,12 @@ impl Datapath {
         Ok(self.bpf.apply(&step)?)
     }
 
-    fn tunnel_step(&self, step: &TunnelStep) -> anyhow::Result<()> {
-        let tunnel = self.tunnel.as_ref().context("mesh-tunnel does not answer")?;
-        let step = match step {
+    fn tunnel_steps(&self, steps: &[wireguard::Step]) -> anyhow::Result<()> {
+        Ok(self.tunnel.as_ref().context("mesh-tunnel does not answer")?.apply(steps)?)
+    }
+
+    fn tunnel_step(&self, step: &TunnelStep) -> wireguard::Step {
+        match step {
             TunnelStep::SetDevice { listen_port } => wireguard::Step::SetDevice {
                 private_key: self.private_key.clone(),
                 port: *listen_port,
@@ -83,7 +98,6 @@ impl Datapath {
                 wireguard::Step::RemoveAllowedIp { key: *peer, net: *prefix }
             }
             TunnelStep::RemovePeer { peer } => wireguard::Step::RemovePeer { key: *peer },
-        };
-        Ok(tunnel.apply(std::slice::from_ref(&step))?)
+        }
     }
 }
