@@ -1,0 +1,16 @@
+//! Each claim of the demo and more, held by the real binaries and real packets: needs root, and says so.
+//!
+//! `cargo test -p e2e` runs what `cargo build --workspace --bins` built before.
+
+#[path = "main/global_service.rs"]
+mod global_service;
+#[path = "main/headless.rs"]
+mod headless;
+#[path = "main/sizes.rs"]
+mod sizes;
+#[path = "main/sniffer.rs"]
+mod sniffer;
+#[path = "main/story.rs"]
+mod story;
+#[path = "main/udp_cut.rs"]
+mod udp_cut;
