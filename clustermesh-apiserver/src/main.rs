@@ -20,8 +20,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Init(args) => {
             let config = args.config(new_uuid());
             config.check().context("these addresses cannot be a cluster's")?;
-            init::init(&args.data_dir, &config, SystemTime::now())
-                .with_context(|| format!("cannot make cluster {} in {}", config.name, args.data_dir.display()))?;
+            init::init(&args.data_dir, &config, SystemTime::now()).with_context(|| {
+                format!("cannot make cluster {} in {}", config.name, args.data_dir.display())
+            })?;
             println!("cluster {} ({}) is in {}", config.name, config.uuid, args.data_dir.display());
             println!("operator's context: {}", args.data_dir.join("admin/config.yaml").display());
             Ok(())
