@@ -345,3 +345,10 @@ pub fn both(answers: &BTreeMap<String, usize>) -> bool {
     let from = |cluster: &Cluster| answers.keys().any(|who| who.starts_with(cluster.name));
     from(&A) && from(&B) && answers.keys().all(|who| who.starts_with(A.name) || who.starts_with(B.name))
 }
+
+/// Whether every `cart` pod of these clusters answered, and nobody else.
+#[must_use]
+pub fn carts(answers: &BTreeMap<String, usize>, clusters: &[Cluster]) -> bool {
+    let all = clusters.iter().flat_map(|cluster| ["cart-1", "cart-2"].map(|pod| format!("{}/{pod}", cluster.name)));
+    answers.keys().cloned().eq(all)
+}
