@@ -67,6 +67,8 @@ pub struct Config {
 /// For health and metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
+    /// The objects were read for the first time, and whom they name is believed.
+    pub decided: bool,
     /// Peerings in force.
     pub in_force: BTreeSet<ClusterName>,
     /// Objects that are not in force as they stand, and why.

@@ -24,4 +24,4 @@ pub use authors::{Author, author};
 pub use diff::{Op, TXN_OPS, diff, txns};
 pub use linger::{IDENTITY_LINGERS, Linger};
 pub use own::Own;
-pub use run::{HEARTBEAT, Published, spawn};
+pub use run::{HEARTBEAT, Published, begin, spawn};

@@ -1,7 +1,8 @@
 //! The composition root: source → publish → store → doors, and the order in which it ends.
 //!
 //! ```text
-//!  start:  configuration, certificate ─▶ both ports bound ─▶ health ─▶ store ─▶ source, publisher, peers ─▶ gRPC
+//!  start:  configuration, certificate ─▶ both ports bound ─▶ health ─▶ store ─▶ lineage ─▶ source, publisher, peers
+//!          ─▶ the peers of the start are believed ─▶ gRPC
 //!  end:    gRPC (watches are told) ─▶ publisher, peers ─▶ store ─▶ health
 //! ```
 
@@ -38,6 +39,10 @@ use tracing::{info, warn};
 /// How long each part may take to end; together they stay below the 30 s after which systemd and Kubernetes kill.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the doors stay closed for a source that cannot be read: the first list of the largest directory takes 2 s,
+/// and whoever dials gives up after 5 s and comes again. After that our own agents go before peers.
+const DOORS_WAIT: Duration = Duration::from_secs(10);
+
 /// Serves until `shutdown`.
 ///
 /// # Errors
@@ -57,6 +62,8 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let store_ready = readiness.needs("store", "not open yet");
     let source_ready = readiness.needs("source", "its first complete list is not published yet");
 
+    let peers_ready = readiness.needs("peers", "the MeshPeer objects are not read yet");
+
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
@@ -73,6 +80,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         service_cidrs: config.service_cidrs.clone(),
         mesh_cidrs: config.mesh_cidrs.clone(),
     };
+    publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.
     let inner = CancellationToken::new();
     let sources = source::driver::spawn(source_config(args, &layout, &config), inner.clone())?;
@@ -88,6 +96,17 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let renewing =
         tokio::spawn(renew::every_hour(layout.clone(), config.clone(), tls.clone(), inner.clone()));
     tokio::spawn(when_published(published.clone(), source_ready));
+    tokio::spawn(when_decided(peers.status(), peers_ready));
+    // Until then connections wait in the port's backlog: a peer that is refused is told that there is no peering, and
+    // undoes a connect that was not confirmed.
+    tokio::select! {
+        () = decided(peers.status()) => {}
+        () = shutdown.cancelled() => {}
+        () = tokio::time::sleep(DOORS_WAIT) => warn!(
+            waited = ?DOORS_WAIT,
+            "Serving though the MeshPeer objects cannot be read yet: peers are refused until they are"
+        ),
+    }
 
     info!(cluster = %config.name, uuid = %config.uuid, grpc = %port.address(), health = %args.health, "Serving");
     let own = authz::Own { uuid: config.uuid, name: config.name.clone() };
@@ -141,6 +160,18 @@ async fn when_published(mut published: watch::Receiver<publish::Published>, read
     if published.wait_for(|published| published.synced).await.is_ok() {
         ready.met();
     }
+}
+
+async fn decided(mut status: watch::Receiver<peers::Status>) {
+    // The peerings end with the process.
+    if status.wait_for(|status| status.decided).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn when_decided(status: watch::Receiver<peers::Status>, ready: Condition) {
+    decided(status).await;
+    ready.met();
 }
 
 #[cfg(test)]

@@ -162,8 +162,12 @@ impl Manager {
             let now = Contracts(now.collect());
             std::mem::replace(contracts, now.clone()) != now
         });
+        for (name, peer) in &self.roster.peers.clone() {
+            self.believe(name, peer);
+        }
+        // Whoever comes in from now on is known, whatever becomes of our own sessions.
+        self.status.send_if_modified(|status| !std::mem::replace(&mut status.decided, true));
         for (name, peer) in self.roster.peers.clone() {
-            self.believe(&name, &peer);
             match self.sessions.get(&name) {
                 Some(session) => session.agree(&peer),
                 None => match session::start(self.surroundings(), peer).await {
@@ -178,7 +182,8 @@ impl Manager {
         failed?;
         self.vouch().await?;
         let conflicts = self.roster.conflicts.iter().map(|(name, c)| (name.clone(), c.to_string())).collect();
-        self.status.send_replace(Status { conflicts, in_force: self.roster.peers.keys().cloned().collect() });
+        let in_force = self.roster.peers.keys().cloned().collect();
+        self.status.send_replace(Status { decided: true, conflicts, in_force });
         Ok(())
     }
 

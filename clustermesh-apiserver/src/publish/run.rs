@@ -35,6 +35,17 @@ pub struct Published {
     pub operations: u64,
 }
 
+/// Writes who we are and which boot this is. It comes before everything else that this boot writes, and before anybody
+/// reads: a follower that finds a revision of ours finds the boot that it is of.
+///
+/// # Errors
+/// As the store.
+pub async fn begin(engine: &Engine, own: &Own) -> Result<(), WriteError> {
+    let records = own.records(engine.lineage(), BootId(engine.boot()), false);
+    let put = |(key, record): (Key, api::record::Record)| Op::Put { key, value: record.encode() };
+    writes::write(engine, &records.into_iter().map(put).collect::<Vec<_>>()).await
+}
+
 /// Publishes the source's records into the store until cancelled.
 pub fn spawn(
     engine: Engine,

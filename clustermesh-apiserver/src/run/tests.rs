@@ -1,5 +1,6 @@
 use super::*;
 use crate::init;
+use api::peer::{API_VERSION, Contract, KIND, Limits, MeshPeer, MeshPeerSpec, Metadata, Stale};
 use daemon::{
     spiffe::Role,
     tls::{Certificate, Expected, Identity, connect},
@@ -49,6 +50,35 @@ async fn a_cluster_is_ready_when_its_first_list_can_be_read_and_ends_when_asked(
 }
 
 #[tokio::test]
+async fn whoever_comes_first_finds_the_peers_of_the_start_believed_and_this_boot_in_the_lineage() {
+    let (west, east) = (cluster(), cluster_of("east", 0x22));
+    let manifests = west.path().join("manifests");
+    std::fs::remove_dir(&manifests).expect("a source that cannot be read yet");
+    let running = Running::start(west.path());
+    let tls = Tls::new(Identity::load(&Layout::new(east.path()).server(), Role::Cluster).expect("of east"));
+    let bundle =
+        |of: &TempDir| std::fs::read_to_string(Layout::new(of.path()).server().bundle).expect("read");
+    let us = ClusterConfig::load(&Layout::new(west.path())).expect("a configuration");
+    tls.trust().add_peer(us.uuid, us.name.clone(), &bundle(&west)).expect("a bundle");
+    let (address, expected) = (running.args.listen.to_string(), Expected::cluster(us.uuid, us.name));
+    let first = tokio::spawn(async move { connect(&tls, &address, &expected).await });
+    running.until_missing("peers: the MeshPeer objects are not read yet").await;
+
+    let staged = west.path().join("staged");
+    std::fs::create_dir(&staged).expect("made");
+    std::fs::write(staged.join("east.yaml"), mesh_peer(&east, bundle(&east))).expect("written");
+    std::fs::rename(staged, manifests).expect("the source can be read");
+    let connection = first.await.expect("no panic").expect("the first try is answered");
+    let lineage = RangeRequest { key: "mesh/v1/west/lineage".into(), ..Default::default() };
+    let told = KvClient::new(connection.channel).range(lineage).await.expect("let in").into_inner();
+    let lineage = api::record::Lineage::decode(&told.kvs[0].value).expect("a lineage");
+    assert_eq!(lineage.boots.len(), 1, "this boot");
+    assert_eq!(told.kvs[0].create_revision, 2, "and nothing was written before it");
+    running.until_ready().await;
+    running.end().await.expect("ended well");
+}
+
+#[tokio::test]
 async fn what_is_missing_or_taken_at_the_start_is_named() {
     let empty = TempDir::new().expect("a directory");
     let error = run(&args(empty.path()), CancellationToken::new()).await.expect_err("no cluster");
@@ -91,14 +121,39 @@ fn our_own_certificate_is_renewed_when_it_is_due_or_gone() {
 // ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 fn cluster() -> TempDir {
+    cluster_of("west", 0x11)
+}
+
+/// What another cluster is given of it.
+fn mesh_peer(of: &TempDir, trust_bundle: String) -> String {
+    let config = ClusterConfig::load(&Layout::new(of.path())).expect("a configuration");
+    let contract = Contract { cidrs: config.pod_cidrs, namespaces: vec![], limits: Limits::default() };
+    let peer = MeshPeer {
+        api_version: API_VERSION.to_owned(),
+        kind: KIND.to_owned(),
+        metadata: Metadata { name: config.name },
+        spec: MeshPeerSpec {
+            uuid: config.uuid,
+            // Nobody listens on the port of `discard`.
+            endpoints: vec!["127.0.0.1:9".to_owned()],
+            trust_bundle,
+            contract,
+            stale: Stale::default(),
+            connect: None,
+        },
+    };
+    serde_saphyr::to_string(&peer).expect("YAML")
+}
+
+fn cluster_of(name: &str, number: u8) -> TempDir {
     let dir = TempDir::new().expect("a directory");
     let prefix = |text: &str| vec![text.parse().expect("a prefix")];
     let config = ClusterConfig {
-        name: "west".parse().expect("a name"),
-        uuid: api::bytes::ClusterUuid([0x11; 16]),
-        pod_cidrs: prefix("10.1.0.0/16"),
-        service_cidrs: prefix("10.96.0.0/16"),
-        mesh_cidrs: prefix("100.64.1.0/24"),
+        name: name.parse().expect("a name"),
+        uuid: api::bytes::ClusterUuid([number; 16]),
+        pod_cidrs: prefix(&format!("10.{number}.0.0/16")),
+        service_cidrs: prefix(&format!("10.{}.0.0/16", number + 100)),
+        mesh_cidrs: prefix(&format!("100.64.{number}.0/24")),
         advertise: vec!["127.0.0.1:2379".to_owned()],
     };
     init::init(dir.path(), &config, SystemTime::now()).expect("initialised");
@@ -143,6 +198,15 @@ impl Running {
             stream.read_to_string(&mut answer).await.ok();
         }
         answer
+    }
+
+    /// Until it says so: the condition is there before the first look is over.
+    async fn until_missing(&self, what: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.get("/readyz").await.contains(what) {
+            assert!(!self.task.is_finished() && Instant::now() < deadline, "{}", self.get("/readyz").await);
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// There is no event for another process's readiness: it is asked until it says so, as a kubelet does.
