@@ -41,6 +41,8 @@ pub struct Loaded {
     pub compacted: i64,
     /// Every row, in any order.
     pub rows: Vec<(store::RowId, Bytes)>,
+    /// Every lease, by id.
+    pub leases: Vec<(i64, Bytes)>,
 }
 
 /// A disk for the store's batches.

@@ -9,6 +9,8 @@ pub enum Code {
     NotFound,
     /// gRPC code 8.
     ResourceExhausted,
+    /// gRPC code 9.
+    FailedPrecondition,
     /// gRPC code 11.
     OutOfRange,
     /// gRPC code 14.
@@ -33,6 +35,12 @@ pub enum Error {
     /// A lease that was never granted or has expired.
     #[error("etcdserver: requested lease not found")]
     LeaseNotFound,
+    /// A lease is granted with the id of another.
+    #[error("etcdserver: lease already exists")]
+    LeaseExists,
+    /// A time to live above [`crate::LEASE_TTL_MAX_S`].
+    #[error("etcdserver: too large lease TTL")]
+    LeaseTtlTooLarge,
     /// More than [`crate::TXN_OPS_MAX`] compares or operations.
     #[error("etcdserver: too many operations in txn request")]
     TooManyOps,
@@ -74,7 +82,8 @@ impl Error {
             | Self::DuplicateKey
             | Self::RequestTooLarge => Code::InvalidArgument,
             Self::LeaseNotFound => Code::NotFound,
-            Self::Compacted { .. } | Self::FutureRevision => Code::OutOfRange,
+            Self::LeaseExists => Code::FailedPrecondition,
+            Self::Compacted { .. } | Self::FutureRevision | Self::LeaseTtlTooLarge => Code::OutOfRange,
             Self::NoSpace | Self::TooManyRequests => Code::ResourceExhausted,
             Self::Stopped => Code::Unavailable,
         }

@@ -1,12 +1,13 @@
-//! The etcd v3 engine as a value: MVCC, range, txn, watch and compaction, without IO, clock, threads or protobuf.
+//! The etcd v3 engine as a value: MVCC, range, txn, watch, leases and compaction, without IO, clock, threads or protobuf.
 //!
 //! ```text
-//!              put · delete_range · txn · compact                    range · watch · poll
+//!       put · delete_range · txn · compact · lease_*                 range · watch · poll
 //!                        │  speculative                                  ▲  durable only
 //!                        ▼                                               │
 //!   ┌─ Store ───────────────────────────────────────────────────────────────────────────┐
 //!   │  index    key → its versions        (store::mvcc)                                 │
 //!   │  history  revision → keys changed   (store::history)        durable ≤ revision    │
+//!   │  leases   id → expiry, keys         (store::lease)                                │
 //!   └────────────────────────────────────────────────────────────────────────────────────┘
 //!                        │ take_batch()                ▲ commit(&batch)
 //!                        ▼                             │
@@ -21,6 +22,7 @@
 //! - a revision is one change set: a watcher receives it whole or not at all;
 //! - a key changes at most once in a revision, so (key, revision) names one version;
 //! - history at and above [`Store::compacted`] is complete: a watcher that can be served misses nothing;
+//! - a key that hangs on a lease goes with it: every key's lease exists;
 //! - writers never wait for watchers: a watcher is a position in the history ([`Watcher`]), not a queue;
 //! - the rows of all committed batches, given to [`Store::restore`], make the same store again.
 //!
@@ -30,6 +32,7 @@
 mod error;
 mod history;
 mod kv;
+mod lease;
 mod lineage;
 #[cfg(test)]
 mod model;
@@ -45,6 +48,7 @@ mod watch;
 
 pub use error::{Code, Error};
 pub use kv::{Event, EventKind, KeyRange, KeyValue};
+pub use lease::{LeaseGrant, LeaseStatus};
 pub use lineage::{Boot, BootId, Lineage};
 pub use request::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Op, OpResponse,
@@ -57,6 +61,23 @@ pub use watch::{Polled, Watcher};
 
 /// The most operations, and the most compares, of one txn: etcd's `--max-txn-ops` default.
 pub const TXN_OPS_MAX: usize = 128;
+
+/// The most operations of one txn with all that is nested in it, branches that do not run included. etcd has no such
+/// bound; four full branches keep what one request can make the store look at within four times a flat txn's.
+pub const TXN_OPS_NESTED_MAX: usize = 4 * TXN_OPS_MAX;
+
+/// The shortest time to live of a lease, in seconds; shorter ones are raised to it. etcd's, with its default election
+/// timeout: one and a half of it, rounded up.
+pub const LEASE_TTL_MIN_S: i64 = 2;
+
+/// The longest time to live of a lease, in seconds: etcd's.
+pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
+
+/// The most leases: 5,000 nodes and as many VMs with one each, and room for people; next power of two.
+pub const LEASES_MAX: usize = 16_384;
+
+/// The most leases of one owner, so that a client which forgets its own takes only a sixteenth of all.
+pub const LEASES_PER_OWNER_MAX: usize = 1_024;
 
 /// The most bytes of key and value together: one record is one small fact (design, Numbers).
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;

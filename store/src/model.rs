@@ -2,20 +2,29 @@
 //! compaction is a number. Slow and easy to believe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use crate::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Error, Event, EventKind,
-    KeyRange, KeyValue, Op, OpResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, SortOrder,
-    SortTarget, TxnRequest, TxnResponse, WatchRequest,
+    KeyRange, KeyValue, LEASE_TTL_MAX_S, LEASE_TTL_MIN_S, LeaseGrant, LeaseStatus, Op, OpResponse,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, SortOrder, SortTarget, TxnRequest, TxnResponse,
+    WatchRequest,
 };
 
 #[derive(Clone, Debug)]
 struct Change {
     revision: i64,
     key: Bytes,
-    value: Option<Bytes>,
+    value: Option<(Bytes, i64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Lease {
+    ttl_s: i64,
+    owner: Bytes,
+    expires_at: Instant,
 }
 
 /// Every change; what of it is durable; what may still be read.
@@ -26,22 +35,100 @@ pub(crate) struct Model {
     pub(crate) durable: i64,
     pub(crate) compacted: i64,
     compacting: i64,
+    leases: BTreeMap<i64, Lease>,
+    durable_leases: BTreeMap<i64, Lease>,
 }
 
 impl Model {
     pub(crate) fn new() -> Self {
-        Self { changes: Vec::new(), applied: 1, durable: 1, compacted: 0, compacting: 0 }
+        Self {
+            changes: Vec::new(),
+            applied: 1,
+            durable: 1,
+            compacted: 0,
+            compacting: 0,
+            leases: BTreeMap::new(),
+            durable_leases: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn commit(&mut self) {
         self.durable = self.applied;
         self.compacted = self.compacting;
+        self.durable_leases = self.leases.clone();
     }
 
-    pub(crate) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self, now: Instant) {
         self.changes.retain(|change| change.revision <= self.durable);
         self.applied = self.durable;
         self.compacting = self.compacted;
+        self.leases = self.durable_leases.clone();
+        for lease in self.leases.values_mut() {
+            lease.expires_at = now + seconds(lease.ttl_s);
+        }
+    }
+
+    pub(crate) fn lease_grant(&mut self, request: &LeaseGrant, now: Instant) -> Result<i64, Error> {
+        if request.id == 0 {
+            return Err(Error::LeaseNotFound);
+        }
+        if request.ttl_s > LEASE_TTL_MAX_S {
+            return Err(Error::LeaseTtlTooLarge);
+        }
+        if self.leases.contains_key(&request.id) {
+            return Err(Error::LeaseExists);
+        }
+        let ttl_s = request.ttl_s.max(LEASE_TTL_MIN_S);
+        let lease = Lease { ttl_s, owner: request.owner.clone(), expires_at: now + seconds(ttl_s) };
+        self.leases.insert(request.id, lease);
+        Ok(ttl_s)
+    }
+
+    pub(crate) fn lease_revoke(&mut self, id: i64) -> Result<i64, Error> {
+        let keys = self.keys_of(id);
+        self.leases.remove(&id).ok_or(Error::LeaseNotFound)?;
+        let before = self.applied;
+        keys.iter().for_each(|key| self.change(before, key, None));
+        Ok(self.applied)
+    }
+
+    pub(crate) fn lease_keep_alive(&mut self, id: i64, now: Instant) -> Result<i64, Error> {
+        let lease = self.leases.get_mut(&id).ok_or(Error::LeaseNotFound)?;
+        lease.expires_at = now + seconds(lease.ttl_s);
+        Ok(lease.ttl_s)
+    }
+
+    pub(crate) fn lease(&self, id: i64, now: Instant) -> Result<LeaseStatus, Error> {
+        let lease = self.leases.get(&id).ok_or(Error::LeaseNotFound)?;
+        Ok(LeaseStatus {
+            revision: self.applied,
+            remaining_s: lease.expires_at.saturating_duration_since(now).as_secs() as i64,
+            granted_s: lease.ttl_s,
+            owner: lease.owner.clone(),
+            keys: self.keys_of(id),
+        })
+    }
+
+    pub(crate) fn leases(&self) -> Vec<i64> {
+        self.leases.keys().copied().collect()
+    }
+
+    /// Ends what is over, the oldest first.
+    pub(crate) fn expire_leases(&mut self, now: Instant) -> Vec<i64> {
+        let mut over: Vec<(Instant, i64)> = self
+            .leases
+            .iter()
+            .map(|(id, lease)| (lease.expires_at, *id))
+            .filter(|(at, _)| *at <= now)
+            .collect();
+        over.sort();
+        over.into_iter().map(|(_, id)| self.lease_revoke(id).map(|_| id).expect("it is there")).collect()
+    }
+
+    fn keys_of(&self, id: i64) -> Vec<Bytes> {
+        let everything = KeyRange::prefix("");
+        let all = self.all(&everything, self.applied).into_iter();
+        all.filter(|kv| kv.lease == id).map(|kv| kv.key).collect()
     }
 
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
@@ -49,6 +136,9 @@ impl Model {
     }
 
     pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Error> {
+        if request.lease != 0 && !self.leases.contains_key(&request.lease) {
+            return Err(Error::LeaseNotFound);
+        }
         let request = TxnRequest { success: vec![Op::Put(request.clone())], ..TxnRequest::default() };
         match self.txn(&request)?.responses.remove(0) {
             OpResponse::Put(answer) => Ok(answer),
@@ -128,13 +218,13 @@ impl Model {
     fn get(&self, key: &[u8], at: i64) -> Option<KeyValue> {
         let mut kv: Option<KeyValue> = None;
         for change in self.changes.iter().filter(|change| change.key == key && change.revision <= at) {
-            kv = change.value.as_ref().map(|value| KeyValue {
+            kv = change.value.as_ref().map(|(value, lease)| KeyValue {
                 key: change.key.clone(),
                 value: value.clone(),
                 create_revision: kv.as_ref().map_or(change.revision, |kv| kv.create_revision),
                 mod_revision: change.revision,
                 version: kv.as_ref().map_or(0, |kv| kv.version) + 1,
-                lease: 0,
+                lease: *lease,
             });
         }
         kv
@@ -170,15 +260,18 @@ impl Model {
                 && (request.min_create_revision <= 0 || kv.create_revision >= request.min_create_revision)
                 && (request.max_create_revision <= 0 || kv.create_revision <= request.max_create_revision)
         });
+        let descend = request.sort_order == SortOrder::Descend;
+        let sign = if descend { -1 } else { 1 };
         match request.sort_target {
+            SortTarget::Key if descend => kvs.reverse(),
             SortTarget::Key => {}
-            SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
-            SortTarget::Create => kvs.sort_by_key(|kv| kv.create_revision),
-            SortTarget::Mod => kvs.sort_by_key(|kv| kv.mod_revision),
-            SortTarget::Value => kvs.sort_by_key(|kv| kv.value.clone()),
-        }
-        if request.sort_order == SortOrder::Descend {
-            kvs.reverse();
+            SortTarget::Version => kvs.sort_by_key(|kv| sign * kv.version),
+            SortTarget::Create => kvs.sort_by_key(|kv| sign * kv.create_revision),
+            SortTarget::Mod => kvs.sort_by_key(|kv| sign * kv.mod_revision),
+            // Values of scripts are one byte, or none.
+            SortTarget::Value => {
+                kvs.sort_by_key(|kv| sign * kv.value.first().map_or(0, |byte| i64::from(*byte)))
+            }
         }
         let mut more = false;
         if request.limit > 0 && kvs.len() as i64 > request.limit {
@@ -192,13 +285,15 @@ impl Model {
     }
 
     fn try_txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Error> {
-        for ops in [&request.success, &request.failure] {
-            let puts = |op: &Op| if let Op::Put(put) = op { Some(put.key.clone()) } else { None };
+        // Every way its nested txns can turn out: none may write a key twice.
+        for ops in ways(&request.success).into_iter().chain(ways(&request.failure)) {
             let mut times: BTreeMap<Bytes, usize> = BTreeMap::new();
-            for key in ops.iter().filter_map(puts) {
-                *times.entry(key).or_default() += 1;
+            for op in &ops {
+                if let Op::Put(put) = op {
+                    *times.entry(put.key.clone()).or_default() += 1;
+                }
             }
-            for op in ops {
+            for op in &ops {
                 if let Op::DeleteRange(delete) = op {
                     let range = KeyRange::parse(&delete.key, &delete.range_end)?;
                     times
@@ -211,13 +306,40 @@ impl Model {
                 return Err(Error::DuplicateKey);
             }
         }
-        let before = self.applied;
-        let succeeded = request.compare.iter().all(|compare| self.holds(compare));
-        let ops = if succeeded { &request.success } else { &request.failure };
-        let missing = |put: &PutRequest| put.ignore_value && self.get(&put.key, before).is_none();
-        if ops.iter().any(|op| if let Op::Put(put) = op { missing(put) } else { false }) {
-            return Err(Error::KeyNotFound);
+        // What runs is decided by the store as it is, before anything is written.
+        let unchanged = self.clone();
+        let mut running = Vec::new();
+        unchanged.running(request, &mut running);
+        for op in &running {
+            if let Op::Put(put) = op {
+                if (put.ignore_value || put.ignore_lease) && unchanged.get(&put.key, self.applied).is_none() {
+                    return Err(Error::KeyNotFound);
+                }
+                if put.lease != 0 && !self.leases.contains_key(&put.lease) {
+                    return Err(Error::LeaseNotFound);
+                }
+            }
         }
+        let before = self.applied;
+        let mut answer = self.run(&unchanged, request, before)?;
+        answer.revision = self.applied;
+        Ok(answer)
+    }
+
+    /// The operations that run, flat.
+    fn running(&self, txn: &TxnRequest, found: &mut Vec<Op>) {
+        for op in self.branch(txn).1 {
+            if let Op::Txn(nested) = op { self.running(nested, found) } else { found.push(op.clone()) }
+        }
+    }
+
+    fn branch<'a>(&self, txn: &'a TxnRequest) -> (bool, &'a [Op]) {
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        (succeeded, if succeeded { &txn.success } else { &txn.failure })
+    }
+
+    fn run(&mut self, unchanged: &Self, txn: &TxnRequest, before: i64) -> Result<TxnResponse, Error> {
+        let (succeeded, ops) = unchanged.branch(txn);
         let mut responses = Vec::new();
         for op in ops {
             let response = match op {
@@ -228,8 +350,10 @@ impl Model {
                 }
                 Op::Put(put) => {
                     let prev = self.get(&put.key, before);
-                    let kept = prev.as_ref().filter(|_| put.ignore_value).map(|kv| kv.value.clone());
-                    self.change(before, &put.key, Some(kept.unwrap_or_else(|| put.value.clone())));
+                    let old = prev.clone().unwrap_or_default();
+                    let value = if put.ignore_value { old.value } else { put.value.clone() };
+                    let lease = if put.ignore_lease { old.lease } else { put.lease };
+                    self.change(before, &put.key, Some((value, lease)));
                     let prev_kv = prev.filter(|_| put.prev_kv);
                     OpResponse::Put(PutResponse { revision: self.applied, prev_kv })
                 }
@@ -243,13 +367,14 @@ impl Model {
                         prev_kvs: if delete.prev_kv { gone } else { Vec::new() },
                     })
                 }
+                Op::Txn(nested) => OpResponse::Txn(self.run(unchanged, nested, before)?),
             };
             responses.push(response);
         }
-        Ok(TxnResponse { revision: self.applied, succeeded, responses })
+        Ok(TxnResponse { revision: 0, succeeded, responses })
     }
 
-    fn change(&mut self, before: i64, key: &Bytes, value: Option<Bytes>) {
+    fn change(&mut self, before: i64, key: &Bytes, value: Option<(Bytes, i64)>) {
         self.applied = before + 1;
         self.changes.push(Change { revision: self.applied, key: key.clone(), value });
     }
@@ -263,6 +388,23 @@ impl Model {
         }
         found.iter().all(|kv| holds_for(kv, compare))
     }
+}
+
+/// Every flat list of operations that a list with nested txns can become.
+fn ways(ops: &[Op]) -> Vec<Vec<Op>> {
+    let mut all = vec![Vec::new()];
+    for op in ops {
+        let own = match op {
+            Op::Txn(nested) => [ways(&nested.success), ways(&nested.failure)].concat(),
+            Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => vec![vec![op.clone()]],
+        };
+        all = all.iter().flat_map(|way| own.iter().map(|more| [&way[..], more].concat())).collect();
+    }
+    all
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(seconds as u64)
 }
 
 fn holds_for(kv: &KeyValue, compare: &Compare) -> bool {

@@ -25,6 +25,13 @@ impl Version {
         (key.len() + value) as u64 + VERSION_OVERHEAD_BYTES
     }
 
+    fn lease(&self) -> i64 {
+        match &self.state {
+            State::Live { lease, .. } => *lease,
+            State::Gone => 0,
+        }
+    }
+
     fn live(&self, key: &Bytes) -> Option<KeyValue> {
         match &self.state {
             State::Live { create_revision, version, lease, value } => Some(KeyValue {
@@ -62,6 +69,17 @@ impl Index {
     /// The newest revision in which the key changed, deleted or not.
     pub(crate) fn last_change(&self, key: &[u8]) -> Option<i64> {
         self.keys.get(key)?.last().map(|version| version.id.revision)
+    }
+
+    /// The lease a key hangs on as of its newest version; 0 is none.
+    pub(crate) fn lease(&self, key: &[u8]) -> i64 {
+        self.keys.get(key).and_then(|versions| versions.last()).map_or(0, Version::lease)
+    }
+
+    /// The newest versions that hang on a lease, and that lease.
+    pub(crate) fn leased(&self) -> impl Iterator<Item = (RowId, i64)> {
+        let newest = self.keys.values().filter_map(|versions| versions.last());
+        newest.map(|version| (version.id, version.lease())).filter(|(_, lease)| *lease != 0)
     }
 
     /// The key as of a revision.

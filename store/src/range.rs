@@ -83,15 +83,17 @@ fn within_bounds(request: &RangeRequest, kv: &KeyValue) -> bool {
         && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
+/// Equal ones stay in the order of their keys, whatever the direction (etcd sorts by insertion, if there are few).
 fn sort(request: &RangeRequest, kvs: &mut [KeyValue]) {
-    match request.sort_target {
-        SortTarget::Key => {} // as stored
-        SortTarget::Version => kvs.sort_by_key(|kv| kv.version),
-        SortTarget::Create => kvs.sort_by_key(|kv| kv.create_revision),
-        SortTarget::Mod => kvs.sort_by_key(|kv| kv.mod_revision),
-        SortTarget::Value => kvs.sort_by(|a, b| a.value.cmp(&b.value)),
-    }
-    if request.sort_order == SortOrder::Descend {
-        kvs.reverse();
+    let by = |a: &KeyValue, b: &KeyValue| match request.sort_target {
+        SortTarget::Key => a.key.cmp(&b.key),
+        SortTarget::Version => a.version.cmp(&b.version),
+        SortTarget::Create => a.create_revision.cmp(&b.create_revision),
+        SortTarget::Mod => a.mod_revision.cmp(&b.mod_revision),
+        SortTarget::Value => a.value.cmp(&b.value),
+    };
+    match request.sort_order {
+        SortOrder::None | SortOrder::Ascend => kvs.sort_by(by),
+        SortOrder::Descend => kvs.sort_by(|a, b| by(b, a)),
     }
 }

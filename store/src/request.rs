@@ -83,7 +83,7 @@ pub struct PutRequest {
     pub key: Bytes,
     /// The value.
     pub value: Bytes,
-    /// The lease to hang it on; there are none yet, so anything but 0 is refused.
+    /// The lease to hang it on; 0 is none, and takes it off the one it hangs on.
     pub lease: i64,
     /// Answer with the key as it was before.
     pub prev_kv: bool,
@@ -165,7 +165,7 @@ pub enum CompareTarget {
     Lease(i64),
 }
 
-/// As `etcdserverpb.RequestOp`; a nested txn cannot be written, the face refuses it.
+/// As `etcdserverpb.RequestOp`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Read.
@@ -174,6 +174,8 @@ pub enum Op {
     Put(PutRequest),
     /// Delete.
     DeleteRange(DeleteRangeRequest),
+    /// A txn of its own compares, of the store as it is before anything of the whole txn is written.
+    Txn(TxnRequest),
 }
 
 /// As `etcdserverpb.TxnRequest`.
@@ -196,12 +198,14 @@ pub enum OpResponse {
     Put(PutResponse),
     /// Of a delete.
     DeleteRange(DeleteRangeResponse),
+    /// Of a nested txn.
+    Txn(TxnResponse),
 }
 
 /// As `etcdserverpb.TxnResponse`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxnResponse {
-    /// The revision of the txn's writes; without any, the one the store had.
+    /// The revision of the txn's writes; without any, the one the store had. 0 in the answer of a nested one.
     pub revision: i64,
     /// Whether all compares held.
     pub succeeded: bool,

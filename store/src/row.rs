@@ -64,6 +64,14 @@ pub enum RowError {
         /// What was found.
         byte: u8,
     },
+    /// A lease that cannot be read.
+    #[error("the lease {id:x} cannot be read: {what}")]
+    Lease {
+        /// The lease.
+        id: i64,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// Rows that contradict each other.
     #[error("row {id:?} contradicts the rows before it: {why}")]
     Contradiction {

@@ -2,12 +2,13 @@
 
 mod changes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::history::History;
+use crate::lease::Leases;
 use crate::mvcc::Index;
 use crate::range::{self, Readable};
 use crate::request::{
@@ -38,13 +39,15 @@ pub struct Batch {
     pub deletes: Vec<RowId>,
     /// The compacted revision, when it moved. It must become durable together with or after what is in `puts`.
     pub compacted: Option<i64>,
+    /// Leases by id: to write, or to forget. They must become durable together with what is in `puts`.
+    pub leases: BTreeMap<i64, Option<Bytes>>,
     revision: i64,
 }
 
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.puts.is_empty() && self.deletes.is_empty() && self.compacted.is_none()
+        self.puts.is_empty() && self.deletes.is_empty() && self.compacted.is_none() && self.leases.is_empty()
     }
 
     /// The newest revision in it: durable once the batch is.
@@ -70,6 +73,8 @@ pub struct Sizes {
     pub history_bytes: u64,
     /// Rows on disk that wait for their removal.
     pub garbage_rows: usize,
+    /// Leases that were granted and have not ended.
+    pub leases: usize,
 }
 
 /// The etcd v3 engine. See the head of the crate.
@@ -85,7 +90,8 @@ pub struct Store {
     pub(crate) compacted: i64,
     /// A compaction that was asked for; in force when its batch is durable.
     compacting: Option<i64>,
-    pending: Batch,
+    pub(crate) leases: Leases,
+    pub(crate) pending: Batch,
     garbage: VecDeque<RowId>,
 }
 
@@ -98,6 +104,7 @@ impl Default for Store {
             durable: FIRST_REVISION,
             compacted: 0,
             compacting: None,
+            leases: Leases::default(),
             pending: Batch::default(),
             garbage: VecDeque::new(),
         }
@@ -105,7 +112,8 @@ impl Default for Store {
 }
 
 impl Store {
-    /// The store whose committed batches left these rows, in any order, and this compacted revision (0 without one).
+    /// The store whose committed batches left these rows and leases, in any order, and this compacted revision (0
+    /// without one). Each lease begins a whole time to live at `now`.
     ///
     /// All of it counts as durable: the shell syncs before it shows anything.
     ///
@@ -114,11 +122,12 @@ impl Store {
     pub fn restore(
         compacted: i64,
         rows: impl IntoIterator<Item = (RowId, Bytes)>,
+        leases: impl IntoIterator<Item = (i64, Bytes)>,
         now: Instant,
     ) -> Result<Self, RowError> {
         let mut rows: Vec<(RowId, Bytes)> = rows.into_iter().collect();
         rows.sort_by_key(|(id, _)| *id);
-        let mut store = Self::default();
+        let mut store = Self { leases: Leases::restore(leases, now)?, ..Self::default() };
         check_complete(compacted, rows.iter().map(|(id, _)| *id))?;
         for (id, bytes) in rows {
             let Row { key, state } = Row::decode(id, bytes)?;
@@ -130,6 +139,9 @@ impl Store {
         if compacted > store.applied {
             let id = RowId { revision: compacted, sub: 0 };
             return Err(RowError::Contradiction { id, why: "the compacted revision is above all rows" });
+        }
+        if let Some((id, _)) = store.index.leased().find(|(_, lease)| !store.leases.contains(*lease)) {
+            return Err(RowError::Contradiction { id, why: "the lease it hangs on is not there" });
         }
         store.durable = store.applied;
         // Rows that a compaction left for later are garbage again.
@@ -162,6 +174,7 @@ impl Store {
             bytes: self.index.bytes(),
             history_bytes: self.history.bytes(),
             garbage_rows: self.garbage.len(),
+            leases: self.leases.len(),
         }
     }
 
@@ -183,6 +196,8 @@ impl Store {
     pub fn put(&mut self, request: &PutRequest, now: Instant) -> Result<PutResponse, Error> {
         txn::check_put(request)?;
         let mut set = ChangeSet::begin(self, now);
+        // etcd looks at the lease of a put first, and at that of a put in a txn last.
+        txn::check_lease(&set, request)?;
         txn::check_put_against(&set, request)?;
         let answer = txn::put(&mut set, request);
         set.end();
@@ -215,18 +230,11 @@ impl Store {
     pub fn txn(&mut self, request: &TxnRequest, now: Instant) -> Result<TxnResponse, Error> {
         txn::check_txn(request)?;
         let mut set = ChangeSet::begin(self, now);
-        let mut succeeded = true;
-        for compare in &request.compare {
-            succeeded = succeeded && txn::holds(&set, compare)?;
-        }
-        let ops = if succeeded { &request.success } else { &request.failure };
-        txn::check_against(&set, ops)?;
-        let responses = ops
-            .iter()
-            .map(|op| txn::run(&mut set, op).expect("a checked operation is not refused"))
-            .collect();
-        let revision = set.end();
-        Ok(TxnResponse { revision, succeeded, responses })
+        let chosen = txn::choose(&set, request)?;
+        txn::check_against(&set, &chosen)?;
+        let mut answer = txn::run(&mut set, &chosen).expect("a checked txn is not refused");
+        answer.revision = set.end();
+        Ok(answer)
     }
 
     /// Asks for a compaction: from the next commit on, revisions below `revision` cannot be read.
@@ -283,10 +291,11 @@ impl Store {
     }
 
     fn note(&mut self, id: RowId, key: Bytes, state: State, now: Instant) {
-        let value_len = match &state {
-            State::Live { value, .. } => value.len(),
-            State::Gone => 0,
+        let (value_len, lease) = match &state {
+            State::Live { value, lease, .. } => (value.len(), *lease),
+            State::Gone => (0, 0),
         };
+        self.leases.rehang(&key, self.index.lease(&key), lease);
         self.history.push(id.revision, key.clone(), key.len() + value_len, now);
         self.index.push(id, key, state);
         self.applied = self.applied.max(id.revision);

@@ -1,6 +1,7 @@
 //! The store beside its model, and the sentences that the model cannot say.
 
 mod against_model;
+mod leases;
 mod sentences;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::{Batch, PutRequest, RowId, Store, WatchRequest};
 struct Disk {
     rows: BTreeMap<RowId, Bytes>,
     compacted: i64,
+    leases: BTreeMap<i64, Bytes>,
 }
 
 impl Disk {
@@ -24,10 +26,17 @@ impl Disk {
             self.rows.remove(id);
         }
         self.compacted = batch.compacted.unwrap_or(self.compacted);
+        for (id, lease) in &batch.leases {
+            match lease {
+                Some(bytes) => self.leases.insert(*id, bytes.clone()),
+                None => self.leases.remove(id),
+            };
+        }
     }
 
     fn restore(&self, now: Instant) -> Store {
-        Store::restore(self.compacted, self.rows.clone(), now).expect("rows that a store wrote")
+        Store::restore(self.compacted, self.rows.clone(), self.leases.clone(), now)
+            .expect("rows that a store wrote")
     }
 }
 

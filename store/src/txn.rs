@@ -1,6 +1,6 @@
 //! What a write has to satisfy before it changes anything, and how it then changes the store: one change set.
 
-use std::collections::BTreeSet;
+mod disjoint;
 
 use bytes::Bytes;
 
@@ -8,11 +8,11 @@ use crate::kv::{KeyRange, KeyValue};
 use crate::range::{self, Readable};
 use crate::request::{
     Compare, CompareResult, CompareTarget, DeleteRangeRequest, DeleteRangeResponse, Op, OpResponse,
-    PutRequest, PutResponse, TxnRequest,
+    PutRequest, PutResponse, RangeRequest, TxnRequest, TxnResponse,
 };
 use crate::row::State;
 use crate::state::ChangeSet;
-use crate::{Error, RECORD_BYTES_MAX, REQUEST_BYTES_MAX, TXN_OPS_MAX};
+use crate::{Error, RECORD_BYTES_MAX, REQUEST_BYTES_MAX, TXN_OPS_MAX, TXN_OPS_NESTED_MAX};
 
 /// What can be said of a put without looking at the store.
 pub(crate) fn check_put(put: &PutRequest) -> Result<(), Error> {
@@ -31,46 +31,34 @@ pub(crate) fn check_put(put: &PutRequest) -> Result<(), Error> {
     Ok(())
 }
 
-/// What can be said of a txn without looking at the store.
+/// What can be said of a txn without looking at the store. (etcd `checkTxnRequest`)
 pub(crate) fn check_txn(txn: &TxnRequest) -> Result<(), Error> {
-    if txn.compare.len() > TXN_OPS_MAX || txn.success.len() > TXN_OPS_MAX || txn.failure.len() > TXN_OPS_MAX {
+    check_ops(txn, TXN_OPS_MAX)?;
+    if txn.ops() > TXN_OPS_NESTED_MAX {
         return Err(Error::TooManyOps);
     }
-    for compare in &txn.compare {
-        KeyRange::parse(&compare.key, &compare.range_end)?;
-    }
-    for op in txn.success.iter().chain(&txn.failure) {
-        match op {
-            Op::Range(range) => KeyRange::parse(&range.key, &range.range_end).map(|_| ())?,
-            Op::Put(put) => check_put(put)?,
-            Op::DeleteRange(delete) => KeyRange::parse(&delete.key, &delete.range_end).map(|_| ())?,
-        }
-    }
-    check_duplicates(&txn.success)?;
-    check_duplicates(&txn.failure)?;
+    disjoint::check(&txn.success)?;
+    disjoint::check(&txn.failure)?;
     if txn.bytes() > REQUEST_BYTES_MAX {
         return Err(Error::RequestTooLarge);
     }
     Ok(())
 }
 
-/// A key is put at most once, and not put and deleted: else one revision would change it twice. (etcd `checkIntervals`)
-fn check_duplicates(ops: &[Op]) -> Result<(), Error> {
-    let mut puts = BTreeSet::new();
-    let mut deletes = Vec::new();
-    for op in ops {
-        match op {
-            Op::Range(_) => {}
-            Op::Put(put) => {
-                if !puts.insert(&put.key) {
-                    return Err(Error::DuplicateKey);
-                }
-            }
-            Op::DeleteRange(delete) => deletes.push(KeyRange::parse(&delete.key, &delete.range_end)?),
-        }
+/// A level has what the levels above it left of the operations: so the depth is bounded, too.
+fn check_ops(txn: &TxnRequest, left: usize) -> Result<(), Error> {
+    let used = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
+    let left = left.checked_sub(used).ok_or(Error::TooManyOps)?;
+    for compare in &txn.compare {
+        KeyRange::parse(&compare.key, &compare.range_end)?;
     }
-    if puts.iter().any(|key| deletes.iter().any(|range| range.contains(key))) {
-        return Err(Error::DuplicateKey);
+    for op in txn.all_ops() {
+        match op {
+            Op::Range(range) => KeyRange::parse(&range.key, &range.range_end).map(|_| ())?,
+            Op::Put(put) => check_put(put)?,
+            Op::DeleteRange(delete) => KeyRange::parse(&delete.key, &delete.range_end).map(|_| ())?,
+            Op::Txn(nested) => check_ops(nested, left)?,
+        }
     }
     Ok(())
 }
@@ -82,43 +70,96 @@ impl TxnRequest {
             let value = if let CompareTarget::Value(value) = &compare.target { value.len() } else { 0 };
             compare.key.len() + compare.range_end.len() + value
         });
-        let ops = self.success.iter().chain(&self.failure).map(|op| match op {
+        let ops = self.all_ops().map(|op| match op {
             Op::Range(range) => range.key.len() + range.range_end.len(),
             Op::Put(put) => put.key.len() + put.value.len(),
             Op::DeleteRange(delete) => delete.key.len() + delete.range_end.len(),
+            Op::Txn(nested) => nested.bytes(),
         });
         compares.chain(ops).sum()
     }
+
+    /// How many operations it has with all that is nested in it, compares included.
+    fn ops(&self) -> usize {
+        let nested = |op: &Op| match op {
+            Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) => 1,
+            Op::Txn(nested) => 1 + nested.ops(),
+        };
+        self.compare.len() + self.all_ops().map(nested).sum::<usize>()
+    }
+
+    /// The operations of both branches.
+    fn all_ops(&self) -> impl Iterator<Item = &Op> {
+        self.success.iter().chain(&self.failure)
+    }
 }
 
-/// What the operations of the chosen branch ask of the store as it is before any of them ran.
+/// A txn after its compares were decided: what runs of it.
+pub(crate) struct Chosen<'a> {
+    succeeded: bool,
+    ops: Vec<ChosenOp<'a>>,
+}
+
+enum ChosenOp<'a> {
+    Range(&'a RangeRequest),
+    Put(&'a PutRequest),
+    DeleteRange(&'a DeleteRangeRequest),
+    Txn(Chosen<'a>),
+}
+
+/// Decides every compare that matters, nested ones included, before anything is written. (etcd `compareToPath`)
+pub(crate) fn choose<'a>(set: &ChangeSet<'_>, txn: &'a TxnRequest) -> Result<Chosen<'a>, Error> {
+    let mut succeeded = true;
+    for compare in &txn.compare {
+        succeeded = succeeded && holds(set, compare)?;
+    }
+    let ops = if succeeded { &txn.success } else { &txn.failure };
+    let choose_op = |op: &'a Op| {
+        Ok(match op {
+            Op::Range(range) => ChosenOp::Range(range),
+            Op::Put(put) => ChosenOp::Put(put),
+            Op::DeleteRange(delete) => ChosenOp::DeleteRange(delete),
+            Op::Txn(nested) => ChosenOp::Txn(choose(set, nested)?),
+        })
+    };
+    Ok(Chosen { succeeded, ops: ops.iter().map(choose_op).collect::<Result<_, _>>()? })
+}
+
+/// What the operations that run ask of the store as it is before any of them ran.
 ///
 /// Puts first, then ranges, whatever their order in the request: as etcd, so that the same one of two errors is told.
-pub(crate) fn check_against(set: &ChangeSet<'_>, ops: &[Op]) -> Result<(), Error> {
-    for op in ops {
-        match op {
-            Op::Put(put) => check_put_against(set, put)?,
-            Op::Range(_) | Op::DeleteRange(_) => {}
-        }
-    }
-    for op in ops {
-        match op {
-            Op::Range(range) => set.readable().resolve(range.revision).map(|_| ())?,
-            Op::Put(_) | Op::DeleteRange(_) => {}
-        }
-    }
-    Ok(())
+pub(crate) fn check_against(set: &ChangeSet<'_>, txn: &Chosen<'_>) -> Result<(), Error> {
+    check_puts(set, txn)?;
+    check_ranges(set, txn)
 }
 
-/// What a put asks of the store as it is.
+fn check_puts(set: &ChangeSet<'_>, txn: &Chosen<'_>) -> Result<(), Error> {
+    txn.ops.iter().try_for_each(|op| match op {
+        ChosenOp::Put(put) => check_put_against(set, put).and_then(|()| check_lease(set, put)),
+        ChosenOp::Range(_) | ChosenOp::DeleteRange(_) => Ok(()),
+        ChosenOp::Txn(nested) => check_puts(set, nested),
+    })
+}
+
+fn check_ranges(set: &ChangeSet<'_>, txn: &Chosen<'_>) -> Result<(), Error> {
+    txn.ops.iter().try_for_each(|op| match op {
+        ChosenOp::Range(range) => set.readable().resolve(range.revision).map(|_| ()),
+        ChosenOp::Put(_) | ChosenOp::DeleteRange(_) => Ok(()),
+        ChosenOp::Txn(nested) => check_ranges(set, nested),
+    })
+}
+
+/// What a put asks of the store as it is, but for its lease.
 pub(crate) fn check_put_against(set: &ChangeSet<'_>, put: &PutRequest) -> Result<(), Error> {
     if (put.ignore_value || put.ignore_lease) && set.get(&put.key).is_none() {
         return Err(Error::KeyNotFound);
     }
-    if put.lease != 0 {
-        return Err(Error::LeaseNotFound);
-    }
     set.check_space()
+}
+
+/// A put hangs its key on a lease that is there.
+pub(crate) fn check_lease(set: &ChangeSet<'_>, put: &PutRequest) -> Result<(), Error> {
+    if put.lease == 0 || set.has_lease(put.lease) { Ok(()) } else { Err(Error::LeaseNotFound) }
 }
 
 /// Whether a compare holds for every key of its range. (etcd `applyCompare`)
@@ -154,17 +195,23 @@ fn holds_for(kv: &KeyValue, compare: &Compare) -> bool {
     }
 }
 
-/// Runs one checked operation.
-pub(crate) fn run(set: &mut ChangeSet<'_>, op: &Op) -> Result<OpResponse, Error> {
+/// Runs what was chosen and checked. The answer's `revision` is the caller's to set.
+pub(crate) fn run(set: &mut ChangeSet<'_>, txn: &Chosen<'_>) -> Result<TxnResponse, Error> {
+    let responses = txn.ops.iter().map(|op| run_op(set, op)).collect::<Result<_, _>>()?;
+    Ok(TxnResponse { revision: 0, succeeded: txn.succeeded, responses })
+}
+
+fn run_op(set: &mut ChangeSet<'_>, op: &ChosenOp<'_>) -> Result<OpResponse, Error> {
     Ok(match op {
-        Op::Range(request) => {
+        ChosenOp::Range(request) => {
             let readable: Readable = set.readable();
             let mut answer = range::read(set.index(), readable, request)?;
             answer.revision = set.revision();
             OpResponse::Range(answer)
         }
-        Op::Put(request) => OpResponse::Put(put(set, request)),
-        Op::DeleteRange(request) => OpResponse::DeleteRange(delete_range(set, request)?),
+        ChosenOp::Put(request) => OpResponse::Put(put(set, request)),
+        ChosenOp::DeleteRange(request) => OpResponse::DeleteRange(delete_range(set, request)?),
+        ChosenOp::Txn(nested) => OpResponse::Txn(run(set, nested)?),
     })
 }
 
@@ -195,7 +242,7 @@ pub(crate) fn delete_range(
     let range = KeyRange::parse(&request.key, &request.range_end)?;
     let before: Vec<KeyValue> = set.range(&range).collect();
     for kv in &before {
-        set.push(Bytes::clone(&kv.key), State::Gone);
+        set.delete(Bytes::clone(&kv.key));
     }
     Ok(DeleteRangeResponse {
         revision: set.revision(),

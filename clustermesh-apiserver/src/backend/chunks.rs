@@ -23,6 +23,21 @@ const MORE: u8 = 1;
 /// Where the compacted revision is kept; sorts before the rows.
 pub(super) const COMPACTED_KEY: &[u8] = b"compacted";
 
+/// The prefix of every lease's key; the id follows, big endian. A lease is one piece: its owner's name has 2 KiB at most.
+pub(super) const LEASES: &[u8] = b"l";
+
+/// The key of a lease.
+pub(super) fn lease_key(id: i64) -> [u8; 9] {
+    let mut key = [LEASES[0]; 9];
+    key[1..].copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+/// The id of the lease a key names.
+pub(super) fn parse_lease(key: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(key.strip_prefix(LEASES)?.try_into().ok()?))
+}
+
 /// The prefix of every row's key.
 pub(super) const ROWS: &[u8] = &[ROW];
 

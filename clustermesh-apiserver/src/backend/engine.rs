@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use store::{
-    BootId, DeleteRangeRequest, DeleteRangeResponse, Error, Lineage, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, Sizes, Store, TxnRequest, TxnResponse, WatchRequest,
+    BootId, DeleteRangeRequest, DeleteRangeResponse, Error, LeaseGrant, LeaseStatus, Lineage, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, Sizes, Store, TxnRequest, TxnResponse, WatchRequest,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -171,6 +172,51 @@ impl Engine {
         self.ask(0, |answer| Write::Compact(revision, answer)).await
     }
 
+    /// Grants a lease; returns its time to live in seconds. When it returns, the lease is on disk.
+    ///
+    /// # Errors
+    /// As [`Engine::put`].
+    pub async fn lease_grant(&self, request: LeaseGrant) -> Result<i64, Error> {
+        self.ask(request.owner.len(), |answer| Write::LeaseGrant(request, answer)).await
+    }
+
+    /// Ends a lease and deletes its keys; returns the store's revision.
+    ///
+    /// # Errors
+    /// As [`Engine::put`].
+    pub async fn lease_revoke(&self, id: i64) -> Result<i64, Error> {
+        self.ask(0, |answer| Write::LeaseRevoke(id, answer)).await
+    }
+
+    /// Gives a lease its whole time to live again, which it returns in seconds.
+    ///
+    /// # Errors
+    /// As [`Engine::put`].
+    pub async fn lease_keep_alive(&self, id: i64) -> Result<i64, Error> {
+        self.ask(0, |answer| Write::LeaseKeepAlive(id, answer)).await
+    }
+
+    /// What there is to say of a lease.
+    ///
+    /// # Errors
+    /// As [`Engine::put`].
+    pub async fn lease(&self, id: i64) -> Result<LeaseStatus, Error> {
+        self.ask(0, |answer| Write::Lease(id, answer)).await
+    }
+
+    /// The ids of all leases.
+    ///
+    /// # Errors
+    /// As [`Engine::put`].
+    pub async fn leases(&self) -> Result<Vec<i64>, Error> {
+        self.ask(0, Write::Leases).await
+    }
+
+    /// Who granted a lease; it may be about to expire.
+    pub fn lease_owner(&self, id: i64) -> Option<Bytes> {
+        self.shared.read().lease_owner(id).cloned()
+    }
+
     /// Begins a watch. One whose start was compacted says so as its first answer.
     ///
     /// # Errors
@@ -274,7 +320,7 @@ pub(super) fn open_store(dir: &DataDir) -> Result<(SledDisk, Store), BackendErro
     let at = dir.store();
     let mut disk = SledDisk::open(&at)?;
     let loaded = disk.load()?;
-    let store = Store::restore(loaded.compacted, loaded.rows, Instant::now())
+    let store = Store::restore(loaded.compacted, loaded.rows, loaded.leases, Instant::now())
         .map_err(|error| BackendError::Damaged { dir: at, what: error.to_string() })?;
     Ok((disk, store))
 }

@@ -6,9 +6,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use bytes::Bytes;
 use store::{Batch, RowId};
 
-use super::chunks::{self, COMPACTED_KEY, Join, ROWS};
+use super::chunks::{self, COMPACTED_KEY, Join, LEASES, ROWS};
 use super::dir::{LOCK_PATIENCE, LOCK_RETRY};
 use super::{Backend, BackendError, Loaded};
 
@@ -65,6 +66,13 @@ impl SledDisk {
                 Err(what) => return Ok(Err(what)),
             }
         }
+        for entry in self.tree.scan_prefix(LEASES) {
+            let (key, lease) = entry?;
+            match chunks::parse_lease(&key) {
+                Some(id) => loaded.leases.push((id, Bytes::copy_from_slice(&lease))),
+                None => return Ok(Err(format!("a key of {} bytes is no lease's", key.len()))),
+            }
+        }
         Ok(join.end().map(|()| loaded))
     }
 
@@ -83,6 +91,12 @@ impl SledDisk {
         }
         if let Some(compacted) = batch.compacted {
             writes.insert(COMPACTED_KEY, &compacted.to_be_bytes());
+        }
+        for (id, lease) in &batch.leases {
+            match lease {
+                Some(lease) => writes.insert(&chunks::lease_key(*id), &lease[..]),
+                None => writes.remove(&chunks::lease_key(*id)),
+            }
         }
         self.tree.apply_batch(writes)
     }

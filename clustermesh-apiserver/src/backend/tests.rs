@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::{PutRequest, RangeRequest, WatchRequest};
+use store::{LeaseGrant, PutRequest, RangeRequest, WatchRequest};
 use tempfile::TempDir;
 
 use super::{Engine, WatchResponse, WatchStream};
@@ -118,6 +118,27 @@ async fn a_quiet_watch_says_how_far_it_is() {
     let mut watch = engine.watch(&request).expect("a watch");
     tokio::time::pause();
     assert_eq!(watch.next().await, Some(WatchResponse::Progress { revision: 2 }));
+}
+
+#[tokio::test]
+async fn leases_survive_a_restart_with_their_keys_and_end_by_themselves() {
+    let dir = TempDir::new().expect("a directory");
+    let engine = open(dir.path()).await;
+    for (id, ttl_s) in [(7, 2), (8, 1_000), (-9, 1_000)] {
+        engine.lease_grant(LeaseGrant { id, ttl_s, owner: bytes("w1") }).await.expect("granted");
+        engine.put(PutRequest { lease: id, ..put(&format!("on {id}"), "x") }).await.expect("a put");
+    }
+    engine.lease_revoke(-9).await.expect("revoked");
+    engine.shut_down().await;
+
+    let engine = open(dir.path()).await;
+    assert_eq!(engine.leases().await, Ok(vec![7, 8]));
+    assert_eq!(engine.lease_owner(7), Some(bytes("w1")));
+    assert_eq!(engine.lease(8).await.expect("it lives").keys, [bytes("on 8")]);
+    let mut watch = watch(&engine, 0);
+    assert_eq!(keys(next(&mut watch).await), ["on 7"], "after two seconds of nobody keeping it alive");
+    assert_eq!(engine.leases().await, Ok(vec![8]));
+    assert_eq!(engine.lease_keep_alive(7).await, Err(store::Error::LeaseNotFound));
 }
 
 async fn open(dir: &Path) -> Engine {

@@ -6,9 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use store::{
-    DeleteRangeRequest, DeleteRangeResponse, Error, PutRequest, PutResponse, Store, TxnRequest, TxnResponse,
+    DeleteRangeRequest, DeleteRangeResponse, Error, LeaseGrant, LeaseStatus, PutRequest, PutResponse, Store,
+    TxnRequest, TxnResponse,
 };
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::timeout_at;
 use tracing::{debug, error, info};
 
 use super::dir::{DataDir, OpenError};
@@ -43,7 +46,19 @@ pub(super) enum Write {
     DeleteRange(DeleteRangeRequest, Answer<DeleteRangeResponse>),
     Txn(TxnRequest, Answer<TxnResponse>),
     Compact(i64, Answer<i64>),
+    LeaseGrant(LeaseGrant, Answer<i64>),
+    LeaseRevoke(i64, Answer<i64>),
+    LeaseKeepAlive(i64, Answer<i64>),
+    // Reads, which wait for the sync like the writes before them: leases have no revisions to read as of.
+    Lease(i64, Answer<LeaseStatus>),
+    Leases(Answer<Vec<i64>>),
     End(oneshot::Sender<()>),
+}
+
+/// Why the writer does something.
+enum Wake {
+    Request(Request),
+    Expiry,
 }
 
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
@@ -75,24 +90,23 @@ pub(super) struct Writer<B> {
 pub(super) fn spawn<B: Backend>(writer: Writer<B>) -> Result<(), OpenError> {
     let fatal = writer.fatal;
     let path = writer.dir.store();
+    let cannot_start =
+        |source| OpenError::Io { doing: "start the writer of", path: "the store".into(), source };
+    let clock = Builder::new_current_thread().enable_time().build().map_err(cannot_start)?;
     let run = move || {
-        if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| writer.run(&clock))).is_err() {
             // Its answers are lost; nobody was told that they are durable.
             fatal(&BackendError::Damaged { dir: path, what: String::from("the writer panicked") });
         }
     };
-    std::thread::Builder::new()
-        .name(String::from("store-writer"))
-        .spawn(run)
-        .map(drop)
-        .map_err(|source| OpenError::Io { doing: "start the writer of", path: "the store".into(), source })
+    std::thread::Builder::new().name(String::from("store-writer")).spawn(run).map(drop).map_err(cannot_start)
 }
 
 impl<B: Backend> Writer<B> {
-    fn run(mut self) {
+    fn run(mut self, clock: &Runtime) {
         let mut compact_at = Instant::now() + COMPACT_EVERY;
-        while let Some(first) = self.requests.blocking_recv() {
-            let (answers, end) = self.apply(first);
+        while let Some(wake) = clock.block_on(self.wake()) {
+            let (answers, end) = self.apply(wake);
             let batch = self.shared.write().take_batch();
             if !batch.is_empty() {
                 let begin = Instant::now();
@@ -118,13 +132,34 @@ impl<B: Backend> Writer<B> {
         }
     }
 
-    /// Applies a request and those that wait behind it. The answers are kept until the sync.
-    fn apply(&mut self, first: Request) -> (Vec<Answered>, Option<oneshot::Sender<()>>) {
+    /// Waits for a request, or for a lease to expire; `None` when nobody can ask any more.
+    async fn wake(&mut self) -> Option<Wake> {
+        let expiry = self.shared.read().lease_expiry();
+        let request = self.requests.recv();
+        let request = match expiry {
+            None => request.await,
+            Some(at) => match timeout_at(at.into(), request).await {
+                Ok(request) => request,
+                Err(_) => return Some(Wake::Expiry),
+            },
+        };
+        request.map(Wake::Request)
+    }
+
+    /// Ends the leases whose time is up, then applies a request and those that wait behind it. The answers are kept until
+    /// the sync.
+    fn apply(&mut self, wake: Wake) -> (Vec<Answered>, Option<oneshot::Sender<()>>) {
         let mut answers: Vec<Answered> = Vec::new();
         let mut bytes = 0;
         let now = Instant::now();
         let mut store = self.shared.write();
-        let mut next = Some(first);
+        for id in store.expire_leases(now) {
+            debug!(lease = format!("{id:x}"), "A lease has expired");
+        }
+        let mut next = match wake {
+            Wake::Request(first) => Some(first),
+            Wake::Expiry => None,
+        };
         while let Some(Request { write, permits }) = next {
             bytes += permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) * 1024;
             match apply_one(&mut store, write, now) {
@@ -183,6 +218,11 @@ fn apply_one(
         Write::DeleteRange(request, answer) => Ok(later(store.delete_range(&request, now), answer)),
         Write::Txn(request, answer) => Ok(later(store.txn(&request, now), answer)),
         Write::Compact(revision, answer) => Ok(later(store.compact(revision), answer)),
+        Write::LeaseGrant(request, answer) => Ok(later(store.lease_grant(&request, now), answer)),
+        Write::LeaseRevoke(id, answer) => Ok(later(store.lease_revoke(id, now), answer)),
+        Write::LeaseKeepAlive(id, answer) => Ok(later(store.lease_keep_alive(id, now), answer)),
+        Write::Lease(id, answer) => Ok(later(store.lease(id, now), answer)),
+        Write::Leases(answer) => Ok(later(Ok(store.leases()), answer)),
         Write::End(ended) => Err(ended),
     }
 }

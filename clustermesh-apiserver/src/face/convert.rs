@@ -3,7 +3,7 @@
 use rpc::{etcdserverpb as pb, mvccpb};
 use store::{
     Code, Compare, CompareResult, CompareTarget, DeleteRangeRequest, Error, Event, EventKind, KeyValue, Op,
-    OpResponse, PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest, WatchRequest,
+    OpResponse, PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest, TxnResponse, WatchRequest,
 };
 use tonic::Status;
 
@@ -13,6 +13,7 @@ pub(super) fn status(error: Error) -> Status {
     match error.code() {
         Code::InvalidArgument => Status::invalid_argument(text),
         Code::NotFound => Status::not_found(text),
+        Code::FailedPrecondition => Status::failed_precondition(text),
         Code::ResourceExhausted => Status::resource_exhausted(text),
         Code::OutOfRange => Status::out_of_range(text),
         Code::Unavailable => Status::unavailable(text),
@@ -78,7 +79,8 @@ pub(super) fn txn(request: pb::TxnRequest) -> Result<TxnRequest, Status> {
 }
 
 fn ops(ops: Vec<pb::RequestOp>) -> Result<Vec<Op>, Status> {
-    ops.into_iter().filter_map(|op| op.request).map(op).collect()
+    // As etcd answers an operation that says nothing.
+    ops.into_iter().map(|op_| op_.request.ok_or_else(|| status(Error::KeyNotFound)).and_then(op)).collect()
 }
 
 fn op(request: pb::request_op::Request) -> Result<Op, Status> {
@@ -87,9 +89,8 @@ fn op(request: pb::request_op::Request) -> Result<Op, Status> {
         Request::RequestRange(request) => Op::Range(range(request)?),
         Request::RequestPut(request) => Op::Put(put(request)),
         Request::RequestDeleteRange(request) => Op::DeleteRange(delete_range(request)),
-        Request::RequestTxn(_) => {
-            return Err(Status::unimplemented("a txn inside a txn is not supported: nothing here needs it"));
-        }
+        // prost decodes at most 100 levels.
+        Request::RequestTxn(request) => Op::Txn(txn(request)?),
     })
 }
 
@@ -156,20 +157,33 @@ pub(super) fn event(event: Event) -> mvccpb::Event {
     }
 }
 
-/// Answers inside a txn carry the txn's header only, as etcd's do but for the revision.
-pub(super) fn op_response(response: OpResponse, header: &pb::ResponseHeader) -> pb::ResponseOp {
+pub(super) fn txn_response(answer: TxnResponse, header: pb::ResponseHeader) -> pb::TxnResponse {
+    pb::TxnResponse {
+        header: Some(header),
+        succeeded: answer.succeeded,
+        responses: answer.responses.into_iter().map(op_response).collect(),
+    }
+}
+
+/// Headers inside a txn carry the revision so far and nothing else, those of nested txns nothing at all (etcd).
+fn op_response(response: OpResponse) -> pb::ResponseOp {
     use pb::response_op::Response;
+    let at = |revision| pb::ResponseHeader { revision, ..Default::default() };
     let response = match response {
-        OpResponse::Range(answer) => Response::ResponseRange(range_response(answer, *header)),
+        OpResponse::Range(answer) => {
+            let header = at(answer.revision);
+            Response::ResponseRange(range_response(answer, header))
+        }
         OpResponse::Put(answer) => Response::ResponsePut(pb::PutResponse {
-            header: Some(*header),
+            header: Some(at(answer.revision)),
             prev_kv: answer.prev_kv.map(key_value),
         }),
         OpResponse::DeleteRange(answer) => Response::ResponseDeleteRange(pb::DeleteRangeResponse {
-            header: Some(*header),
+            header: Some(at(answer.revision)),
             deleted: answer.deleted,
             prev_kvs: answer.prev_kvs.into_iter().map(key_value).collect(),
         }),
+        OpResponse::Txn(answer) => Response::ResponseTxn(txn_response(answer, pb::ResponseHeader::default())),
     };
     pb::ResponseOp { response: Some(response) }
 }

@@ -44,8 +44,7 @@ impl Kv for Doors {
         self.check(request.extensions(), "/etcdserverpb.KV/Txn", &touches)?;
         let answer = self.engine().txn(convert::txn(request.into_inner())?).await.map_err(convert::status)?;
         let header = self.header(answer.revision);
-        let responses = answer.responses.into_iter().map(|op| convert::op_response(op, &header)).collect();
-        Ok(Response::new(pb::TxnResponse { header: Some(header), succeeded: answer.succeeded, responses }))
+        Ok(Response::new(convert::txn_response(answer, header)))
     }
 
     async fn compact(

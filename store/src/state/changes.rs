@@ -20,13 +20,13 @@ pub(crate) struct ChangeSet<'a> {
 }
 
 impl<'a> ChangeSet<'a> {
-    pub(super) fn begin(store: &'a mut Store, now: Instant) -> Self {
+    pub(crate) fn begin(store: &'a mut Store, now: Instant) -> Self {
         let before = store.applied;
         Self { store, before, subs: 0, now }
     }
 
     /// The revision of the store if it ended now.
-    pub(super) fn end(self) -> i64 {
+    pub(crate) fn end(self) -> i64 {
         self.revision()
     }
 
@@ -59,6 +59,14 @@ impl<'a> ChangeSet<'a> {
 
     pub(crate) fn check_space(&self) -> Result<(), Error> {
         if self.store.index.bytes() >= STORE_BYTES_MAX { Err(Error::NoSpace) } else { Ok(()) }
+    }
+
+    pub(crate) fn has_lease(&self, id: i64) -> bool {
+        self.store.leases.contains(id)
+    }
+
+    pub(crate) fn delete(&mut self, key: Bytes) {
+        self.push(key, State::Gone);
     }
 
     pub(crate) fn push(&mut self, key: Bytes, state: State) {

@@ -1,6 +1,6 @@
 //! Random scripts, and every answer compared.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::option;
@@ -9,8 +9,8 @@ use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptes
 use super::{Bytes, Disk, commit};
 use crate::model::Model;
 use crate::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, Error, Event, Op, Polled, PutRequest,
-    RangeRequest, SortOrder, SortTarget, Store, TxnRequest, WatchRequest, Watcher,
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, Error, Event, LeaseGrant, Op, Polled,
+    PutRequest, RangeRequest, SortOrder, SortTarget, Store, TxnRequest, WatchRequest, Watcher,
 };
 
 #[derive(Clone, Debug)]
@@ -24,6 +24,10 @@ enum Step {
     Watch(WatchRequest),
     Poll,
     Crash,
+    Grant(LeaseGrant),
+    Revoke(i64),
+    KeepAlive(i64),
+    Pass(Duration),
 }
 
 proptest! {
@@ -83,12 +87,31 @@ impl Pair {
             Step::Poll => watches.retain_mut(|watch| watch.poll(store, model)),
             Step::Crash => {
                 *store = disk.restore(*now);
-                model.crash();
+                model.crash(*now);
+            }
+            Step::Grant(request) => {
+                assert_eq!(store.lease_grant(&request, *now), model.lease_grant(&request, *now));
+            }
+            Step::Revoke(id) => assert_eq!(store.lease_revoke(id, *now), model.lease_revoke(id)),
+            Step::KeepAlive(id) => {
+                assert_eq!(store.lease_keep_alive(id, *now), model.lease_keep_alive(id, *now));
+            }
+            Step::Pass(time) => {
+                *now += time;
+                assert_eq!(store.lease_expiry().is_some_and(|at| at <= *now), {
+                    let expired = store.expire_leases(*now);
+                    assert_eq!(expired, model.expire_leases(*now));
+                    !expired.is_empty()
+                });
             }
         }
         assert_eq!(store.revision(), model.durable);
         assert_eq!(store.applied(), model.applied);
         assert_eq!(store.compacted(), model.compacted);
+        assert_eq!(store.leases(), model.leases());
+        for id in 0..4 {
+            assert_eq!(store.lease(id, *now), model.lease(id, *now));
+        }
     }
 }
 
@@ -125,17 +148,24 @@ fn step() -> impl Strategy<Value = Step> {
         2 => watch().prop_map(Step::Watch),
         3 => Just(Step::Poll),
         1 => Just(Step::Crash),
+        2 => (lease(), -1..6_i64).prop_map(|(id, ttl_s)| Step::Grant(LeaseGrant { id, ttl_s, ..LeaseGrant::default() })),
+        1 => lease().prop_map(Step::Revoke),
+        1 => lease().prop_map(Step::KeepAlive),
+        2 => (0..3_000_u64).prop_map(|ms| Step::Pass(Duration::from_millis(ms))),
     ]
 }
 
-fn put() -> impl Strategy<Value = PutRequest> {
-    (key(), value(), any::<bool>(), proptest::bool::weighted(0.2)).prop_map(|(key, value, prev_kv, keep)| {
-        let value = if keep { Bytes::new() } else { value };
-        PutRequest { key, value, prev_kv, ignore_value: keep, ..PutRequest::default() }
+fn put() -> impl Strategy<Value = PutRequest> + Clone {
+    let flags = (any::<bool>(), proptest::bool::weighted(0.2), proptest::bool::weighted(0.2));
+    let lease = option::weighted(0.4, lease()).prop_map(Option::unwrap_or_default);
+    (key(), value(), lease, flags).prop_map(|(key, value, lease, (prev_kv, ignore_value, ignore_lease))| {
+        let value = if ignore_value { Bytes::new() } else { value };
+        let lease = if ignore_lease { 0 } else { lease };
+        PutRequest { key, value, lease, prev_kv, ignore_value, ignore_lease }
     })
 }
 
-fn delete() -> impl Strategy<Value = DeleteRangeRequest> {
+fn delete() -> impl Strategy<Value = DeleteRangeRequest> + Clone {
     (key(), range_end(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| DeleteRangeRequest {
         key,
         range_end,
@@ -144,14 +174,20 @@ fn delete() -> impl Strategy<Value = DeleteRangeRequest> {
 }
 
 fn txn() -> impl Strategy<Value = TxnRequest> {
-    let op = || {
-        prop_oneof![put().prop_map(Op::Put), delete().prop_map(Op::DeleteRange), range().prop_map(Op::Range),]
-    };
-    (vec(compare(), 0..2), vec(op(), 0..4), vec(op(), 0..4))
+    let nested = txn_of(flat_op());
+    txn_of(prop_oneof![4 => flat_op(), 1 => nested.prop_map(Op::Txn)])
+}
+
+fn txn_of(op: impl Strategy<Value = Op> + Clone) -> impl Strategy<Value = TxnRequest> + Clone {
+    (vec(compare(), 0..2), vec(op.clone(), 0..4), vec(op, 0..4))
         .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
 }
 
-fn compare() -> impl Strategy<Value = Compare> {
+fn flat_op() -> impl Strategy<Value = Op> + Clone {
+    prop_oneof![put().prop_map(Op::Put), delete().prop_map(Op::DeleteRange), range().prop_map(Op::Range)]
+}
+
+fn compare() -> impl Strategy<Value = Compare> + Clone {
     let result = prop_oneof![
         Just(CompareResult::Equal),
         Just(CompareResult::Greater),
@@ -163,7 +199,7 @@ fn compare() -> impl Strategy<Value = Compare> {
         (0..20_i64).prop_map(CompareTarget::CreateRevision),
         (0..20_i64).prop_map(CompareTarget::ModRevision),
         value().prop_map(CompareTarget::Value),
-        Just(CompareTarget::Lease(0)),
+        (0..4_i64).prop_map(CompareTarget::Lease),
     ];
     (key(), range_end(), result, target).prop_map(|(key, range_end, result, target)| Compare {
         key,
@@ -173,7 +209,7 @@ fn compare() -> impl Strategy<Value = Compare> {
     })
 }
 
-fn range() -> impl Strategy<Value = RangeRequest> {
+fn range() -> impl Strategy<Value = RangeRequest> + Clone {
     let order = prop_oneof![Just(SortOrder::None), Just(SortOrder::Ascend), Just(SortOrder::Descend)];
     let target = prop_oneof![
         3 => Just(SortTarget::Key),
@@ -226,19 +262,24 @@ fn watch() -> impl Strategy<Value = WatchRequest> {
     )
 }
 
-fn revision() -> impl Strategy<Value = i64> {
+/// Three leases, and the 0 that is none.
+fn lease() -> impl Strategy<Value = i64> + Clone {
+    0..4_i64
+}
+
+fn revision() -> impl Strategy<Value = i64> + Clone {
     0..30_i64
 }
 
-fn key() -> impl Strategy<Value = Bytes> {
+fn key() -> impl Strategy<Value = Bytes> + Clone {
     prop_oneof![Just("a"), Just("aa"), Just("ab"), Just("b"), Just("c")].prop_map(super::bytes)
 }
 
-fn range_end() -> impl Strategy<Value = Bytes> {
+fn range_end() -> impl Strategy<Value = Bytes> + Clone {
     prop_oneof![4 => Just(""), 2 => Just("b"), 1 => Just("ab"), 1 => Just("d"), 2 => Just("\0")]
         .prop_map(super::bytes)
 }
 
-fn value() -> impl Strategy<Value = Bytes> {
+fn value() -> impl Strategy<Value = Bytes> + Clone {
     prop_oneof![Just("x"), Just("y"), Just("z")].prop_map(super::bytes)
 }

@@ -166,7 +166,7 @@ fn refusals_speak_as_etcd_does() {
         store.txn(&txn(twice), now).expect_err("twice"),
         store.txn(&txn(many), now).expect_err("many"),
         store.put(&large, now).expect_err("large"),
-        store.put(&PutRequest { lease: 7, ..put("a", "x") }, now).expect_err("no leases yet"),
+        store.put(&PutRequest { lease: 7, ..put("a", "x") }, now).expect_err("no such lease"),
         store.put(&PutRequest { ignore_value: true, ..put("b", "") }, now).expect_err("nothing to keep"),
         store.compact(3).expect_err("compacted"),
         store.compact(5).expect_err("future"),
@@ -234,8 +234,8 @@ fn bytes_that_are_no_row_are_refused() {
     let unknown = Row::decode(id, bytes("\u{1}\u{9}\0\0\0\u{1}k"));
     assert_eq!(unknown, Err(RowError::Unknown { id, what: "kind", byte: 9 }));
     let rows = vec![(id, whole.clone()), (RowId { revision: 5, sub: 1 }, whole)];
-    assert!(matches!(Store::restore(0, rows, Instant::now()), Err(RowError::Contradiction { .. })));
-    assert!(matches!(Store::restore(9, [], Instant::now()), Err(RowError::Contradiction { .. })));
+    assert!(matches!(Store::restore(0, rows, [], Instant::now()), Err(RowError::Contradiction { .. })));
+    assert!(matches!(Store::restore(9, [], [], Instant::now()), Err(RowError::Contradiction { .. })));
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_store_with_a_hole_in_its_history_is_refused() {
     for id in disk.rows.keys().filter(|id| id.revision > 5 && id.revision < 13) {
         let mut damaged = disk.clone();
         damaged.rows.remove(id);
-        let restored = Store::restore(damaged.compacted, damaged.rows, now);
+        let restored = Store::restore(damaged.compacted, damaged.rows, [], now);
         let seen = matches!(restored, Err(RowError::Contradiction { .. }));
         let last_of_its_revision = *id == RowId { revision: 12, sub: 1 };
         assert!(seen || last_of_its_revision, "{id:?} is missing");

@@ -32,6 +32,7 @@ pub struct Object {
 pub struct Disk {
     rows: BTreeMap<RowId, Bytes>,
     compacted: i64,
+    leases: BTreeMap<i64, Bytes>,
     lineage: Lineage,
     /// The manifests directory: `meshpeer-<name>.yaml`.
     pub objects: BTreeMap<ClusterName, Object>,
@@ -52,8 +53,8 @@ impl Durable {
     #[must_use]
     pub fn open(mut disk: Disk, boot: [u8; 16]) -> Self {
         let epoch = Instant::now();
-        let store =
-            Store::restore(disk.compacted, disk.rows.clone(), epoch).expect("the rows are a store's own");
+        let store = Store::restore(disk.compacted, disk.rows.clone(), disk.leases.clone(), epoch)
+            .expect("the rows are a store's own");
         disk.lineage.begin(boot, store.revision());
         Self { store, disk, epoch }
     }
@@ -72,6 +73,7 @@ impl Durable {
     pub fn lose(disk: &mut Disk) {
         disk.rows.clear();
         disk.compacted = 0;
+        disk.leases.clear();
         disk.lineage = Lineage::default();
     }
 
@@ -168,6 +170,12 @@ impl Durable {
             self.disk.rows.remove(row);
         }
         self.disk.compacted = batch.compacted.unwrap_or(self.disk.compacted);
+        for (id, lease) in &batch.leases {
+            match lease {
+                Some(bytes) => self.disk.leases.insert(*id, bytes.clone()),
+                None => self.disk.leases.remove(id),
+            };
+        }
         self.store.commit(&batch);
     }
 }

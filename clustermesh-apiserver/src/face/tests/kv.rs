@@ -66,9 +66,10 @@ async fn errors_have_etcds_words_and_codes() {
     let twice = Txn::new().and_then([TxnOp::put("a", "1", None), TxnOp::put("a", "2", None)]);
     let twice = etcd.txn(twice).await.expect_err("twice");
     assert_eq!(refused(twice), "InvalidArgument: etcdserver: duplicate key given in txn request");
-    let nested = Txn::new().and_then([TxnOp::txn(Txn::new())]);
-    let nested = etcd.txn(nested).await.expect_err("nested");
-    assert_eq!(refused(nested), "Unimplemented: a txn inside a txn is not supported: nothing here needs it");
+    let nested = Txn::new().and_then([TxnOp::put("a", "1", None)]);
+    let nested = Txn::new().and_then([TxnOp::txn(nested), TxnOp::delete("a", None)]);
+    let nested = etcd.txn(nested).await.expect_err("twice, once of it nested");
+    assert_eq!(refused(nested), "InvalidArgument: etcdserver: duplicate key given in txn request");
 }
 
 #[tokio::test]
