@@ -138,8 +138,10 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
                 || matches!(undone, Step::Tunnel(TunnelStep::SetDevice { .. }))
         }
         Step::Tunnel(TunnelStep::AddAllowed { peer, prefix }) => match undone {
-            Step::Tunnel(TunnelStep::AddPeer { peer: missing, .. }) => missing == peer,
             // Else it would own what its longer neighbour did not get.
+            Step::Tunnel(TunnelStep::AddPeer { peer: missing, allowed, .. }) => {
+                missing == peer || allowed.iter().any(|longer| prefix.contains(longer))
+            }
             Step::Tunnel(TunnelStep::AddAllowed { prefix: longer, .. }) => prefix.contains(longer),
             _ => false,
         },
@@ -147,9 +149,11 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
             matches!(undone, Step::Tunnel(TunnelStep::AddPeer { peer: missing, .. }) if missing == peer)
         }
         // Its longer neighbours would fall to a third owner.
-        Step::Tunnel(TunnelStep::RemoveAllowed { .. } | TunnelStep::RemovePeer { .. }) => {
-            matches!(undone, Step::Tunnel(TunnelStep::AddAllowed { .. } | TunnelStep::RemoveAllowed { .. }))
-        }
+        Step::Tunnel(TunnelStep::RemoveAllowed { .. } | TunnelStep::RemovePeer { .. }) => match undone {
+            Step::Tunnel(TunnelStep::AddPeer { allowed, .. }) => !allowed.is_empty(),
+            Step::Tunnel(TunnelStep::AddAllowed { .. } | TunnelStep::RemoveAllowed { .. }) => true,
+            _ => false,
+        },
         Step::AddAddress { .. } => needs_device(step, undone),
         Step::SetMasquerade(Masquerade::To { .. } | Masquerade::Absent | Masquerade::Foreign)
         | Step::Attach(_)

@@ -143,12 +143,14 @@ pub enum TunnelStep {
         /// UDP port.
         listen_port: u16,
     },
-    /// Makes a peer that may not send anything yet.
+    /// Makes a peer, and gives it prefixes as [`TunnelStep::AddAllowed`] does.
     AddPeer {
         /// Its public key.
         peer: PublicKey,
         /// Where it is dialled; None: it dials us.
         endpoint: Option<SocketAddr>,
+        /// What it brings along.
+        allowed: BTreeSet<IpNet>,
     },
     /// Dials a peer elsewhere.
     SetEndpoint {
@@ -176,7 +178,7 @@ pub enum TunnelStep {
         /// The prefix.
         prefix: IpNet,
     },
-    /// Forgets a peer.
+    /// Forgets a peer, and what it still has.
     RemovePeer {
         /// Its public key.
         peer: PublicKey,
@@ -258,8 +260,11 @@ impl fmt::Display for TunnelStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetDevice { listen_port } => write!(f, "listen on port {listen_port}"),
-            Self::AddPeer { peer, endpoint: None } => write!(f, "add peer {peer}"),
-            Self::AddPeer { peer, endpoint: Some(at) } => write!(f, "add peer {peer} at {at}"),
+            Self::AddPeer { peer, endpoint, allowed } => {
+                write!(f, "add peer {peer}")?;
+                endpoint.map_or(Ok(()), |at| write!(f, " at {at}"))?;
+                allowed.iter().try_for_each(|prefix| write!(f, " {prefix}"))
+            }
             Self::SetEndpoint { peer, endpoint } => write!(f, "dial {peer} at {endpoint}"),
             Self::SetKeepalive { peer } => write!(f, "keep {peer} alive"),
             Self::AddAllowed { peer, prefix } => write!(f, "{prefix} belongs to {peer}"),

@@ -108,12 +108,14 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
             tunnel.listen_port = Some(*listen_port);
             tunnel.fwmark = FWMARK;
         }
-        TunnelStep::AddPeer { peer, endpoint } => {
+        TunnelStep::AddPeer { peer, endpoint, allowed } => {
+            peers.values_mut().for_each(|former| former.allowed.retain(|prefix| !allowed.contains(prefix)));
             // A peer that is there keeps what it owns.
             let known = peers.entry(*peer).or_default();
             known.endpoint = *endpoint;
             known.asked_endpoint = *endpoint;
             known.keepalive_s = KEEPALIVE_S;
+            known.allowed.extend(allowed);
         }
         TunnelStep::SetEndpoint { peer, endpoint } => {
             let peer = peers.get_mut(peer).expect("only a peer that is there is dialled elsewhere");

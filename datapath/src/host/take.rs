@@ -12,7 +12,6 @@ use crate::{
     step::{Step, TunnelStep},
 };
 use anyhow::Context;
-use std::collections::BTreeSet;
 
 impl Host for Datapath {
     fn take(&mut self, step: &Step) -> anyhow::Result<()> {
@@ -81,9 +80,9 @@ impl Datapath {
                 port: *listen_port,
                 fwmark: FWMARK,
             },
-            TunnelStep::AddPeer { peer, endpoint } => wireguard::Step::AddPeer {
+            TunnelStep::AddPeer { peer, endpoint, allowed } => wireguard::Step::AddPeer {
                 key: *peer,
-                peer: Peer { endpoint: *endpoint, allowed_ips: BTreeSet::new(), keepalive_s: KEEPALIVE_S },
+                peer: Peer { endpoint: *endpoint, allowed_ips: allowed.clone(), keepalive_s: KEEPALIVE_S },
             },
             TunnelStep::SetEndpoint { peer, endpoint } => {
                 wireguard::Step::SetEndpoint { key: *peer, endpoint: *endpoint }

@@ -3,7 +3,11 @@
 //! Prefixes of different peers may nest, and WireGuard gives an address to the longest. So what is added comes longest
 //! first (a shorter one would own addresses that its longer neighbour is about to get) and what is removed shortest
 //! first (the other way about). A prefix that changes hands is added to its new owner, which takes it from the old one
-//! in the same moment; it is never removed first.
+//! in the same moment; it is never removed first. When two peers claim one prefix, the lower key has it.
+//!
+//! A new peer brings its prefixes along and one that goes takes them with it, but for those that cover a neighbour's:
+//! these have steps of their own, for the order. `mesh-tunnel` looks at every prefix of the device when a peer that is
+//! there changes, and at none when a peer comes: 20,000 prefixes, one by one, took minutes.
 
 use super::{Stage, Steps};
 use crate::{
@@ -14,8 +18,10 @@ use crate::{
 use api::bytes::PublicKey;
 use ipnet::IpNet;
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    ops::Bound::{Excluded, Unbounded},
 };
 
 /// Mark of WireGuard's own datagrams, which our routing rules leave alone.
@@ -37,20 +43,18 @@ pub(super) fn plan(desired: &TunnelImage, observed: &Observed, steps: &mut Steps
     if !set {
         steps.add(Stage::Tunnel, Step::Tunnel(TunnelStep::SetDevice { listen_port }));
     }
-    peers(desired, there, steps);
-    prefixes(desired, there, steps);
-    for peer in there.peers.keys().filter(|peer| !desired.peers.contains_key(peer)) {
-        steps.sweep(Stage::UnTunnel, Step::Tunnel(TunnelStep::RemovePeer { peer: *peer }));
-    }
+    let wanted = Owners::of(desired.peers.iter().map(|(peer, wanted)| (peer, &wanted.allowed)));
+    let held = Owners::of(there.peers.iter().map(|(peer, held)| (peer, &held.allowed)));
+    change(desired, there, steps);
+    gain(desired, there, &wanted.unlike(&held), steps);
+    lose(desired, there, &held.without(&wanted), steps);
 }
 
-fn peers(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
+/// Peers that were there before and stay.
+fn change(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
     let mut add = |step| steps.add(Stage::Tunnel, Step::Tunnel(step));
     for (peer, wanted) in &desired.peers {
-        let Some(known) = there.peers.get(peer) else {
-            add(TunnelStep::AddPeer { peer: *peer, endpoint: wanted.endpoint });
-            continue;
-        };
+        let Some(known) = there.peers.get(peer) else { continue };
         if let Some(endpoint) = wanted.endpoint.filter(|wanted| is_elsewhere(*wanted, known)) {
             add(TunnelStep::SetEndpoint { peer: *peer, endpoint });
         }
@@ -68,26 +72,87 @@ fn is_elsewhere(wanted: SocketAddr, known: &PeerObserved) -> bool {
     known.endpoint != Some(wanted) && !is_learnt
 }
 
-fn prefixes(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
-    let wanted = owners(desired.peers.iter().map(|(peer, wanted)| (peer, &wanted.allowed)));
-    let held = owners(there.peers.iter().map(|(peer, held)| (peer, &held.allowed)));
-
-    let mut gained: Vec<_> = wanted.iter().filter(|(prefix, peer)| held.get(prefix) != Some(peer)).collect();
-    gained.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.prefix_len()));
-    for (prefix, peer) in gained {
-        steps.add(Stage::Tunnel, Step::Tunnel(TunnelStep::AddAllowed { peer: *peer, prefix: *prefix }));
+/// New peers with what they bring along, then every other prefix that is gained, longest first.
+fn gain(desired: &TunnelImage, there: &TunnelObserved, gained: &Owners, steps: &mut Steps) {
+    let mut add = |step| steps.add(Stage::Tunnel, Step::Tunnel(step));
+    let is_new = |peer: &PublicKey| !there.peers.contains_key(peer);
+    let (mut brought, mut single) = gained.divide(is_new);
+    for (peer, new) in desired.peers.iter().filter(|(peer, _)| is_new(peer)) {
+        let allowed = brought.remove(peer).unwrap_or_default();
+        add(TunnelStep::AddPeer { peer: *peer, endpoint: new.endpoint, allowed });
     }
-
-    let mut lost: Vec<_> = held.iter().filter(|(prefix, _)| !wanted.contains_key(prefix)).collect();
-    lost.sort_by_key(|(prefix, _)| prefix.prefix_len());
-    for (prefix, peer) in lost {
-        steps
-            .sweep(Stage::UnTunnel, Step::Tunnel(TunnelStep::RemoveAllowed { peer: *peer, prefix: *prefix }));
+    single.sort_by_key(|(prefix, _)| Reverse(prefix.prefix_len()));
+    for (prefix, peer) in single {
+        add(TunnelStep::AddAllowed { peer, prefix });
     }
 }
 
-fn owners<'a>(
-    peers: impl Iterator<Item = (&'a PublicKey, &'a BTreeSet<IpNet>)>,
-) -> BTreeMap<IpNet, PublicKey> {
-    peers.flat_map(|(peer, prefixes)| prefixes.iter().map(|prefix| (*prefix, *peer))).collect()
+/// Every prefix that is lost, shortest first, then the peers that go, with what they take along.
+fn lose(desired: &TunnelImage, there: &TunnelObserved, lost: &Owners, steps: &mut Steps) {
+    let mut sweep = |step| steps.sweep(Stage::UnTunnel, Step::Tunnel(step));
+    let goes = |peer: &PublicKey| !desired.peers.contains_key(peer);
+    let (_, mut single) = lost.divide(goes);
+    single.sort_by_key(|(prefix, _)| prefix.prefix_len());
+    for (prefix, peer) in single {
+        sweep(TunnelStep::RemoveAllowed { peer, prefix });
+    }
+    for peer in there.peers.keys().filter(|peer| goes(peer)) {
+        sweep(TunnelStep::RemovePeer { peer: *peer });
+    }
+}
+
+/// Whose each prefix is.
+struct Owners(BTreeMap<IpNet, PublicKey>);
+
+impl Owners {
+    fn of<'a>(peers: impl Iterator<Item = (&'a PublicKey, &'a BTreeSet<IpNet>)>) -> Self {
+        let mut owners = BTreeMap::new();
+        for (peer, prefixes) in peers {
+            for prefix in prefixes {
+                // Of two claims the lower key's, always, so that two plans are equal.
+                owners.entry(*prefix).or_insert(*peer);
+            }
+        }
+        Self(owners)
+    }
+
+    /// What `others` gives to somebody else, or to nobody.
+    fn unlike(&self, others: &Self) -> Self {
+        self.filter(|prefix, peer| others.0.get(prefix) != Some(peer))
+    }
+
+    /// What `others` gives to nobody.
+    fn without(&self, others: &Self) -> Self {
+        self.filter(|prefix, _| !others.0.contains_key(prefix))
+    }
+
+    fn filter(&self, keep: impl Fn(&IpNet, &PublicKey) -> bool) -> Self {
+        let kept = self.0.iter().filter(|(prefix, peer)| keep(prefix, peer));
+        Self(kept.map(|(prefix, peer)| (*prefix, *peer)).collect())
+    }
+
+    /// By peer, what those peers carry with them; and one by one what needs its place in the order: it belongs to
+    /// another peer, or covers another's.
+    fn divide(
+        &self,
+        carries: impl Fn(&PublicKey) -> bool,
+    ) -> (BTreeMap<PublicKey, BTreeSet<IpNet>>, Vec<(IpNet, PublicKey)>) {
+        let mut carried: BTreeMap<PublicKey, BTreeSet<IpNet>> = BTreeMap::new();
+        let mut single = Vec::new();
+        for (prefix, peer) in &self.0 {
+            if carries(peer) && !self.covers_another(prefix, peer) {
+                carried.entry(*peer).or_default().insert(*prefix);
+            } else {
+                single.push((*prefix, *peer));
+            }
+        }
+        (carried, single)
+    }
+
+    /// Whether another peer's prefix lies within this one. In the order of prefixes, all that lie within follow at once.
+    fn covers_another(&self, prefix: &IpNet, peer: &PublicKey) -> bool {
+        let within =
+            self.0.range((Excluded(*prefix), Unbounded)).take_while(|(other, _)| prefix.contains(*other));
+        within.into_iter().any(|(_, owner)| owner != peer)
+    }
 }
