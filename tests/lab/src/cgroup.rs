@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::wait_until;
 
-/// The kernel ends a killed cgroup within milliseconds; only a process stuck in the kernel takes longer.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
+/// The kernel ends a killed cgroup within milliseconds, unless a process is in the middle of a call that cannot be
+/// interrupted: unloading BPF and taking a network namespace down wait for RCU, on a busy machine for many seconds.
+const KILL_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A step that another lab gets in the way of goes well the next time.
 const RACE_DEADLINE: Duration = Duration::from_secs(1);
@@ -59,7 +60,7 @@ pub fn join(dir: &Path) -> Result<()> {
 /// Ends every process below `dir`, waits until none is left, and removes the directories. Nothing there: nothing to do.
 ///
 /// # Errors
-/// We are in it ourselves, or a process does not end within 10 s.
+/// We are in it ourselves, or a process does not end within a minute: then it is named, with what it waits for.
 pub fn destroy(dir: &Path) -> Result<()> {
     if !dir.exists() {
         return Ok(());
@@ -72,7 +73,8 @@ pub fn destroy(dir: &Path) -> Result<()> {
             .is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
     };
     if !wait_until(KILL_DEADLINE, is_empty) {
-        bail!("processes in {} did not end within {KILL_DEADLINE:?}: {:?}", dir.display(), members(dir));
+        let stuck: Vec<_> = members(dir).into_iter().map(describe).collect();
+        bail!("processes in {} did not end within {KILL_DEADLINE:?}: {}", dir.display(), stuck.join(", "));
     }
     // A process leaves the cgroup's count a moment before its last reference goes: EBUSY in between.
     let mut last = Ok(());
@@ -94,6 +96,17 @@ pub fn members(dir: &Path) -> Vec<i32> {
         pids.extend(members(&child));
     }
     pids
+}
+
+/// A process, its state, and the kernel's function in which it waits. (proc(5): status, wchan)
+fn describe(pid: i32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or("?").trim().to_owned()
+    };
+    let waits = fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+    format!("{pid} {} in state {} at {waits}", field("Name:"), field("State:"))
 }
 
 /// Removes the directories of a cgroup, the deepest first.
