@@ -68,7 +68,7 @@ impl Reason {
     }
 }
 
-/// Longest example key that is kept, in bytes: a status line, not a place for a peer to fill.
+/// Longest example key that is kept whole, in bytes: a status line, not a place for a peer to fill.
 const EXAMPLE_MAX_BYTES: usize = 256;
 
 /// Refusals since the import began, by reason.
@@ -79,7 +79,10 @@ impl Refusals {
     pub(super) fn count(&mut self, reason: Reason, key: &str) {
         let (count, example) = self.0.entry(reason).or_default();
         *count += 1;
-        *example = key.chars().take(EXAMPLE_MAX_BYTES / 4).collect();
+        *example = key[..key.floor_char_boundary(EXAMPLE_MAX_BYTES)].to_owned();
+        if key.len() > example.len() {
+            example.push('…');
+        }
     }
 
     pub(super) fn list(&self) -> Vec<Refusal> {

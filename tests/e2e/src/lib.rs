@@ -349,6 +349,7 @@ pub fn both(answers: &BTreeMap<String, usize>) -> bool {
 /// Whether every `cart` pod of these clusters answered, and nobody else.
 #[must_use]
 pub fn carts(answers: &BTreeMap<String, usize>, clusters: &[Cluster]) -> bool {
-    let all = clusters.iter().flat_map(|cluster| ["cart-1", "cart-2"].map(|pod| format!("{}/{pod}", cluster.name)));
+    let all =
+        clusters.iter().flat_map(|cluster| ["cart-1", "cart-2"].map(|pod| format!("{}/{pod}", cluster.name)));
     answers.keys().cloned().eq(all)
 }

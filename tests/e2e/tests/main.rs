@@ -2,10 +2,20 @@
 //!
 //! `cargo test -p e2e` runs what `cargo build --workspace --bins` built before.
 
+#[path = "main/bad_input.rs"]
+mod bad_input;
+#[path = "main/certificates.rs"]
+mod certificates;
+#[path = "main/choice.rs"]
+mod choice;
 #[path = "main/global_service.rs"]
 mod global_service;
 #[path = "main/headless.rs"]
 mod headless;
+#[path = "main/hostile_peer.rs"]
+mod hostile_peer;
+#[path = "main/leftovers.rs"]
+mod leftovers;
 #[path = "main/sizes.rs"]
 mod sizes;
 #[path = "main/sniffer.rs"]
@@ -14,3 +24,5 @@ mod sniffer;
 mod story;
 #[path = "main/udp_cut.rs"]
 mod udp_cut;
+#[path = "main/workspace.rs"]
+mod workspace;

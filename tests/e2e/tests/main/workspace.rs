@@ -22,11 +22,17 @@ fn the_cores_reach_no_runtime_and_no_kernel_and_only_two_programs_reach_kubernet
     for (crate_name, forbidden) in NEVER {
         let reached = &reach[crate_name];
         for name in forbidden {
-            assert!(!reached.contains(*name), "{crate_name} reaches {name}: see `cargo tree -p {crate_name} -e normal -i {name}`");
+            assert!(
+                !reached.contains(*name),
+                "{crate_name} reaches {name}: see `cargo tree -p {crate_name} -e normal -i {name}`"
+            );
         }
     }
     for (crate_name, reached) in &reach {
-        assert!(KUBE.contains(&crate_name.as_str()) || !reached.contains("kube"), "{crate_name} reaches kube");
+        assert!(
+            KUBE.contains(&crate_name.as_str()) || !reached.contains("kube"),
+            "{crate_name} reaches kube"
+        );
         for provider in ["aws-lc-rs", "openssl"] {
             assert!(!reached.contains(provider), "{crate_name} reaches {provider}: one TLS provider, ring");
         }
@@ -46,11 +52,14 @@ fn reach() -> BTreeMap<String, BTreeSet<String>> {
 
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let list = |value: &Value| value.as_array().expect("a list").clone();
-    let names: BTreeMap<String, String> =
-        list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect();
+    let names: BTreeMap<String, String> = list(&metadata["packages"])
+        .iter()
+        .map(|package| (text(&package["id"]), text(&package["name"])))
+        .collect();
     let is_normal = |kind: &Value| kind["kind"].is_null();
     let normal = |node: &Value| {
-        let dependencies = list(&node["deps"]).into_iter().filter(|dep| list(&dep["dep_kinds"]).iter().any(is_normal));
+        let dependencies =
+            list(&node["deps"]).into_iter().filter(|dep| list(&dep["dep_kinds"]).iter().any(is_normal));
         dependencies.map(|dep| text(&dep["pkg"])).collect::<Vec<_>>()
     };
     let edges: BTreeMap<String, Vec<String>> =
