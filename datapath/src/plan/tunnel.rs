@@ -101,6 +101,9 @@ fn lose(desired: &TunnelImage, there: &TunnelObserved, lost: &Owners, steps: &mu
     }
 }
 
+/// The prefixes of each peer.
+type ByPeer = BTreeMap<PublicKey, BTreeSet<IpNet>>;
+
 /// Whose each prefix is.
 struct Owners(BTreeMap<IpNet, PublicKey>);
 
@@ -133,11 +136,8 @@ impl Owners {
 
     /// By peer, what those peers carry with them; and one by one what needs its place in the order: it belongs to
     /// another peer, or covers another's.
-    fn divide(
-        &self,
-        carries: impl Fn(&PublicKey) -> bool,
-    ) -> (BTreeMap<PublicKey, BTreeSet<IpNet>>, Vec<(IpNet, PublicKey)>) {
-        let mut carried: BTreeMap<PublicKey, BTreeSet<IpNet>> = BTreeMap::new();
+    fn divide(&self, carries: impl Fn(&PublicKey) -> bool) -> (ByPeer, Vec<(IpNet, PublicKey)>) {
+        let mut carried = ByPeer::new();
         let mut single = Vec::new();
         for (prefix, peer) in &self.0 {
             if carries(peer) && !self.covers_another(prefix, peer) {

@@ -40,7 +40,7 @@ fn a_peer_that_announces_what_it_may_not_is_refused_counted_and_named_and_local_
             Value::Garbage => etcd(&story, &format!("put {key} -- 'no record at all'")),
             Value::Of(other) => copy(&story, &format!("get mesh/v1/cluster-b/{other}"), &key),
             Value::OfAny(prefix) => {
-                copy(&story, &format!("get --prefix --limit=1 mesh/v1/cluster-b/{prefix}"), &key)
+                copy(&story, &format!("get --prefix --limit=1 mesh/v1/cluster-b/{prefix}"), &key);
             }
         }
         eventually("status names the reason and the key", SHOWN, || {

@@ -155,7 +155,7 @@ pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Res
         match look() {
             Ok(found) => return found,
             Err(seen) => {
-                assert!(Instant::now() < deadline, "{what}: not within {within:?}; seen last: {seen}")
+                assert!(Instant::now() < deadline, "{what}: not within {within:?}; seen last: {seen}");
             }
         }
     }
