@@ -8,6 +8,8 @@ mod bad_input;
 mod certificates;
 #[path = "main/choice.rs"]
 mod choice;
+#[path = "main/dead_backend.rs"]
+mod dead_backend;
 #[path = "main/global_service.rs"]
 mod global_service;
 #[path = "main/headless.rs"]

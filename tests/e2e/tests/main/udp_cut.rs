@@ -22,11 +22,7 @@ fn a_cut_of_udp_turns_status_red_within_20_s_and_names_the_pair_until_it_is_heal
         let (code, status) = story.status();
         let problems = problems(&status);
         let named = |pair: &&str| problems.iter().any(|problem| problem.contains(*pair));
-        if code == 1 && pairs.iter().all(named) {
-            Ok(())
-        } else {
-            Err(format!("{code} {problems:?}"))
-        }
+        if code == 1 && pairs.iter().all(named) { Ok(()) } else { Err(format!("{code} {problems:?}")) }
     });
     assert!(cut.elapsed() < RED_WITHIN, "red after {:?}", cut.elapsed());
     let (_, status) = story.status();
