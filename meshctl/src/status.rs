@@ -123,14 +123,14 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
 
     match (state.phase, state.freshness) {
         (Phase::Prepared, _) => {
-            problems.push(format!("{peer}: the connect is not complete; it expires by itself"))
+            problems.push(format!("{peer}: the connect is not complete; it expires by itself"));
         }
         (Phase::Active, Freshness::Fresh) => {}
         (Phase::Active, Freshness::Stale) => {
             let why = if import.last_error.is_empty() {
                 "its heartbeat does not change".to_owned()
             } else {
-                import.last_error.clone()
+                import.last_error
             };
             problems.push(format!("{peer}: stale, its records are the last known ones: {why}"));
         }

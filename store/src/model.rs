@@ -270,7 +270,7 @@ impl Model {
             SortTarget::Mod => kvs.sort_by_key(|kv| sign * kv.mod_revision),
             // Values of scripts are one byte, or none.
             SortTarget::Value => {
-                kvs.sort_by_key(|kv| sign * kv.value.first().map_or(0, |byte| i64::from(*byte)))
+                kvs.sort_by_key(|kv| sign * kv.value.first().map_or(0, |byte| i64::from(*byte)));
             }
         }
         let mut more = false;
