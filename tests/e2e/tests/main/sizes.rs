@@ -131,6 +131,7 @@ fn bulk(story: &Story, here: &str, there: &str, to: &str) {
         sent["error"].is_null() && sent["bytes"] == sent["acknowledged"],
         "{here} → {there} {to}: {sent}"
     );
-    // Segments larger than the path would leave some kilobytes a second. (58 kbit/s were measured once)
-    assert!(sent["bytes"].as_u64() > Some(4_000_000), "{here} → {there} {to}: {sent}");
+    // Segments larger than the path left 58 kbit/s when they were measured, 7 kB in this second. A machine that is busy
+    // with other things still moves megabytes.
+    assert!(sent["bytes"].as_u64() > Some(200_000), "{here} → {there} {to}: {sent}");
 }
