@@ -13,7 +13,8 @@
 //! - every range of a request is judged: compares, both branches of a txn and what is nested in them, what `prev_kv`
 //!   would show, and open ends by what they reach, not by how they are written;
 //! - a peer reads what we announce and nothing else: nothing is passed on to third parties;
-//! - a node writes its own two records, and only valid ones.
+//! - a node writes its own two records, only valid ones, and hangs neither on a lease that somebody else ends;
+//! - leases are for those who may read, or write, every key: any may hang on one.
 
 mod table;
 #[cfg(test)]
@@ -21,7 +22,10 @@ mod tests;
 mod touch;
 
 pub use table::{Grant, Row, Served, TABLE, row};
-pub use touch::{Access, Touch, delete_range, put, range, txn, watch};
+pub use touch::{
+    Access, Touch, campaign, delete_range, leader, lock, proclaim, put, range, resign, txn, unlock, waiting,
+    watch,
+};
 
 use api::{
     bytes::ClusterUuid,
@@ -102,6 +106,16 @@ pub enum Denied {
         /// The keys, for people.
         range: String,
     },
+    /// Its own key, but on a lease: others end leases.
+    #[error("etcdserver: permission denied: {who} may not hang {key} on a lease by {method}")]
+    Lease {
+        /// The certificate's ID.
+        who: SpiffeId,
+        /// As `/package.Service/Method`.
+        method: String,
+        /// The key.
+        key: String,
+    },
     /// The right key and no record of its kind.
     #[error("etcdserver: permission denied: {who} may write only valid records: {key}: {reason}")]
     Record {
@@ -155,6 +169,9 @@ fn node_writes(
     let its_own = [MeshKey::Key(node.clone()).of(&own.name), Key::Local(LocalKey::Applied(node.clone()))];
     let wanted = |key: &&Key| touch.range.range_end().is_empty() && *touch.range.key() == key.to_string();
     let key = its_own.iter().find(wanted).ok_or_else(|| denied_range(who, method, touch))?;
+    if touch.leased {
+        return Err(Denied::Lease { who: who.clone(), method: method.to_owned(), key: key.to_string() });
+    }
     match touch.value.as_deref().map(|value| Record::decode(key, value)) {
         None | Some(Ok(_)) => Ok(()),
         Some(Err(error)) => {

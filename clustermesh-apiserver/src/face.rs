@@ -1,7 +1,7 @@
 //! The doors: etcd's v3 API and our admin service over one mTLS port.
 //!
 //! ```text
-//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Cluster · Maintenance · Admin
+//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Lease · Lock · Election · …
 //!                                       │ the table's row              │ every range, by [`Doors::check`]
 //!                                       └ not served: says so          └─▶ Engine
 //! ```
@@ -15,11 +15,15 @@
 
 mod convert;
 mod doorman;
+mod election;
 mod kv;
+mod lease;
+mod lock;
 mod maintenance;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod watch;
 
 pub use serve::{Listening, bind};
@@ -151,7 +155,9 @@ fn sender(extensions: &Extensions) -> Result<&PeerInfo, Status> {
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
         match &denied {
-            Denied::Method { .. } | Denied::Range { .. } => Self::permission_denied(denied.to_string()),
+            Denied::Method { .. } | Denied::Range { .. } | Denied::Lease { .. } => {
+                Self::permission_denied(denied.to_string())
+            }
             Denied::Record { .. } => Self::invalid_argument(denied.to_string()),
         }
     }

@@ -42,6 +42,18 @@ pub mod etcdserverpb {
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
+/// etcd's Lock service.
+#[allow(missing_docs, clippy::all, reason = "generated from v3lock.proto, which carries the comments")]
+pub mod v3lockpb {
+    include!(concat!(env!("OUT_DIR"), "/v3lockpb.rs"));
+}
+
+/// etcd's Election service.
+#[allow(missing_docs, clippy::all, reason = "generated from v3election.proto, which carries the comments")]
+pub mod v3electionpb {
+    include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
+}
+
 /// Our own services.
 pub mod mesh {
     /// What an operator does to a cluster.

@@ -79,7 +79,6 @@ const SEEN: [Grant; 6] = [Grant::Yes, Grant::No, Grant::No, Grant::No, Grant::Ye
 /// What changes the store or the cluster as a whole.
 const OPERATED: [Grant; 6] = [Grant::Yes, Grant::No, Grant::No, Grant::No, Grant::Yes, Grant::No];
 
-const NO_LEASES: Served = Served::Not("leases are not supported yet");
 const ONE_MEMBER: Served = Served::Not("this is one server, and its members do not change");
 const NOT_ETCD: Served = Served::Not("this is not etcd, and has nothing to do here");
 
@@ -92,12 +91,13 @@ pub const TABLE: &[Row] = &[
     new("/etcdserverpb.KV/Txn", Served::Yes, KEYED),
     new("/etcdserverpb.KV/Compact", Served::Yes, OPERATED),
     new("/etcdserverpb.Watch/Watch", Served::Yes, KEYED),
-    // Lease.TimeToLive and Leases show keys by their lease (CVE-2023-32082): they stay with the operator.
-    new("/etcdserverpb.Lease/LeaseGrant", NO_LEASES, OPERATED),
-    new("/etcdserverpb.Lease/LeaseRevoke", NO_LEASES, OPERATED),
-    new("/etcdserverpb.Lease/LeaseKeepAlive", NO_LEASES, OPERATED),
-    new("/etcdserverpb.Lease/LeaseTimeToLive", NO_LEASES, OPERATED),
-    new("/etcdserverpb.Lease/LeaseLeases", NO_LEASES, OPERATED),
+    // A lease reaches every key that hangs on it: ending one deletes them, and looking at one shows them
+    // (CVE-2023-32082). So each is for those who may do the same to any key.
+    new("/etcdserverpb.Lease/LeaseGrant", Served::Yes, OPERATED),
+    new("/etcdserverpb.Lease/LeaseRevoke", Served::Yes, OPERATED),
+    new("/etcdserverpb.Lease/LeaseKeepAlive", Served::Yes, OPERATED),
+    new("/etcdserverpb.Lease/LeaseTimeToLive", Served::Yes, SEEN),
+    new("/etcdserverpb.Lease/LeaseLeases", Served::Yes, SEEN),
     new("/etcdserverpb.Cluster/MemberAdd", ONE_MEMBER, OPERATED),
     new("/etcdserverpb.Cluster/MemberRemove", ONE_MEMBER, OPERATED),
     new("/etcdserverpb.Cluster/MemberUpdate", ONE_MEMBER, OPERATED),
@@ -129,6 +129,13 @@ pub const TABLE: &[Row] = &[
     new("/etcdserverpb.Auth/RoleDelete", Served::NoAuth, OPERATED),
     new("/etcdserverpb.Auth/RoleGrantPermission", Served::NoAuth, OPERATED),
     new("/etcdserverpb.Auth/RoleRevokePermission", Served::NoAuth, OPERATED),
+    new("/v3lockpb.Lock/Lock", Served::Yes, WRITTEN),
+    new("/v3lockpb.Lock/Unlock", Served::Yes, WRITTEN),
+    new("/v3electionpb.Election/Campaign", Served::Yes, WRITTEN),
+    new("/v3electionpb.Election/Proclaim", Served::Yes, WRITTEN),
+    new("/v3electionpb.Election/Leader", Served::Yes, KEYED),
+    new("/v3electionpb.Election/Observe", Served::Yes, KEYED),
+    new("/v3electionpb.Election/Resign", Served::Yes, WRITTEN),
     new("/mesh.admin.v1.Admin/Describe", Served::Yes, SEEN),
     new("/mesh.admin.v1.Admin/ApplyPeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/RemovePeer", Served::Yes, OPERATED),

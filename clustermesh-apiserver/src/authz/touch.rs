@@ -1,7 +1,7 @@
 //! What a request would read and write: every range of it, wherever it is written.
 
 use bytes::Bytes;
-use rpc::etcdserverpb as pb;
+use rpc::{etcdserverpb as pb, v3electionpb as election, v3lockpb as lock};
 use store::{Error, KeyRange};
 
 /// Reading shows values or that keys exist; writing changes them.
@@ -22,10 +22,12 @@ pub struct Touch {
     pub range: KeyRange,
     /// What would be put there.
     pub value: Option<Bytes>,
+    /// It would hang on a lease, and go with it.
+    pub leased: bool,
 }
 
 fn touch(access: Access, key: &Bytes, range_end: &Bytes) -> Result<Touch, Error> {
-    Ok(Touch { access, range: KeyRange::parse(key, range_end)?, value: None })
+    Ok(Touch { access, range: KeyRange::parse(key, range_end)?, value: None, leased: false })
 }
 
 /// Of a `Range`.
@@ -44,6 +46,7 @@ pub fn put(request: &pb::PutRequest) -> Result<Vec<Touch>, Error> {
     let mut write = touch(Access::Write, &request.key, &Bytes::new())?;
     // With `ignore_value` the value stays what it was, and that was valid.
     write.value = (!request.ignore_value).then(|| request.value.clone());
+    write.leased = request.lease != 0;
     let mut touches = vec![write];
     if request.prev_kv {
         touches.push(touch(Access::Read, &request.key, &Bytes::new())?);
@@ -93,4 +96,75 @@ pub fn watch(request: &pb::WatchCreateRequest) -> Result<Vec<Touch>, Error> {
     let first = Bytes::from_static(b"\0");
     let key = if request.key.is_empty() { &first } else { &request.key };
     Ok(vec![touch(Access::Read, key, &request.range_end)?])
+}
+
+/// The keys of those who wait under a name, each with its lease: `name/…`, as etcd's recipes write them.
+#[must_use]
+pub fn waiting(name: &[u8]) -> (Bytes, Bytes) {
+    // The byte after `/` is `0`.
+    (Bytes::from([name, b"/"].concat()), Bytes::from([name, b"0"].concat()))
+}
+
+/// Of a `Lock`: it reads who waits, and writes a key among them.
+///
+/// # Errors
+/// None: every name is a prefix.
+pub fn lock(request: &lock::LockRequest) -> Result<Vec<Touch>, Error> {
+    join(&request.name)
+}
+
+/// Of an `Unlock`.
+///
+/// # Errors
+/// [`Error::EmptyKey`]
+pub fn unlock(request: &lock::UnlockRequest) -> Result<Vec<Touch>, Error> {
+    Ok(vec![touch(Access::Write, &request.key, &Bytes::new())?])
+}
+
+/// Of a `Campaign`, as of a lock.
+///
+/// # Errors
+/// None: every name is a prefix.
+pub fn campaign(request: &election::CampaignRequest) -> Result<Vec<Touch>, Error> {
+    join(&request.name)
+}
+
+/// Of a `Proclaim`: its compare reads.
+///
+/// # Errors
+/// [`Error::EmptyKey`]
+pub fn proclaim(request: &election::ProclaimRequest) -> Result<Vec<Touch>, Error> {
+    let key = request.leader.as_ref().map(|leader| leader.key.clone()).unwrap_or_default();
+    let mut touches = held(&key)?;
+    touches[1].value = Some(request.value.clone());
+    touches[1].leased = true;
+    Ok(touches)
+}
+
+/// Of a `Resign`: its compare reads.
+///
+/// # Errors
+/// [`Error::EmptyKey`]
+pub fn resign(request: &election::ResignRequest) -> Result<Vec<Touch>, Error> {
+    held(&request.leader.as_ref().map(|leader| leader.key.clone()).unwrap_or_default())
+}
+
+/// Of a `Leader` or an `Observe`.
+///
+/// # Errors
+/// None: every name is a prefix.
+pub fn leader(request: &election::LeaderRequest) -> Result<Vec<Touch>, Error> {
+    let (first, end) = waiting(&request.name);
+    Ok(vec![touch(Access::Read, &first, &end)?])
+}
+
+fn join(name: &[u8]) -> Result<Vec<Touch>, Error> {
+    let (first, end) = waiting(name);
+    let mut write = touch(Access::Write, &first, &end)?;
+    write.leased = true;
+    Ok(vec![touch(Access::Read, &first, &end)?, write])
+}
+
+fn held(key: &Bytes) -> Result<Vec<Touch>, Error> {
+    Ok(vec![touch(Access::Read, key, &Bytes::new())?, touch(Access::Write, key, &Bytes::new())?])
 }

@@ -5,10 +5,12 @@ use anyhow::Context;
 use daemon::tls::{Accepted, Acceptor};
 use rpc::{
     etcdserverpb::{
-        cluster_server::ClusterServer, kv_server::KvServer, maintenance_server::MaintenanceServer,
-        watch_server::WatchServer,
+        cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
+        maintenance_server::MaintenanceServer, watch_server::WatchServer,
     },
     mesh::admin::v1::admin_server::{Admin, AdminServer},
+    v3electionpb::election_server::ElectionServer,
+    v3lockpb::lock_server::LockServer,
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -73,6 +75,9 @@ impl Listening {
             .layer(DoormanLayer(doors.clone()))
             .add_service(KvServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(WatchServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(LeaseServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(LockServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(ElectionServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(ClusterServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(MaintenanceServer::new(doors).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX))

@@ -3,6 +3,8 @@
 mod etcdctl;
 mod home;
 mod kv;
+mod lease;
+mod turn;
 mod watch;
 
 use daemon::{
@@ -11,7 +13,7 @@ use daemon::{
 };
 use home::{Cluster, EAST};
 use rpc::{
-    etcdserverpb::{self as pb, kv_client::KvClient, lease_client::LeaseClient},
+    etcdserverpb::{self as pb, kv_client::KvClient, maintenance_client::MaintenanceClient},
     mesh::admin::v1::{self as admin, admin_client::AdminClient},
 };
 use tonic::Code;
@@ -19,16 +21,16 @@ use tonic::Code;
 #[tokio::test]
 async fn a_method_that_is_not_served_says_why_and_only_to_those_who_may_call_it() {
     let west = Cluster::start().await;
-    let grant = || pb::LeaseGrantRequest { ttl: 10, id: 0 };
-    let mut operator = LeaseClient::new(west.channel(Role::Operator, "kim").await);
-    let refused = operator.lease_grant(grant()).await.expect_err("refused");
+    let mut operator = MaintenanceClient::new(west.channel(Role::Operator, "kim").await);
+    let refused = operator.defragment(pb::DefragmentRequest {}).await.expect_err("refused");
     assert_eq!(refused.code(), Code::Unimplemented);
     assert_eq!(
         refused.message(),
-        "/etcdserverpb.Lease/LeaseGrant is not served: leases are not supported yet"
+        "/etcdserverpb.Maintenance/Defragment is not served: this is not etcd, and has nothing to do here"
     );
-    let mut node = LeaseClient::new(west.channel(Role::Node, "w1").await);
-    assert_eq!(node.lease_grant(grant()).await.expect_err("refused").code(), Code::PermissionDenied);
+    let mut node = MaintenanceClient::new(west.channel(Role::Node, "w1").await);
+    let refused = node.defragment(pb::DefragmentRequest {}).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::PermissionDenied);
 }
 
 #[tokio::test]

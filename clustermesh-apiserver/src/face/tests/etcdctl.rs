@@ -50,6 +50,53 @@ async fn etcdctl_runs_flat_txns() {
 }
 
 #[tokio::test]
+async fn etcdctl_grants_keeps_shows_and_revokes_leases() {
+    let west = Cluster::start().await;
+    let kim = west.issue(Role::Operator, "kim");
+    let ctl = Etcdctl { at: &west.at, as_whom: &kim };
+    // "lease 1234abcd granted with TTL(60s)"
+    let said = ctl.ok(&["lease", "grant", "60"]).await;
+    let id = said.split(' ').nth(1).expect("an id");
+    assert_eq!(said, format!("lease {id} granted with TTL(60s)\n"));
+    ctl.ok(&["put", "foo", "bar", "--lease", id]).await;
+    assert_eq!(
+        ctl.ok(&["lease", "keep-alive", "--once", id]).await,
+        format!("lease {id} keepalived with TTL(60)\n")
+    );
+    let shown = ctl.ok(&["lease", "timetolive", id, "--keys"]).await;
+    assert!(shown.starts_with(&format!("lease {id} granted with TTL(60s), remaining(")), "{shown}");
+    assert!(shown.ends_with("attached keys([foo])\n"), "{shown}");
+    assert_eq!(ctl.ok(&["lease", "list"]).await, format!("found 1 leases\n{id}\n"));
+    assert_eq!(ctl.ok(&["lease", "revoke", id]).await, format!("lease {id} revoked\n"));
+    assert_eq!(ctl.ok(&["get", "foo"]).await, "", "it went with its lease");
+    assert_eq!(ctl.ok(&["lease", "timetolive", id]).await, format!("lease {id} already expired\n"));
+    let refused = ctl.run(&["put", "foo", "bar", "--lease", id], "").await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("requested lease not found"));
+}
+
+#[tokio::test]
+async fn etcdctl_locks_and_elects() {
+    let west = Cluster::start().await;
+    let kim = west.issue(Role::Operator, "kim");
+    let ctl = Etcdctl { at: &west.at, as_whom: &kim };
+    // It runs the program while it has the lock, and gives the lock back.
+    assert_eq!(ctl.ok(&["lock", "deploy", "echo", "mine"]).await, "mine\n");
+    assert_eq!(ctl.ok(&["lock", "deploy", "echo", "mine again"]).await, "mine again\n");
+
+    let mut leading = ctl.command(&["elect", "chief", "alice"]).spawn().expect("started");
+    let mut lines = BufReader::new(leading.stdout.take().expect("piped")).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("read").expect("a line");
+    assert!(line.starts_with("chief/"), "its key: {line}");
+    let mut listening = ctl.command(&["elect", "--listen", "chief"]).spawn().expect("started");
+    let mut heard = BufReader::new(listening.stdout.take().expect("piped")).lines();
+    let key = timeout(PATIENCE, heard.next_line()).await.expect("in time").expect("read").expect("a line");
+    let value = timeout(PATIENCE, heard.next_line()).await.expect("in time").expect("read").expect("a line");
+    assert_eq!((key, value.as_str()), (line, "alice"));
+    leading.kill().await.expect("ended");
+    listening.kill().await.expect("ended");
+}
+
+#[tokio::test]
 async fn etcdctl_watches_what_was_and_what_comes_until_compaction() {
     let west = Cluster::start().await;
     let kim = west.issue(Role::Operator, "kim");

@@ -17,6 +17,7 @@ use daemon::{
     spiffe::Role,
     tls::{Connection, Expected, Identity, IdentityPaths, Tls, connect},
 };
+use etcd_client::Client;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::SystemTime};
 use tempfile::TempDir;
@@ -65,6 +66,12 @@ impl Cluster {
     pub(super) async fn channel(&self, role: Role, name: &str) -> Channel {
         let tls = self.tls_of(role, name);
         connect(&tls, &self.at, &Expected::cluster_of(WEST)).await.expect("connected").channel
+    }
+
+    /// An etcd client that is not ours, over our own channel.
+    pub(super) async fn etcd(&self, role: Role, name: &str) -> Client {
+        let channel = etcd_client::Channel::Tonic(self.channel(role, name).await);
+        Client::from_channel(channel, None).await.expect("a client")
     }
 
     /// A connection of a peer with a CA of its own, whom this cluster believes from now on.

@@ -2,16 +2,12 @@
 
 use super::home::Cluster;
 use daemon::spiffe::Role;
-use etcd_client::{Channel, Client, Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
-
-async fn client(west: &Cluster, role: Role, name: &str) -> Client {
-    Client::from_channel(Channel::Tonic(west.channel(role, name).await), None).await.expect("a client")
-}
+use etcd_client::{Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp};
 
 #[tokio::test]
 async fn an_etcd_client_puts_gets_deletes_and_compares() {
     let west = Cluster::start().await;
-    let mut etcd = client(&west, Role::Operator, "kim").await;
+    let mut etcd = west.etcd(Role::Operator, "kim").await;
     etcd.put("a", "1", None).await.expect("put");
     let before = etcd.put("a", "2", Some(PutOptions::new().with_prev_key())).await.expect("put");
     assert_eq!(before.prev_key().map(|kv| kv.value().to_vec()), Some(b"1".to_vec()));
@@ -33,7 +29,7 @@ async fn an_etcd_client_puts_gets_deletes_and_compares() {
 #[tokio::test]
 async fn a_list_is_cut_and_read_on_at_one_revision() {
     let west = Cluster::start().await;
-    let mut etcd = client(&west, Role::Operator, "kim").await;
+    let mut etcd = west.etcd(Role::Operator, "kim").await;
     for n in 0..5 {
         etcd.put(format!("k/{n}"), "v", None).await.expect("put");
     }
@@ -48,7 +44,7 @@ async fn a_list_is_cut_and_read_on_at_one_revision() {
 #[tokio::test]
 async fn errors_have_etcds_words_and_codes() {
     let west = Cluster::start().await;
-    let mut etcd = client(&west, Role::Operator, "kim").await;
+    let mut etcd = west.etcd(Role::Operator, "kim").await;
     let refused = |error: etcd_client::Error| match error {
         etcd_client::Error::GRpcStatus(status) => format!("{:?}: {}", status.code(), status.message()),
         other => panic!("{other}"),
@@ -75,7 +71,7 @@ async fn errors_have_etcds_words_and_codes() {
 #[tokio::test]
 async fn a_node_puts_its_key_and_reads_the_mesh() {
     let west = Cluster::start().await;
-    let mut node = client(&west, Role::Node, "w1").await;
+    let mut node = west.etcd(Role::Node, "w1").await;
     let key = api::record::TunnelKey { public_key: api::bytes::PublicKey([7; 32]), port: 51_871 };
     node.put("mesh/v1/west/keys/w1", key.encode(), None).await.expect("its own key");
     let all = node.get("mesh/v1/", Some(GetOptions::new().with_prefix())).await.expect("the mesh");
