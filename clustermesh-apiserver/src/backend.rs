@@ -18,12 +18,15 @@
 //! | `lineage` | every boot and its first revision; cannot be rebuilt, so it is not in the store |
 //! | `store/` | sled's files |
 //! | `store.damaged-<n>/` | a store that could not be read, set aside for a person |
+//! | `restore.dump` | what the next start makes the store of |
+//! | `store.replaced-<n>/` | the store that was there before a dump was restored |
 
 use bytes::Bytes;
 
 mod chunks;
 mod dir;
 mod engine;
+mod restore;
 mod sled_disk;
 #[cfg(test)]
 mod tests;
@@ -32,6 +35,7 @@ mod writer;
 
 pub use dir::OpenError;
 pub use engine::{Engine, Stats};
+pub use restore::restore;
 pub use watch::{WatchResponse, WatchStream};
 
 /// What a backend kept.

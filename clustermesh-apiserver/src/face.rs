@@ -41,6 +41,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Status};
 use tracing::warn;
@@ -58,6 +59,8 @@ struct Inner {
     engine: Engine,
     shutdown: CancellationToken,
     counters: Counters,
+    /// One snapshot at a time: each holds every version of the store while it is sent.
+    snapshots: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -82,7 +85,8 @@ impl Doors {
     /// Doors to one engine. When `shutdown` is cancelled, watches end.
     #[must_use]
     pub fn new(own: Own, tls: Tls, engine: Engine, shutdown: CancellationToken) -> Self {
-        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters: Counters::default() }) }
+        let (counters, snapshots) = (Counters::default(), Arc::new(Semaphore::new(1)));
+        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots }) }
     }
 
     /// Who came and who was refused.

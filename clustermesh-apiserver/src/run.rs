@@ -12,7 +12,7 @@ use crate::{
     admin::AdminService,
     args::RunArgs,
     authz,
-    backend::Engine,
+    backend::{self, Engine},
     face::{self, Doors},
     health::{self, Metrics},
     init::ClusterConfig,
@@ -70,6 +70,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let health_end = CancellationToken::new();
     let health = tokio::spawn(serve_health(health_port, readiness, registry, health_end.clone()));
 
+    backend::restore(layout.root(), config.uuid.0).await.context("cannot restore the store")?;
     let engine = Engine::open(layout.root()).await.context("cannot open the store")?;
     store_ready.met();
 

@@ -108,6 +108,11 @@ impl Leases {
         self.by_id.len()
     }
 
+    /// Every lease as it lies on the disk.
+    pub(crate) fn encoded(&self) -> impl Iterator<Item = (i64, Bytes)> {
+        self.by_id.iter().map(|(id, lease)| (*id, lease.encode()))
+    }
+
     /// A key that hung on `from` hangs on `to`; 0 is no lease.
     ///
     /// One that is unknown is ended or, during a restore, will be ended by a later row.

@@ -29,6 +29,7 @@
 //! Texts and codes of errors, and every answer, are etcd's: `model` beside it is a plain list of versions, and
 //! property tests compare the two.
 
+mod dump;
 mod error;
 mod history;
 mod kv;
@@ -46,6 +47,7 @@ mod tests;
 mod txn;
 mod watch;
 
+pub use dump::{Dump, DumpError};
 pub use error::{Code, Error};
 pub use kv::{Event, EventKind, KeyRange, KeyValue};
 pub use lease::{LeaseGrant, LeaseStatus};

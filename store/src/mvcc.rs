@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::kv::{Event, EventKind, KeyRange, KeyValue};
-use crate::row::{RowId, State};
+use crate::row::{Row, RowId, State};
 
 /// What a version costs beside key and value. Rounded up.
 const VERSION_OVERHEAD_BYTES: u64 = 96;
@@ -80,6 +80,15 @@ impl Index {
     pub(crate) fn leased(&self) -> impl Iterator<Item = (RowId, i64)> {
         let newest = self.keys.values().filter_map(|versions| versions.last());
         newest.map(|version| (version.id, version.lease())).filter(|(_, lease)| *lease != 0)
+    }
+
+    /// Every version of every key.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (RowId, Row)> {
+        self.keys.iter().flat_map(|(key, versions)| {
+            versions
+                .iter()
+                .map(|version| (version.id, Row { key: key.clone(), state: version.state.clone() }))
+        })
     }
 
     /// The key as of a revision.

@@ -83,6 +83,15 @@ pub enum RowError {
 }
 
 impl Row {
+    /// How many bytes [`Row::encode`] makes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let state = match &self.state {
+            State::Live { value, .. } => 3 * 8 + value.len(),
+            State::Gone => 0,
+        };
+        1 + 1 + 4 + self.key.len() + state
+    }
+
     /// The row's bytes.
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.key.len() + 64);

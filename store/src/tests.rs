@@ -1,6 +1,7 @@
 //! The store beside its model, and the sentences that the model cannot say.
 
 mod against_model;
+mod dump;
 mod leases;
 mod sentences;
 

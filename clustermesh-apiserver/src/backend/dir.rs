@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use store::{Boot, Lineage};
 use tracing::error;
 
-/// The most damaged stores that are kept. A store is damaged once in a disk's life; ten in a row are not repaired by an
-/// eleventh, and the disk must not fill.
-const DAMAGED_MAX: u32 = 10;
+/// The most stores of a kind that are kept beside the one in use. A store is damaged once in a disk's life; ten in a row
+/// are not repaired by an eleventh, and the disk must not fill.
+const ASIDE_MAX: u32 = 10;
 
 /// How long we wait for the one before us to let go: the kernel closes the files of a killed process after it has
 /// reported its end, and a process that is just being forked holds its parent's for a moment.
@@ -42,10 +42,18 @@ pub enum OpenError {
     #[error("cannot open the store")]
     Backend(#[source] super::BackendError),
     /// Store after store was set aside: something else is broken.
-    #[error("{DAMAGED_MAX} damaged stores lie beside {path}; check the disk, then remove them", path = path.display())]
-    TooMuchDamage {
+    #[error("{ASIDE_MAX} stores that were set aside lie beside {path}; check the disk, then remove them", path = path.display())]
+    TooManyAside {
         /// Where the store belongs.
         path: PathBuf,
+    },
+    /// A dump that cannot be restored.
+    #[error("cannot restore {path}: {why}; remove it, or restore another (meshctl store restore)", path = path.display())]
+    Dump {
+        /// The dump.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
 }
 
@@ -80,13 +88,7 @@ impl DataDir {
 
     /// Moves a damaged store out of the way.
     pub(super) fn set_aside(&self, damage: &super::BackendError) -> Result<(), OpenError> {
-        let store = self.store();
-        let free = |n: &u32| !self.path.join(format!("store.damaged-{n}")).exists();
-        let n =
-            (1..=DAMAGED_MAX).find(free).ok_or_else(|| OpenError::TooMuchDamage { path: store.clone() })?;
-        let aside = self.path.join(format!("store.damaged-{n}"));
-        fs::rename(&store, &aside).map_err(io_error("set aside", &store))?;
-        self.sync()?;
+        let aside = self.rename_store("damaged")?;
         error!(
             damage = %damage,
             set_aside = %aside.display(),
@@ -94,6 +96,43 @@ impl DataDir {
              list again. Check the disk (smartctl, dmesg) and remove the directory when nobody needs it"
         );
         Ok(())
+    }
+
+    /// Gives the store another name: `store.<why>-<n>`.
+    fn rename_store(&self, why: &str) -> Result<PathBuf, OpenError> {
+        let store = self.store();
+        let free = |n: &u32| !self.path.join(format!("store.{why}-{n}")).exists();
+        let n = (1..=ASIDE_MAX).find(free).ok_or_else(|| OpenError::TooManyAside { path: store.clone() })?;
+        let aside = self.path.join(format!("store.{why}-{n}"));
+        fs::rename(&store, &aside).map_err(io_error("set aside", &store))?;
+        self.sync()?;
+        Ok(aside)
+    }
+
+    /// Where a dump lies that the next start begins from.
+    pub(super) fn dump(&self) -> PathBuf {
+        self.path.join("restore.dump")
+    }
+
+    /// Where a store is made before it takes its place; what a crash left there is removed.
+    pub(super) fn restoring(&self) -> Result<PathBuf, OpenError> {
+        let path = self.path.join("store.restoring");
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", &path)(error)),
+            Ok(()) | Err(_) => Ok(path),
+        }
+    }
+
+    /// Puts a store that was made in [`DataDir::restoring`] in its place and forgets the dump; where the one before went. A
+    /// crash between two of these steps repeats all of them at the next start.
+    pub(super) fn replace_store(&self) -> Result<Option<PathBuf>, OpenError> {
+        let aside = if self.store().exists() { Some(self.rename_store("replaced")?) } else { None };
+        let made = self.path.join("store.restoring");
+        fs::rename(&made, self.store()).map_err(io_error("move into place", &made))?;
+        self.sync()?;
+        fs::remove_file(self.dump()).map_err(io_error("remove", &self.dump()))?;
+        self.sync()?;
+        Ok(aside)
     }
 
     /// The boots so far. A file that cannot be read is the same as none: followers list again, which is always right.
@@ -141,6 +180,6 @@ fn parse_boot(line: &str) -> Option<Boot> {
     Some(Boot { id, first_revision: first_revision.parse().ok()? })
 }
 
-fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
+pub(super) fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {
     move |source| OpenError::Io { doing, path: path.to_owned(), source }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use store::{
-    BootId, DeleteRangeRequest, DeleteRangeResponse, Error, LeaseGrant, LeaseStatus, Lineage, PutRequest,
-    PutResponse, RangeRequest, RangeResponse, Sizes, Store, TxnRequest, TxnResponse, WatchRequest,
+    BootId, DeleteRangeRequest, DeleteRangeResponse, Dump, Error, LeaseGrant, LeaseStatus, Lineage,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, Sizes, Store, TxnRequest, TxnResponse,
+    WatchRequest,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -210,6 +211,14 @@ impl Engine {
     /// As [`Engine::put`].
     pub async fn leases(&self) -> Result<Vec<i64>, Error> {
         self.ask(0, Write::Leases).await
+    }
+
+    /// The whole store, as it is on disk when this returns.
+    ///
+    /// # Errors
+    /// As [`Engine::put`].
+    pub async fn dump(&self, origin: [u8; 16]) -> Result<Dump, Error> {
+        self.ask(0, |answer| Write::Dump(origin, answer)).await
     }
 
     /// Who granted a lease; it may be about to expire.

@@ -3,6 +3,7 @@
 mod child;
 mod damage;
 mod durability;
+mod restore;
 mod trace;
 
 use std::path::Path;

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use store::{
-    DeleteRangeRequest, DeleteRangeResponse, Error, LeaseGrant, LeaseStatus, PutRequest, PutResponse, Store,
-    TxnRequest, TxnResponse,
+    DeleteRangeRequest, DeleteRangeResponse, Dump, Error, LeaseGrant, LeaseStatus, PutRequest, PutResponse,
+    Store, TxnRequest, TxnResponse,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
@@ -52,6 +52,7 @@ pub(super) enum Write {
     // Reads, which wait for the sync like the writes before them: leases have no revisions to read as of.
     Lease(i64, Answer<LeaseStatus>),
     Leases(Answer<Vec<i64>>),
+    Dump([u8; 16], Answer<Dump>),
     End(oneshot::Sender<()>),
 }
 
@@ -223,6 +224,7 @@ fn apply_one(
         Write::LeaseKeepAlive(id, answer) => Ok(later(store.lease_keep_alive(id, now), answer)),
         Write::Lease(id, answer) => Ok(later(store.lease(id, now), answer)),
         Write::Leases(answer) => Ok(later(Ok(store.leases()), answer)),
+        Write::Dump(origin, answer) => Ok(later(Ok(store.dump(origin)), answer)),
         Write::End(ended) => Err(ended),
     }
 }

@@ -62,7 +62,7 @@ async fn damage_that_does_not_end_is_told_instead_of_filling_the_disk() {
     }
     cut_snapshot(&dir.path().join("store"));
     let opened = Engine::open(dir.path()).await.map(|_| ());
-    assert!(matches!(opened, Err(OpenError::TooMuchDamage { .. })), "{opened:?}");
+    assert!(matches!(opened, Err(OpenError::TooManyAside { .. })), "{opened:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Stock etcdctl 3.5.1, as a user has it.
 
-use super::home::{Cluster, text};
+use super::home::{Cluster, WEST, text};
 use daemon::{spiffe::Role, tls::IdentityPaths};
 use std::{
     env,
@@ -94,6 +94,27 @@ async fn etcdctl_locks_and_elects() {
     assert_eq!((key, value.as_str()), (line, "alice"));
     leading.kill().await.expect("ended");
     listening.kill().await.expect("ended");
+}
+
+#[tokio::test]
+async fn etcdctl_saves_a_snapshot_which_is_our_own_dump_and_hashes_what_is_there() {
+    let west = Cluster::start().await;
+    let kim = west.issue(Role::Operator, "kim");
+    let ctl = Etcdctl { at: &west.at, as_whom: &kim };
+    // More than a chunk of the stream.
+    for n in 0..4 {
+        ctl.ok(&["put", &format!("foo/{n}"), &"x".repeat(60_000)]).await;
+    }
+    let file = west.dir.path().join("saved.dump");
+    let said = ctl.ok(&["snapshot", "save", text(&file)]).await;
+    assert!(said.contains("Snapshot saved at"), "{said}");
+    let dump = store::Dump::read(&std::fs::read(&file).expect("saved").into()).expect("whole");
+    assert_eq!((dump.origin, dump.revision, dump.rows()), (WEST.0, 5, 4));
+
+    let hash = ctl.ok(&["endpoint", "hashkv"]).await;
+    ctl.ok(&["put", "foo/0", "y"]).await;
+    assert_ne!(ctl.ok(&["endpoint", "hashkv"]).await, hash);
+    assert_eq!(ctl.ok(&["endpoint", "hashkv", "--rev", "5"]).await, hash);
 }
 
 #[tokio::test]
