@@ -76,7 +76,7 @@ impl Store {
 impl Dump {
     /// Its size in bytes.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         (self.unpadded().next_multiple_of(ALIGN_BYTES) + DIGEST_BYTES) as u64
     }
 

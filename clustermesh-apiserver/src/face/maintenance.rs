@@ -71,7 +71,7 @@ impl Write for Sending {
 }
 
 fn send(dump: &Dump, to: mpsc::Sender<Result<pb::SnapshotResponse, Status>>) {
-    let sending = Sending { left: dump.len(), to };
+    let sending = Sending { left: dump.size(), to };
     // The only thing that fails is a client that went away.
     dump.write(&mut BufWriter::with_capacity(SNAPSHOT_CHUNK_BYTES, sending)).ok();
 }

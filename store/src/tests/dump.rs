@@ -84,6 +84,6 @@ fn a_store(now: Instant) -> (Store, Disk) {
 fn written(dump: &Dump) -> Bytes {
     let mut out = Vec::new();
     dump.write(&mut out).expect("a vector takes everything");
-    assert_eq!(out.len() as u64, dump.len());
+    assert_eq!(out.len() as u64, dump.size());
     Bytes::from(out)
 }
