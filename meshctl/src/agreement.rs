@@ -39,6 +39,22 @@ pub fn agree(a: &ClusterFacts, b: &ClusterFacts, nonce: Nonce, deadline_s: u64) 
     Agreement::Write { on_a: Box::new(on_a), on_b: Box::new(on_b) }
 }
 
+/// The two objects as a GitOps tool would own them: without the trace of a connect they are active from the start. What
+/// stands and keeps to what the other declares stays as it is, with what an operator edited in it.
+pub fn declared(a: &ClusterFacts, b: &ClusterFacts) -> [MeshPeer; 2] {
+    [(a, b), (b, a)].map(|(ours, theirs)| {
+        let declared = object(theirs, None);
+        let held = ours.peers.iter().find(|held| held.metadata.name == theirs.name).cloned();
+        match held.filter(|held| same_terms(held, &declared)) {
+            Some(mut held) => {
+                held.spec.connect = None;
+                held
+            }
+            None => declared,
+        }
+    })
+}
+
 /// Everything but the trace of the connect, and what an operator may have edited since (limits, namespaces, staleness).
 fn same_terms(held: &MeshPeer, declared: &MeshPeer) -> bool {
     held.spec.uuid == declared.spec.uuid

@@ -5,14 +5,16 @@
 
 use crate::{
     agreement::{self, Agreement},
+    ended::Ended,
     facts::Facts,
     preflight::{self, ClusterFacts},
+    progress::Progress,
     session::Session,
     status::{self, PeerStatus},
     table,
 };
 use anyhow::{Context as _, bail};
-use api::{bytes::Nonce, name::ClusterName, record::Phase};
+use api::{bytes::Nonce, name::ClusterName, peer::MeshPeer, record::Phase};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the apiservers keep a prepared object whose other side does not show itself.
@@ -20,11 +22,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How often both sides are looked at while we wait.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Connects two clusters; prints each step that holds as soon as it does.
-pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result<()> {
-    let started = Instant::now();
+/// What both say of themselves, when nothing is in the way of connecting them.
+async fn check(a: &Session, b: &Session, say: fn(&str, &str)) -> anyhow::Result<[ClusterFacts; 2]> {
     let (facts_a, facts_b) = tokio::try_join!(a.describe(), b.describe())?;
-    step(
+    say(
         "reach",
         &format!(
             "{} {} ({}), {} {} ({})",
@@ -39,18 +40,31 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
 
     let conflicts = preflight::conflicts(&facts_a, &facts_b);
     if !conflicts.is_empty() {
-        bail!(
-            "{} and {} cannot be connected; nothing was changed\n  {}",
-            a.name,
-            b.name,
-            conflicts.join("\n  ")
-        );
+        let (a, b, conflicts) = (&a.name, &b.name, conflicts.join("\n  "));
+        let text = format!("{a} and {b} cannot be connected; nothing was changed\n  {conflicts}");
+        return Err(Ended::Refused(text).into());
     }
-    step(
+    say(
         "addresses",
         &format!("no overlap ({} {}, {} {})", a.name, announced(&facts_a), b.name, announced(&facts_b)),
     );
+    Ok([facts_a, facts_b])
+}
 
+/// The objects that a connect would write, each with whose side it is for, after both sides said that they would take it.
+pub async fn would_write(a: &Session, b: &Session) -> anyhow::Result<[MeshPeer; 2]> {
+    let [facts_a, facts_b] = check(a, b, note).await?;
+    let objects = agreement::declared(&facts_a, &facts_b);
+    for (session, object) in [a, b].into_iter().zip(&objects) {
+        session.apply_peer(object, true).await?;
+    }
+    Ok(objects)
+}
+
+/// Connects two clusters; prints each step that holds as soon as it does.
+pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let [facts_a, facts_b] = check(a, b, step).await?;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let stands = match agreement::agree(&facts_a, &facts_b, Nonce(rand::random()), now_s + DEADLINE.as_secs())
     {
@@ -92,11 +106,7 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
     let sides = wait(a, b, deadline, "every node's maps and a round trip on every pair", |side| {
         match side.status.problems.first() {
             // What a peer announces wrongly is shown, and is no reason to undo a peering that works.
-            Some(problem) if side.works() => {
-                let _ = problem;
-                Ok(())
-            }
-            None if side.works() => Ok(()),
+            _ if side.works() => Ok(()),
             Some(problem) => Err(format!("{}: {problem}", side.of)),
             None => Err(format!("{}: waiting for its nodes", side.of)),
         }
@@ -169,6 +179,7 @@ async fn wait(
     holds: impl Fn(&Side) -> Result<(), String>,
 ) -> anyhow::Result<[Side; 2]> {
     let mut missing;
+    let progress = Progress::new();
     loop {
         let (facts_a, facts_b) = tokio::try_join!(a.facts(), b.facts())?;
         let check = |side: Result<Side, String>| side.and_then(|side| holds(&side).map(|()| side));
@@ -179,6 +190,7 @@ async fn wait(
         if Instant::now() >= deadline {
             bail!("gave up waiting for {what}: {missing}\n  try: meshctl status");
         }
+        progress.waits_for(missing);
         tokio::time::sleep(POLL).await;
     }
 }
@@ -189,6 +201,11 @@ fn announced(of: &ClusterFacts) -> String {
 
 fn took(duration: Duration) -> String {
     table::duration(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// To stderr: stdout is for data, and a dry run has some.
+fn note(name: &str, text: &str) {
+    eprintln!(" ✓ {name:<9} {text}");
 }
 
 fn step(name: &str, text: &str) {

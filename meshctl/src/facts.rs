@@ -1,5 +1,6 @@
 //! What one cluster's store says now: every record, with the revision that last changed it.
 
+use crate::session::Listed;
 use api::{
     key::{Key, LocalKey, MeshKey},
     name::{ClusterName, NodeName},
@@ -26,12 +27,12 @@ impl Facts {
         cluster: ClusterName,
         head: i64,
         now_ms: u64,
-        listed: impl IntoIterator<Item = (Vec<u8>, Vec<u8>, i64)>,
+        listed: impl IntoIterator<Item = Listed>,
     ) -> Self {
-        let parse = |(key, value, revision): (Vec<u8>, Vec<u8>, i64)| {
-            let key = Key::parse(&key).ok()?;
-            let record = Record::decode(&key, &value).ok()?;
-            Some((key, (record, revision)))
+        let parse = |listed: Listed| {
+            let key = Key::parse(&listed.key).ok()?;
+            let record = Record::decode(&key, &listed.value).ok()?;
+            Some((key, (record, listed.revision)))
         };
         Self { cluster, head, now_ms, records: listed.into_iter().filter_map(parse).collect() }
     }

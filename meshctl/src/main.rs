@@ -1,7 +1,8 @@
 //! `meshctl`: the operator's view. Connects clusters, ends peerings, and says what is true of the mesh.
 //!
 //! ```text
-//!  context ─▶ session (admin service, etcd API) ─▶ facts ─▶ preflight, agreement, status, why (pure) ─▶ text, exit code
+//!  context ─▶ session (admin service, etcd API) ─▶ facts ─▶ preflight, agreement, status, why, peer, store (pure)
+//!                                                          └─▶ text, exit code
 //! ```
 //!
 //! Invariants: green is what was measured; what is written goes to `MeshPeer` objects only, through the apiservers; data
@@ -11,15 +12,25 @@ mod agreement;
 mod args;
 mod connect;
 mod contexts;
+mod disconnect;
+mod ended;
 mod facts;
+mod pages;
+mod peer;
 mod preflight;
+mod progress;
 mod session;
 mod status;
+mod store;
 mod table;
 mod why;
 
 use anyhow::{Context as _, bail};
-use args::{Cli, Command, ConnectArgs, DisconnectArgs, ForgetArgs, Output, StatusArgs, WhyArgs};
+use api::{name::ClusterName, peer::MeshPeer};
+use args::{
+    Cli, Command, ConnectArgs, DisconnectArgs, ForgetArgs, Output, PeerArgs, PeerCommand, StatusArgs,
+    StoreCommand, WhyArgs,
+};
 use clap::Parser as _;
 use contexts::Known;
 use daemon::context::Context;
@@ -42,7 +53,7 @@ async fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            ended::code(&error)
         }
     }
 }
@@ -54,14 +65,26 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let contexts = Known::load(&cli.config)?;
+    let contexts = || Known::load(&cli.config);
     match cli.command {
-        Command::Connect(args) => connect(&contexts, args).await,
-        Command::Disconnect(args) => disconnect(&contexts, args).await,
-        Command::Status(args) => print_status(&contexts, args).await,
-        Command::Why(args) => print_why(&contexts, args).await,
-        Command::Forget(args) => forget(&contexts, args).await,
+        Command::Connect(args) => connect(&contexts()?, args).await,
+        Command::Disconnect(args) => disconnect(&contexts()?, args).await,
+        Command::Status(args) => print_status(&contexts()?, args).await,
+        Command::Why(args) => print_why(&contexts()?, args).await,
+        Command::Forget(args) => forget(&contexts()?, args).await,
+        Command::Peer(command) => peers(&contexts()?, command).await,
+        Command::Store(command) => records(contexts, command).await,
+        Command::Completion { shell } => {
+            pages::completion(shell);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { dir } => pages::man(&dir).map(|()| ExitCode::SUCCESS),
     }
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn open(contexts: &Known, names: &[String]) -> anyhow::Result<Vec<Session>> {
@@ -81,6 +104,14 @@ async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode
             pairs.push((a, b));
         }
     }
+    if args.dry.dry_run {
+        let mut objects = Vec::new();
+        for (a, b) in pairs {
+            let [on_a, on_b] = connect::would_write(a, b).await?;
+            objects.extend([(a.name.clone(), on_a), (b.name.clone(), on_b)]);
+        }
+        return print(&would("would hold", &objects, args.dry.output)?);
+    }
     if let [(a, b)] = pairs[..] {
         connect::pair(a, b, Duration::from_secs(args.timeout)).await?;
         return Ok(ExitCode::SUCCESS);
@@ -93,35 +124,129 @@ async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<ExitCode> {
-    let sessions = open(contexts, &[args.a, args.b]).await?;
-    let [a, b] = &sessions[..] else { bail!("disconnect takes two clusters") };
-    for (ours, theirs) in [(a, b), (b, a)] {
-        let removed = ours.remove_peer(&theirs.name).await?;
-        if !removed.removed {
-            println!(" - {} had no peer {}", ours.name, theirs.name);
-            continue;
+/// Objects of a dry run; YAML says in a comment whose each is.
+fn would(verb: &str, objects: &[(ClusterName, MeshPeer)], output: Output) -> anyhow::Result<String> {
+    let mut text = String::new();
+    match output {
+        Output::Table => {
+            for (on, object) in objects {
+                let cidrs: Vec<String> = object.spec.contract.cidrs.iter().map(ToString::to_string).collect();
+                text += &format!("{on} {verb} its peer {} to {}\n", object.metadata.name, cidrs.join(" "));
+            }
         }
-        let mut records: Vec<_> = removed.records.into_iter().filter(|(_, count)| *count > 0).collect();
-        records.sort();
-        let records: Vec<String> =
-            records.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        println!(" ✓ {} removed its peer {}: {}", ours.name, theirs.name, records.join(", "));
-        if !removed.closed.is_empty() {
-            println!(
-                "   still closed: {} (what goes there is dropped until `meshctl forget {}`)",
-                removed.closed.join(" "),
-                theirs.name
-            );
+        Output::Json => {
+            let all: Vec<_> =
+                objects.iter().map(|(on, object)| serde_json::json!({"on": on, "object": object})).collect();
+            text = output.print(&all)?;
+        }
+        Output::Yaml => {
+            for (on, object) in objects {
+                text += &format!("---\n# on {on}\n{}", peer::yaml(object)?);
+            }
         }
     }
-    println!("disconnected   undo: meshctl connect {} {}", a.name, b.name);
+    Ok(text)
+}
+
+async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<ExitCode> {
+    let [a, b] = [args.a.parse::<ClusterName>()?, args.b.parse::<ClusterName>()?];
+    let asked = if args.force { vec![args.a.clone()] } else { vec![args.a, args.b] };
+    let sessions = open(contexts, &asked).await?;
+    let sides = sessions.iter().zip([&b, &a]).map(|(ours, peer)| disconnect::Side { ours, peer });
+    let sides: Vec<_> = sides.collect();
+    if args.dry.dry_run {
+        let mut objects = Vec::new();
+        for side in &sides {
+            match side.would_end().await? {
+                Some((object, text)) => {
+                    eprintln!(" - {text}");
+                    objects.push((side.ours.name.clone(), object));
+                }
+                None => eprintln!(" - {} has no peer {}", side.ours.name, side.peer),
+            }
+        }
+        return if args.dry.output == Output::Table {
+            Ok(ExitCode::SUCCESS)
+        } else {
+            print(&would("", &objects, args.dry.output)?)
+        };
+    }
+    for side in &sides {
+        side.end().await?;
+    }
+    if args.force {
+        println!(
+            "disconnected on {a} alone: {b} was not asked. If it lives: meshctl disconnect {b} {a} --force, there"
+        );
+    } else {
+        println!("disconnected   undo: meshctl connect {a} {b}");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        PeerCommand::List { clusters, output } => {
+            let sessions = open(contexts, &clusters).await?;
+            let described = try_join_all(sessions.iter().map(Session::describe)).await?;
+            let all: Vec<_> =
+                described.into_iter().map(|facts| (facts.name.to_string(), facts.peers)).collect();
+            print(&peer::list(&all, output)?)
+        }
+        PeerCommand::Get(args) => print(&peer::yaml(&held(contexts, &args).await?.1)?),
+        PeerCommand::Edit { peer, dry_run } => {
+            let (session, object) = held(contexts, &peer).await?;
+            let dir = tempfile::tempdir().context("cannot make a directory to edit in")?;
+            match peer::edit(&object, dir.path())? {
+                Some(edited) => print(&peer::apply(&session, &edited, dry_run).await?),
+                None => print("nothing was changed\n"),
+            }
+        }
+        PeerCommand::Apply { file, cluster, dry_run } => {
+            let text = if file.as_os_str() == "-" {
+                std::io::read_to_string(std::io::stdin()).context("cannot read stdin")?
+            } else {
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?
+            };
+            let object = peer::parse(&text).with_context(|| format!("cannot apply {}", file.display()))?;
+            let session = Session::open(contexts.find_or_only(cluster.as_deref())?).await?;
+            print(&peer::apply(&session, &object, dry_run).await?)
+        }
+    }
+}
+
+async fn held(contexts: &Known, args: &PeerArgs) -> anyhow::Result<(Session, MeshPeer)> {
+    let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
+    let name: ClusterName = args.peer.parse()?;
+    match session.describe().await?.peers.into_iter().find(|peer| peer.metadata.name == name) {
+        Some(peer) => Ok((session, peer)),
+        None => bail!("{} has no peer {name}; there is: meshctl peer list {}", session.name, session.name),
+    }
+}
+
+async fn records(
+    contexts: impl Fn() -> anyhow::Result<Known>,
+    command: StoreCommand,
+) -> anyhow::Result<ExitCode> {
+    match command {
+        StoreCommand::Get { prefix, cluster, rev, output } => {
+            let contexts = contexts()?;
+            let session = Session::open(contexts.find_or_only(cluster.as_deref())?).await?;
+            let (mut listed, mut head) = (Vec::new(), rev);
+            for prefix in store::prefix(&session.name, prefix.as_deref()) {
+                head = session.list(&prefix, head, &mut listed).await?;
+            }
+            print(&store::show(&listed, output)?)
+        }
+        // The apiserver may be down: that is when one restores.
+        StoreCommand::Restore { file, data_dir } => print(&store::restore(&file, &data_dir)?),
+    }
 }
 
 async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<ExitCode> {
     let sessions = open(contexts, &args.clusters).await?;
     let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let progress = progress::Progress::new();
     let clusters = loop {
         let facts = try_join_all(sessions.iter().map(Session::facts)).await?;
         let clusters: Vec<_> = facts.iter().map(status::cluster).collect();
@@ -129,12 +254,14 @@ async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<Exit
         if !args.wait || healthy || Instant::now() >= deadline {
             break clusters;
         }
+        let missing = clusters.iter().find_map(|cluster| cluster.all_problems().next());
+        progress.waits_for(missing.cloned().unwrap_or_default());
         tokio::time::sleep(POLL).await;
     };
+    drop(progress);
     let text = match args.output {
         Output::Table => table::status(&clusters),
-        Output::Json => serde_json::to_string_pretty(&clusters)? + "\n",
-        Output::Yaml => serde_saphyr::to_string(&clusters).context("cannot print the status as YAML")?,
+        Output::Json | Output::Yaml => args.output.print(&clusters)?,
     };
     std::io::stdout().write_all(text.as_bytes())?;
     let healthy = clusters.iter().all(status::ClusterStatus::is_healthy);
@@ -142,17 +269,12 @@ async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<Exit
 }
 
 async fn print_why(contexts: &Known, args: WhyArgs) -> anyhow::Result<ExitCode> {
-    let key = why::parse(&args.service)?;
     let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
     let facts = session.facts().await?;
-    let Some(text) = why::service(&facts, &key) else {
-        bail!(
-            "{} has no Service {key}: a global Service needs one of the same name and namespace in each cluster that uses it",
-            session.name
-        );
-    };
-    std::io::stdout().write_all(text.as_bytes())?;
-    Ok(ExitCode::SUCCESS)
+    print(&match &args.to {
+        None => why::why(&facts, &args.what)?,
+        Some(to) => why::why_pair(&facts, &args.what, to)?,
+    })
 }
 
 async fn forget(contexts: &Known, args: ForgetArgs) -> anyhow::Result<ExitCode> {

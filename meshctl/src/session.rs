@@ -1,6 +1,7 @@
 //! A connection to one cluster's apiserver: what it describes, what its store holds, what we ask it to do.
 
 use crate::{
+    ended::Ended,
     facts::Facts,
     preflight::{ClusterFacts, Range},
 };
@@ -29,6 +30,17 @@ const PAGE: i64 = 1_000;
 /// Largest message we take: a page of the largest records we know in practice.
 const MESSAGE_MAX_BYTES: usize = 16 << 20;
 
+/// A key as the store holds it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Whatever somebody put there.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+    /// The revision that last changed it.
+    pub revision: i64,
+}
+
 /// An open connection to a cluster.
 #[derive(Debug, Clone)]
 pub struct Session {
@@ -53,7 +65,7 @@ impl Session {
         let started = Instant::now();
         let connection = connect_any(&Tls::new(identity), &cluster.endpoints, &expected)
             .await
-            .with_context(|| format!("cannot connect to {}", cluster.name))?;
+            .with_context(|| Ended::Unreachable(cluster.name.clone()))?;
         let channel = connection.channel;
         Ok(Self {
             name: cluster.name.clone(),
@@ -75,12 +87,7 @@ impl Session {
     }
 
     /// Lists a prefix in pages at one revision (the newest when 0) and returns that revision.
-    async fn list(
-        &self,
-        prefix: &str,
-        revision: i64,
-        into: &mut Vec<(Vec<u8>, Vec<u8>, i64)>,
-    ) -> anyhow::Result<i64> {
+    pub async fn list(&self, prefix: &str, revision: i64, into: &mut Vec<Listed>) -> anyhow::Result<i64> {
         let mut key = Bytes::copy_from_slice(prefix.as_bytes());
         let range_end = Bytes::from(prefix_end(prefix.as_bytes()));
         let mut revision = revision;
@@ -92,13 +99,17 @@ impl Session {
                 revision,
                 ..Default::default()
             };
-            let page = self.kv.clone().range(request).await;
+            let page = self.kv.clone().range(request).await.map_err(refusal);
             let page = page.with_context(|| format!("cannot list {prefix} of {}", self.name))?.into_inner();
             if revision == 0 {
                 revision = page.header.as_ref().map_or(0, |h| h.revision);
             }
             key = page.kvs.last().map(|kv| [&kv.key[..], &[0]].concat()).unwrap_or_default().into();
-            into.extend(page.kvs.into_iter().map(|kv| (kv.key.into(), kv.value.into(), kv.mod_revision)));
+            into.extend(page.kvs.into_iter().map(|kv| Listed {
+                key: kv.key.into(),
+                value: kv.value.into(),
+                revision: kv.mod_revision,
+            }));
             if !page.more {
                 return Ok(revision);
             }
@@ -107,7 +118,7 @@ impl Session {
 
     /// Who the cluster is and which peers it has.
     pub async fn describe(&self) -> anyhow::Result<ClusterFacts> {
-        let described = self.admin.clone().describe(DescribeRequest {}).await;
+        let described = self.admin.clone().describe(DescribeRequest {}).await.map_err(refusal);
         let described =
             described.with_context(|| format!("{} does not describe itself", self.name))?.into_inner();
         let name: ClusterName = described.name.parse()?;
@@ -165,9 +176,8 @@ impl Session {
     }
 }
 
-/// What a server refused, in its words: a gRPC status also carries codes and metadata that help nobody here.
 fn refusal(status: tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
+    Ended::from_status(&status).into()
 }
 
 /// The end of the range of all keys with this prefix. (etcd: range_end = prefix plus one)

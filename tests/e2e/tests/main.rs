@@ -18,6 +18,8 @@ mod headless;
 mod hostile_peer;
 #[path = "main/leftovers.rs"]
 mod leftovers;
+#[path = "main/operator.rs"]
+mod operator;
 #[path = "main/sizes.rs"]
 mod sizes;
 #[path = "main/sniffer.rs"]

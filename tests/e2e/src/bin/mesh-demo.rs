@@ -1,6 +1,7 @@
 //! `make demo`: two clusters on this machine, from nothing to a failover and back, each command with its output.
 
 use anyhow::{Result, bail};
+use clap::Parser;
 use e2e::{A, B, MANIFESTS, Mesh, carts, clean, report, succeed};
 use lab::{Sniffer, UpOptions};
 use std::{
@@ -18,7 +19,14 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(10);
 /// The streams that nothing may interrupt.
 const STREAM_SECONDS: &str = "30";
 
+/// Two clusters on this machine, in network namespaces: connected, failed over, cut off from their control planes and
+/// disconnected again, each command with its output. It needs root, takes a minute and leaves nothing behind.
+#[derive(Debug, Parser)]
+#[command(name = "mesh-demo", version)]
+struct Cli {}
+
 fn main() -> ExitCode {
+    Cli::parse();
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&interrupted)) {

@@ -1,0 +1,146 @@
+//! What an operator asks and changes on a running mesh: records, reasons, contracts, dry runs, exit codes, a dead peer, a dump.
+
+use std::fs;
+
+use e2e::{A, B, both, only};
+
+use crate::story::Story;
+
+#[test]
+fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_peer() {
+    let story = Story::running("operator");
+    dry_runs_change_nothing(&story);
+    story.connect();
+    story.carts("cluster-a/pod/client", &A, both);
+    records_are_decoded_and_read_as_of_a_revision(&story);
+    reasons_name_pods_addresses_identities_and_pairs(&story);
+    contracts_are_listed_checked_edited_and_in_force(&story);
+    a_saved_dump_is_the_store_of_the_next_start(&story);
+    a_dead_peer_is_left_by_force(&story);
+}
+
+fn dry_runs_change_nothing(story: &Story) {
+    let (code, yaml, stderr) = story.try_ctl(&["connect", A.name, B.name, "--dry-run", "-o", "yaml"]);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("✓ addresses") && yaml.starts_with("---\n# on cluster-a\n"), "{yaml}");
+    assert!(!yaml.contains("nonce"), "a GitOps tool's object is active from the start: {yaml}");
+    let (_, list, _) = story.try_ctl(&["peer", "list"]);
+    assert_eq!(list.lines().count(), 1, "a head and no peer: {list}");
+
+    // What was printed, applied by hand on both sides, is the whole connect.
+    for document in yaml.split("---\n# on ").filter(|document| !document.is_empty()) {
+        let (cluster, document) = document.split_once('\n').unwrap();
+        let file = story.dir().join("declared.yaml");
+        fs::write(&file, document).unwrap();
+        let said = story.ctl(&["peer", "apply", "-f", file.to_str().unwrap(), "--cluster", cluster]);
+        assert!(said.contains("holds its peer"), "{said}");
+    }
+    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    let (code, json, _) = story.try_ctl(&["disconnect", A.name, B.name, "--dry-run", "-o", "json"]);
+    assert!(code == 0 && json.matches("\"on\"").count() == 2, "{json}");
+    story.ctl(&["status"]);
+    story.ctl(&["disconnect", A.name, B.name]);
+}
+
+fn records_are_decoded_and_read_as_of_a_revision(story: &Story) {
+    let get = |args: &[&str]| story.ctl(&[&["store", "get", "--cluster", A.name], args].concat());
+    let services = get(&["services/shop"]);
+    assert!(
+        services.contains("mesh/v1/cluster-a/services/shop/cart") && services.contains("10.101.0.10"),
+        "{services}"
+    );
+    let theirs = get(&["mesh/v1/cluster-b/backends/", "-o", "json"]);
+    let theirs: serde_json::Value = serde_json::from_str(&theirs).unwrap();
+    assert_eq!(theirs.as_array().unwrap().len(), 4, "two pods, two families: {theirs}");
+    assert_eq!(theirs[0]["record"]["ready"], true);
+    let first = get(&["--rev", "2", "-o", "json"]);
+    assert!(first.len() < get(&["-o", "json"]).len(), "the store was smaller then");
+    let (code, _, stderr) = story.try_ctl(&["store", "get", "--cluster", A.name, "--rev", "999999999"]);
+    assert!(code == 4 && stderr.contains("future revision"), "{code}: {stderr}");
+}
+
+fn reasons_name_pods_addresses_identities_and_pairs(story: &Story) {
+    let why = |args: &[&str]| story.ctl(&[&["why", "--cluster", A.name], args].concat());
+    assert!(why(&["shop/cart"]).contains("global"));
+    let pod = why(&["10.2.1.11"]);
+    assert!(
+        pod.contains("pod shop/cart-1 of cluster-b, on b1") && pod.contains("encrypted: cluster-b carries"),
+        "{pod}"
+    );
+    let identity = pod.split("identity ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    assert!(why(&[&identity]).contains("10.2.1.11 shop/cart-1 on b1 of cluster-b"));
+    let pair = why(&["10.1.1.10", "shop/cart-2"]);
+    assert!(pair.contains("→ shop/cart-2 of cluster-a") && pair.contains("by the CNI's own way"), "{pair}");
+    let pair = why(&["10.1.1.10", "10.2.2.11"]);
+    assert!(pair.contains("✓ encrypted: a1 → b2") && pair.contains("MTU 1420"), "{pair}");
+    let (code, _, stderr) = story.try_ctl(&["why", "--cluster", A.name, "shop/nothing"]);
+    assert!(code == 1 && stderr.contains("has no Service shop/nothing"), "{code}: {stderr}");
+}
+
+fn contracts_are_listed_checked_edited_and_in_force(story: &Story) {
+    let list = story.ctl(&["peer", "list", A.name]);
+    assert!(list.contains("cluster-b") && list.contains("10.2.0.0/16") && list.contains("demote"), "{list}");
+    let held = story.ctl(&["peer", "get", B.name, "--cluster", A.name]);
+    let file = story.dir().join("peer.yaml");
+    let file = file.to_str().unwrap();
+
+    let wrong = held.replace("10.2.0.0/16", "0.0.0.0/0");
+    fs::write(file, wrong).unwrap();
+    let (code, _, stderr) = story.try_ctl(&["peer", "apply", "-f", file, "--cluster", A.name]);
+    assert!(code == 4 && stderr.contains("0.0.0.0/0"), "{code}: {stderr}");
+
+    // One service is all that cluster-a takes from now on; the rest is refused and named.
+    fs::write(file, held.replace("namespaces: []", "namespaces: [elsewhere]")).unwrap();
+    let (code, diff, stderr) =
+        story.try_ctl(&["peer", "apply", "-f", file, "--cluster", A.name, "--dry-run"]);
+    assert!(code == 0 && diff.contains("elsewhere") && diff.contains("would hold"), "{code}: {diff}{stderr}");
+    story.carts("cluster-a/pod/client", &A, both);
+    story.ctl(&["peer", "apply", "-f", file, "--cluster", A.name]);
+    story.carts("cluster-a/pod/client", &A, |all| only(all, &A));
+    assert_eq!(story.try_ctl(&["status"]).0, 1, "what is refused is a problem");
+
+    // And back, with an editor.
+    let editor = "sed -i s/elsewhere/shop/";
+    let args = ["peer", "edit", B.name, "--cluster", A.name];
+    let argv = story.meshctl_argv(args).join(" ");
+    let said = story.said("host/admin", &format!("VISUAL='{editor}' {argv}"));
+    assert!(said.contains("holds its peer cluster-b to this now"), "{said}");
+    story.carts("cluster-a/pod/client", &A, both);
+    let said = story.said("host/admin", &format!("VISUAL=true {argv}"));
+    assert_eq!(said, "nothing was changed\n");
+}
+
+fn a_saved_dump_is_the_store_of_the_next_start(story: &Story) {
+    let data = story.dir().join(A.name).join("data");
+    let (data, dump) = (data.display(), story.dir().join("saved.dump"));
+    let etcdctl = format!(
+        "$HOME/.cache/mesh/etcd-3.5.1/etcdctl --endpoints {} --cacert {data}/admin/bundle.pem --cert {data}/admin/cert.pem --key {data}/admin/key.pem",
+        A.apiserver
+    );
+    story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} put note-to-self 'of no source'"));
+    story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} snapshot save {} 2>&1", dump.display()));
+    story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} del note-to-self"));
+    let said = story.ctl(&["store", "restore", dump.to_str().unwrap(), "--data-dir", &data.to_string()]);
+    assert!(said.contains("is whole") && said.contains("as a new boot"), "{said}");
+    story.kill9("cluster-a/host/control/apiserver");
+    story.lab.start("cluster-a/host/control/apiserver").unwrap();
+    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    let note =
+        story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} get note-to-self --print-value-only"));
+    assert_eq!(note, "of no source\n");
+    story.carts("cluster-a/pod/client", &A, both);
+}
+
+fn a_dead_peer_is_left_by_force(story: &Story) {
+    story.kill9("cluster-b/host/control/apiserver");
+    let (code, _, stderr) = story.try_ctl(&["disconnect", A.name, B.name]);
+    assert!(code == 3 && stderr.contains("cannot connect to cluster-b"), "{code}: {stderr}");
+    let said = story.ctl(&["disconnect", A.name, B.name, "--force"]);
+    assert!(said.contains("still closed: 10.2.0.0/16") && said.contains("cluster-b was not asked"), "{said}");
+    story.carts("cluster-a/pod/client", &A, |all| only(all, &A));
+    let why = story.ctl(&["why", "--cluster", A.name, "10.2.1.11"]);
+    assert!(why.contains("closed: 10.2.0.0/16 was cluster-b's"), "{why}");
+    let said = story.ctl(&["forget", B.name, "--cluster", A.name]);
+    assert!(said.contains("no longer drops what goes to"), "{said}");
+    assert_eq!(story.try_ctl(&["connect", A.name]).0, 2, "two clusters make a pair");
+}
