@@ -25,7 +25,17 @@ pub const REQUESTS_MAX: usize = 16;
 
 /// What is needed before the process is ready.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, Result<(), String>>>>);
+pub struct Readiness(Arc<RwLock<BTreeMap<&'static str, Standing>>>);
+
+/// How one condition is.
+#[derive(Debug, Clone)]
+enum Standing {
+    Missing(String),
+    /// With what somebody who looks should know.
+    Met {
+        but: Option<String>,
+    },
+}
 
 /// One thing that is needed; whoever knows sets it.
 #[derive(Debug, Clone)]
@@ -45,20 +55,48 @@ impl Readiness {
     /// What is not met, with its reason, in the order of the names; empty when ready.
     #[must_use]
     pub fn missing(&self) -> Vec<(&'static str, String)> {
+        self.of(|state| match state {
+            Standing::Missing(why) => Some(why.clone()),
+            Standing::Met { .. } => None,
+        })
+    }
+
+    /// What is met in a lesser way than it should be, and in which.
+    #[must_use]
+    pub fn notes(&self) -> Vec<(&'static str, String)> {
+        self.of(|state| match state {
+            Standing::Missing(_) => None,
+            Standing::Met { but } => but.clone(),
+        })
+    }
+
+    fn of(&self, text: impl Fn(&Standing) -> Option<String>) -> Vec<(&'static str, String)> {
         let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(|(name, met)| Some((*name, met.as_ref().err()?.clone()))).collect()
+        all.iter().filter_map(|(name, state)| Some((*name, text(state)?))).collect()
     }
 }
 
 impl Condition {
     /// Met, or why not. May change back.
     pub fn set(&self, met: Result<(), String>) {
-        self.all.0.write().unwrap_or_else(PoisonError::into_inner).insert(self.name, met);
+        self.put(match met {
+            Ok(()) => Standing::Met { but: None },
+            Err(why) => Standing::Missing(why),
+        });
     }
 
     /// Met.
     pub fn met(&self) {
         self.set(Ok(()));
+    }
+
+    /// Met, as far as it can be now; the answer says what is lesser about it.
+    pub fn met_but(&self, but: impl Into<String>) {
+        self.put(Standing::Met { but: Some(but.into()) });
+    }
+
+    fn put(&self, state: Standing) {
+        self.all.0.write().unwrap_or_else(PoisonError::into_inner).insert(self.name, state);
     }
 }
 
@@ -102,7 +140,9 @@ fn router(shown: Shown) -> Router {
 async fn readyz(State(shown): State<Shown>) -> (StatusCode, String) {
     let missing = shown.readiness.missing();
     if missing.is_empty() {
-        return (StatusCode::OK, "ready\n".to_owned());
+        let notes = shown.readiness.notes();
+        let notes = notes.iter().map(|(name, but)| format!("but: {name}: {but}\n"));
+        return (StatusCode::OK, "ready\n".to_owned() + &notes.collect::<String>());
     }
     let lines = missing.iter().map(|(name, why)| format!("not ready: {name}: {why}\n"));
     (StatusCode::SERVICE_UNAVAILABLE, lines.collect())

@@ -100,6 +100,12 @@ impl Datapath {
         self.private_key.public()
     }
 
+    /// No agent had programmed the maps before: a first start, or one after a reboot.
+    #[must_use]
+    pub fn began_empty(&self) -> bool {
+        self.bpf.began_empty()
+    }
+
     /// The devices of this host, for [`crate::uplinks::uplinks`] and [`crate::bindings::read`].
     ///
     /// # Errors

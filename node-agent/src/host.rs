@@ -66,6 +66,11 @@ impl Host {
         self.public_key
     }
 
+    /// Nothing of an earlier agent was in the kernel, as after a reboot.
+    pub async fn began_empty(&self) -> bool {
+        self.datapath.run(|datapath| datapath.began_empty()).await
+    }
+
     /// Waits until a pod was attached or went.
     pub async fn changed(&mut self) -> io::Result<()> {
         match self.attached.recv().await {

@@ -16,6 +16,7 @@ mod apiserver;
 mod args;
 mod compose;
 mod host;
+mod kept;
 mod metrics;
 mod probe;
 mod report;

@@ -1,13 +1,16 @@
 //! What Prometheus scrapes: `docs/operations.md` says what to do when each moves.
 
-use crate::{compose::Composed, report::DatapathMeasured};
+use crate::{compose::Composed, kept::Outcome, report::DatapathMeasured};
 use api::record::Applied;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// Seconds a reconcile takes: from nothing to do (a few milliseconds of looking) to a whole first image.
 const RECONCILE_BUCKETS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
@@ -22,6 +25,10 @@ pub struct Metrics {
     pods: Gauge,
     drops: Family<Reason, Gauge>,
     tunnels: Family<TunnelLabels, Gauge>,
+    start: Gauge<f64, AtomicU64>,
+    kept_at: Gauge<f64, AtomicU64>,
+    kept_bytes: Gauge,
+    kept_failures: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +53,10 @@ impl Metrics {
             pods: Gauge::default(),
             drops: Family::default(),
             tunnels: Family::default(),
+            start: Gauge::default(),
+            kept_at: Gauge::default(),
+            kept_bytes: Gauge::default(),
+            kept_failures: Counter::default(),
         };
         let mut registry = Registry::with_prefix("mesh_agent");
         registry.register_with_unit(
@@ -68,7 +79,42 @@ impl Metrics {
             "Tunnels by cluster and by what the last probes showed",
             metrics.tunnels.clone(),
         );
+        registry.register_with_unit(
+            "start",
+            "From the start of this process to its first complete view in the maps; 0: not there yet",
+            Unit::Seconds,
+            metrics.start.clone(),
+        );
+        registry.register_with_unit(
+            "kept_view_timestamp",
+            "When the view on the disk was live, Unix time; 0: this process has not written one",
+            Unit::Seconds,
+            metrics.kept_at.clone(),
+        );
+        registry.register_with_unit(
+            "kept_view",
+            "Size of the view on the disk, as this process wrote it",
+            Unit::Bytes,
+            metrics.kept_bytes.clone(),
+        );
+        registry.register(
+            "kept_view_failures",
+            "Views that could not be written to the disk",
+            metrics.kept_failures.clone(),
+        );
         (metrics, registry)
+    }
+
+    /// The first complete view is in the maps.
+    pub fn started(&self, took: Duration) {
+        self.start.set(took.as_secs_f64());
+    }
+
+    /// How the last views came to the disk.
+    pub fn kept(&self, outcome: &Outcome) {
+        self.kept_at.set(outcome.at_ms.map_or(0.0, |ms| Duration::from_millis(ms).as_secs_f64()));
+        self.kept_bytes.set(signed(outcome.bytes as u64));
+        self.kept_failures.inner().store(outcome.failures, Ordering::Relaxed);
     }
 
     /// After a reconcile.

@@ -47,6 +47,8 @@ pub struct Progress {
     pub revision: u64,
     /// What does not hold beside the data path: no connection, a certificate that ends.
     pub problems: Vec<String>,
+    /// What is wrong with the disk.
+    pub disk: Option<String>,
 }
 
 /// Composes the record.
@@ -88,6 +90,7 @@ pub fn applied(
         problems: [&progress.problems, &composed.problems, &datapath.problems]
             .into_iter()
             .flatten()
+            .chain(&progress.disk)
             .cloned()
             .collect(),
         programmed: progress.programmed,

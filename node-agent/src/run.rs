@@ -1,10 +1,13 @@
 //! The loop: what changes (records, pods, links, answers of probes) is gathered, composed, programmed and told.
 
+mod maps;
+
 use crate::{
     apiserver::{Apiserver, KnownName},
     args::Args,
-    compose::{self, Composed},
+    compose::Composed,
     host::Host,
+    kept::{self, Found, KeptFile, Outcome},
     metrics::Metrics,
     probe::{self, Probes, Target},
     report::{self, DatapathMeasured, Progress},
@@ -14,7 +17,7 @@ use anyhow::Context as _;
 use api::{
     key::{LocalKey, MeshKey},
     name::{ClusterName, NodeName},
-    record::{Phase, TunnelKey},
+    record::TunnelKey,
 };
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use daemon::{
@@ -24,10 +27,11 @@ use daemon::{
     spiffe::Role,
     tls::Tls,
 };
-use datapath::plan::Completeness;
 use follow::Following;
+use maps::{Basis, Keeping};
 use replica::{
     follower::{Event, Follow},
+    kept::Owner,
     service::Silent,
     view::{Effect, View},
 };
@@ -35,6 +39,7 @@ use std::{
     fs,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     sync::{mpsc, watch},
     time::sleep_until,
@@ -54,6 +59,7 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs the agent until it is asked to end. Nothing is withdrawn when it ends.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    let started = Instant::now();
     let ending = shutdown::on_signal()?;
     let identity = args.identity.load(Role::Node)?;
     let node = identity.id().node_name().context("the certificate names no node")?;
@@ -72,6 +78,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     })?;
     let serving = tokio::spawn(health::serve(listener, readiness, registry, ending.clone()));
 
+    let owner = Owner { uuid: identity.id().trust_domain(), node: node.clone() };
     let apiserver = Apiserver::new(Tls::new(identity), args.apiserver.clone());
     let (wishes, wished) = watch::channel(Wishes::new());
     let writer = tokio::spawn(writer::run(apiserver.clone(), wished, ending.clone()));
@@ -81,6 +88,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     else {
         return Ok(());
     };
+    let file = KeptFile::in_dir(&args.state_dir, owner.clone());
+    let (view, kept_at_ms) = last_view(&file, &own);
+    // What is pinned is newer than what is on the disk, so the disk counts only where nothing is.
+    let from_disk = if host.began_empty().await { kept_at_ms } else { None };
+    let (snapshots, to_keep) = mpsc::channel(1);
+    let (outcomes, kept) = watch::channel(Outcome::default());
+    let keeper = tokio::spawn(kept::run(file, to_keep, outcomes));
+
     info!(cluster = %own, %node, "Following the cluster's store");
     let follow = Follow { cluster: own.clone(), prefixes: PREFIXES.map(str::to_owned).to_vec() };
     let following = follow::spawn(follow, seed(&node), apiserver);
@@ -90,7 +105,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         key: TunnelKey { public_key: host.public_key(), port: args.listen_port },
         budget: Instant::now() + Duration::from_secs(args.ready_budget),
         late: false,
-        view: View::new(own),
+        view,
+        basis: from_disk.map_or(Basis::Pins, |at_ms| Basis::Disk { at_ms, programmed: false }),
+        connected: false,
+        keeping: Keeping::new(owner, snapshots, kept),
+        started,
         node,
         composed: Composed::default(),
         measured: DatapathMeasured::default(),
@@ -105,6 +124,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     agent.run(&mut host, following, answered, &ending).await;
     shutdown::finish("writer", writer, END_WITHIN).await;
+    shutdown::finish("keeper of the last view", keeper, END_WITHIN).await;
     serving.abort();
     Ok(())
 }
@@ -154,10 +174,48 @@ async fn cluster_name(apiserver: &Apiserver, known: &KnownName) -> ClusterName {
     }
 }
 
+/// The view as it was kept on the disk, and when it was live. Absence means nothing in it, as it is not complete.
+fn last_view(file: &KeptFile, own: &ClusterName) -> (View, Option<u64>) {
+    match file.read() {
+        Found::View(kept) if kept.view.own() == own => {
+            info!(of = %utc(kept.at_ms), revision = kept.revision, skipped = kept.skipped, "Read the last view from the disk");
+            (kept.view, Some(kept.at_ms))
+        }
+        Found::View(kept) => {
+            warn!(found = %kept.view.own(), "The view on the disk is of a cluster of another name; it is not used");
+            (View::new(own.clone()), None)
+        }
+        Found::Nothing => (View::new(own.clone()), None),
+        Found::Refused(why) => {
+            warn!("{why}");
+            (View::new(own.clone()), None)
+        }
+    }
+}
+
+/// A moment as people write it.
+fn utc(unix_ms: u64) -> String {
+    let seconds = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
+    let moment = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    moment
+        .and_then(|moment| moment.format(&Rfc3339).ok())
+        .unwrap_or_else(|| format!("{seconds} s of Unix time"))
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A finished probe: its target, and the round trip if there was one.
 type Finished = (Target, Option<Duration>);
 
 struct Agent {
+    started: Instant,
+    basis: Basis,
+    /// The store vouches for the view now.
+    connected: bool,
+    keeping: Keeping,
     node: NodeName,
     key: TunnelKey,
     /// When the agent counts as ready whatever is missing.
@@ -197,7 +255,7 @@ impl Agent {
             let wake_at =
                 self.probes.next_at().into_iter().chain([look_at, tell_at]).min().unwrap_or(look_at);
             let woken = tokio::select! {
-                () = ending.cancelled() => return,
+                () = ending.cancelled() => return self.keep_last(),
                 event = following.events.recv() => match event {
                     Some(event) => Woken::Record(event),
                     None => return,
@@ -236,6 +294,7 @@ impl Agent {
             }
             self.ask(now);
             if now >= tell_at {
+                self.keep(now);
                 self.tell(now);
                 tell_at = now + TELL_EVERY;
             }
@@ -244,8 +303,17 @@ impl Agent {
 
     /// True when the image may have changed.
     fn take(&mut self, event: Event) -> bool {
-        if let Event::Disconnected { error, retry_in, .. } = &event {
-            warn!(error, ?retry_in, "Lost the apiserver; the maps stay as they are");
+        match &event {
+            Event::Disconnected { error, retry_in, .. } => {
+                self.connected = false;
+                warn!(error, ?retry_in, "Lost the apiserver; the maps stay as they are");
+            }
+            Event::InitDone { .. } | Event::Resumed { .. } => self.connected = true,
+            Event::Init
+            | Event::InitApply(_)
+            | Event::Apply(_)
+            | Event::Delete { .. }
+            | Event::Progress { .. } => {}
         }
         match self.view.apply(event) {
             Effect::Nothing => false,
@@ -259,63 +327,6 @@ impl Agent {
                 );
                 true
             }
-        }
-    }
-
-    /// Peers whose first list our apiserver has not completed: what they announce may only be late.
-    fn incomplete_peers(&self) -> Vec<&ClusterName> {
-        let active = self.view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active);
-        let lacks = |name: &&ClusterName| {
-            self.view
-                .cluster(name)
-                .is_none_or(|tables| !tables.synced.contains_key(&api::key::Kind::Backends))
-        };
-        active.map(|(name, _)| name).filter(lacks).collect()
-    }
-
-    async fn program(&mut self, host: &mut Host) {
-        let facts = host.facts(&self.view, &self.node).await;
-        let late = Instant::now() >= self.budget;
-        if !self.view.is_complete() {
-            // Until the store was listed, what is pinned is the best there is.
-            if late && !self.late {
-                self.late = true;
-                self.programmed.met();
-                warn!(
-                    "The ready budget is spent and our apiserver has not been listed: ready with what an earlier agent pinned"
-                );
-            }
-            return;
-        }
-        self.composed = compose::compose(&self.view, &self.node, &facts, &self.silent);
-        self.composed.problems.extend(host.problems());
-        let revision = self.view.revision();
-        let started = Instant::now();
-        self.measured = host.program(self.composed.image.clone(), Completeness::Complete).await;
-        self.metrics.programmed(started.elapsed(), &self.composed, &self.measured);
-        self.probes.retarget(Instant::now(), self.composed.probe_targets());
-        if self.measured.problems.is_empty() {
-            self.progress.revision = revision;
-        }
-
-        let waiting: Vec<String> = self.incomplete_peers().into_iter().map(ToString::to_string).collect();
-        self.progress.problems.clear();
-        if !waiting.is_empty() {
-            self.progress
-                .problems
-                .push(format!("the records of {} are not complete yet", waiting.join(", ")));
-        }
-        if !self.progress.programmed && self.measured.problems.is_empty() && (waiting.is_empty() || late) {
-            self.progress.programmed = true;
-            self.programmed.met();
-            if !waiting.is_empty() {
-                warn!(peers = ?waiting, "The ready budget is spent: ready without all records of these peers");
-            }
-            info!(
-                revision,
-                services = self.composed.image.services.len(),
-                "The first complete view is in the maps"
-            );
         }
     }
 
@@ -363,18 +374,16 @@ impl Agent {
     }
 
     fn tell(&self, now: Instant) {
-        if !self.view.is_complete() {
+        if self.basis == Basis::Pins {
             return;
         }
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
         let applied = report::applied(
             &self.view,
             &self.composed,
             &self.measured,
             &self.probes,
             &self.progress,
-            (now, unix_ms),
+            (now, unix_ms()),
         );
         self.metrics.told(&applied);
         let mut wishes = Wishes::from([(LocalKey::Applied(self.node.clone()).into(), applied.into())]);

@@ -15,11 +15,13 @@
 //! - nothing is removed before the list that lacks it is complete, and its kind is synced in that store's boot;
 //! - an answer of an older session changes nothing;
 //! - one bad record spoils only itself, and never removes what was known under its key;
+//! - what was kept on disk is never complete: a list replaces it, as it replaces every older view;
 //! - what a peer announces reaches our store only through [`import::Import`], re-encoded from what was parsed.
 
 pub mod follower;
 pub mod freshness;
 pub mod import;
+pub mod kept;
 pub mod peering;
 mod rate;
 pub mod service;

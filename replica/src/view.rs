@@ -73,6 +73,17 @@ impl View {
         }
     }
 
+    /// A view as it was before: something to program from while nothing was listed. It is not complete, and the first
+    /// list replaces it as it replaces every older view.
+    #[must_use]
+    pub fn restored(own: ClusterName, records: impl IntoIterator<Item = (Key, Record, u64)>) -> Self {
+        let mut view = Self::new(own);
+        for (key, record, mod_revision) in records {
+            view.tables.put(key, record, mod_revision);
+        }
+        view
+    }
+
     /// The cluster whose store this is.
     #[must_use]
     pub fn own(&self) -> &ClusterName {

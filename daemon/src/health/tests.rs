@@ -28,6 +28,18 @@ async fn what_is_not_ready_says_why_and_may_change_back() {
 }
 
 #[tokio::test]
+async fn what_is_ready_in_a_lesser_way_says_so() {
+    let readiness = Readiness::default();
+    let shown = Shown { readiness: readiness.clone(), metrics: Arc::new(Registry::default()) };
+    let maps = readiness.needs("maps", "empty");
+    maps.met_but("they hold the view of yesterday");
+    let but = "ready\nbut: maps: they hold the view of yesterday\n";
+    assert_eq!(ask(&shown, "/readyz").await, (StatusCode::OK, but.to_owned()));
+    maps.met();
+    assert_eq!(ask(&shown, "/readyz").await, (StatusCode::OK, "ready\n".to_owned()));
+}
+
+#[tokio::test]
 async fn metrics_are_openmetrics_text() {
     let mut metrics = Registry::default();
     let puts = Counter::<u64>::default();

@@ -42,6 +42,7 @@ pub struct Bpf {
     objects: Objects,
     maps: Maps,
     links: Links,
+    began_empty: bool,
 }
 
 impl Bpf {
@@ -66,11 +67,20 @@ impl Bpf {
         opened
     }
 
+    /// No agent had programmed these maps before: a first start, or one after a reboot.
+    #[must_use]
+    pub fn began_empty(&self) -> bool {
+        self.began_empty
+    }
+
     fn open_in(dir: &Path, cgroup_root: &Path) -> Result<Self, Error> {
         let links = Links { dir: dir.join("links") };
         create_dir(&links.dir)?;
         let objects = Objects::load(dir)?;
-        let bpf = Self { objects, maps: Maps::open(dir)?, links };
+        let maps = Maps::open(dir)?;
+        // By the rows, not by the pins: an agent may have died between the two.
+        let began_empty = maps.read().is_ok_and(|rows| rows == Rows::default());
+        let bpf = Self { objects, maps, links, began_empty };
         for program in SOCKET_PROGRAMS {
             bpf.links.put_socket(program, bpf.objects.socket(program.0), cgroup_root)?;
         }

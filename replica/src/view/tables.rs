@@ -85,6 +85,8 @@ pub struct Tables {
     /// The own cluster's private ones.
     pub local: LocalTables,
     revisions: BTreeMap<Key, u64>,
+    /// See [`Tables::revision`].
+    revision: u64,
 }
 
 /// Two endpoints that claim one address; the first of them has it.
@@ -163,10 +165,18 @@ impl Tables {
         true
     }
 
+    /// The newest revision of our own store that changed any record, but for heartbeats.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
     fn note(&mut self, key: &Key, mod_revision: u64) {
-        if let Key::Mesh(cluster, key) = key
-            && !matches!(key, MeshKey::Heartbeat)
-        {
+        if matches!(key, Key::Mesh(_, MeshKey::Heartbeat)) {
+            return;
+        }
+        self.revision = mod_revision.max(self.revision);
+        if let Key::Mesh(cluster, _) = key {
             let revision = &mut self.clusters.entry(cluster.clone()).or_default().revision;
             *revision = mod_revision.max(*revision);
         }

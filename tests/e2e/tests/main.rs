@@ -8,6 +8,8 @@ mod bad_input;
 mod certificates;
 #[path = "main/choice.rs"]
 mod choice;
+#[path = "main/cold_start.rs"]
+mod cold_start;
 #[path = "main/dead_backend.rs"]
 mod dead_backend;
 #[path = "main/global_service.rs"]
