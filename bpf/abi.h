@@ -29,6 +29,8 @@
 /* Open connections and UDP peers whose name is still remembered; the oldest is forgotten first. */
 #define MESH_REVERSE_MAX 65536
 #define MESH_STICKY_MAX 65536
+/* Clients of this host of services with session affinity; the one that connected longest ago is forgotten first. */
+#define MESH_CLIENTS_MAX 65536
 
 struct mesh_addr {
 	__be32 word[4];
@@ -122,6 +124,23 @@ struct mesh_sticky {
 };
 MESH_SIZE(struct mesh_sticky, 24);
 MESH_OFFSET(struct mesh_sticky, slot, 20);
+
+/* Who connects, where services have session affinity: a network namespace is a pod, or the host. */
+struct mesh_client_key {
+	__u64 netns_cookie;
+	struct mesh_frontend frontend;
+	__u32 pad;
+};
+MESH_SIZE(struct mesh_client_key, 32);
+MESH_OFFSET(struct mesh_client_key, frontend, 8);
+
+/* Which backend such a client was given, and when it last connected (CLOCK_MONOTONIC). */
+struct mesh_client {
+	struct mesh_sticky last;
+	__u64 used_ns;
+};
+MESH_SIZE(struct mesh_client, 32);
+MESH_OFFSET(struct mesh_client, used_ns, 24);
 
 struct mesh_config {
 	__u32 mesh_ifindex; /* 0: there is no tunnel */

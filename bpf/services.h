@@ -6,6 +6,8 @@
  *   mesh_services  frontend → set, count      mesh_backends  (set, slot) → endpoint
  *   mesh_reverse   (socket, endpoint) → frontend, for getpeername and recvmsg
  *   mesh_sticky    (socket, frontend) → endpoint, for sendmsg without connect
+ *   mesh_affinity  frontend → seconds, for services with session affinity
+ *   mesh_clients   (network namespace, frontend) → endpoint, for their clients
  */
 #pragma once
 
@@ -51,6 +53,25 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } mesh_sticky SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct mesh_frontend);
+	__type(value, __u32);
+	__uint(max_entries, MESH_SERVICES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} mesh_affinity SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct mesh_client_key);
+	__type(value, struct mesh_client);
+	__uint(max_entries, MESH_CLIENTS_MAX);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} mesh_clients SEC(".maps");
+
+#define NANOSECONDS 1000000000ULL
+
 enum mesh_choice {
 	MESH_NOT_A_SERVICE,
 	MESH_CHOSEN,
@@ -94,18 +115,15 @@ static long mesh_search_slot(__u32 slot, void *context)
 }
 
 /*
- * The backend that this socket was given before, while it is a member of the set. Where the set was exchanged and
- * the backend has another slot now, it is searched for once and its new slot is remembered.
+ * The backend that was chosen before, while it is a member of the set. Where the set was exchanged and the backend
+ * has another slot now, it is searched for once and its new slot is remembered.
  */
-static __always_inline const struct mesh_endpoint *mesh_stuck(const struct mesh_set_ref *ref,
-							      const struct mesh_reverse_key *socket)
+static __always_inline const struct mesh_endpoint *mesh_member(const struct mesh_set_ref *ref,
+							       struct mesh_sticky *sticky)
 {
-	struct mesh_sticky *sticky = bpf_map_lookup_elem(&mesh_sticky, socket);
 	struct mesh_search search = { .set = ref->set };
 	const struct mesh_endpoint *backend;
 
-	if (!sticky)
-		return 0;
 	backend = mesh_backend_at(ref->set, sticky->slot);
 	if (backend && mesh_endpoint_eq(backend, &sticky->backend))
 		return backend;
@@ -117,17 +135,28 @@ static __always_inline const struct mesh_endpoint *mesh_stuck(const struct mesh_
 	return mesh_backend_at(ref->set, search.slot);
 }
 
-static __always_inline const struct mesh_endpoint *mesh_random(const struct mesh_set_ref *ref,
-							       const struct mesh_reverse_key *socket)
+/* What the socket was given before. */
+static __always_inline const struct mesh_endpoint *mesh_stuck(const struct mesh_set_ref *ref,
+							      const struct mesh_reverse_key *socket)
 {
-	__u32 slot = bpf_get_prandom_u32() % ref->count;
-	const struct mesh_endpoint *backend = mesh_backend_at(ref->set, slot);
+	struct mesh_sticky *sticky = bpf_map_lookup_elem(&mesh_sticky, socket);
 
-	if (backend && socket) {
-		struct mesh_sticky sticky = { .backend = *backend, .slot = slot };
+	return sticky ? mesh_member(ref, sticky) : 0;
+}
 
-		bpf_map_update_elem(&mesh_sticky, socket, &sticky, BPF_ANY);
-	}
+/* What the client was given before, unless it last connected longer ago than the service remembers. */
+static __always_inline const struct mesh_endpoint *mesh_returning(const struct mesh_set_ref *ref,
+								  const struct mesh_client_key *who, __u32 seconds)
+{
+	struct mesh_client *client = bpf_map_lookup_elem(&mesh_clients, who);
+	const struct mesh_endpoint *backend;
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!client || now - client->used_ns > seconds * NANOSECONDS)
+		return 0;
+	backend = mesh_member(ref, &client->last);
+	if (backend)
+		client->used_ns = now;
 	return backend;
 }
 
@@ -135,12 +164,15 @@ static __always_inline const struct mesh_endpoint *mesh_random(const struct mesh
  * A backend of the frontend; null with `*known` when there is none, null without when it is no service. `socket`
  * is null where each choice stands for itself.
  */
-static __always_inline const struct mesh_endpoint *mesh_choose(const struct mesh_frontend *f,
+static __always_inline const struct mesh_endpoint *mesh_choose(struct bpf_sock_addr *ctx, const struct mesh_frontend *f,
 							       const struct mesh_reverse_key *socket, bool *known)
 {
+	struct mesh_client_key who = { .frontend = *f };
 	const struct mesh_endpoint *backend;
 	const struct mesh_set_ref *found;
 	struct mesh_set_ref ref;
+	const __u32 *seconds;
+	__u32 slot;
 
 	/* Twice: between the two lookups the agent may have put another set in place and taken this one away. */
 #pragma unroll
@@ -153,10 +185,28 @@ static __always_inline const struct mesh_endpoint *mesh_choose(const struct mesh
 		if (!ref.count)
 			return 0;
 		backend = socket ? mesh_stuck(&ref, socket) : 0;
-		if (!backend)
-			backend = mesh_random(&ref, socket);
 		if (backend)
 			return backend;
+		seconds = bpf_map_lookup_elem(&mesh_affinity, f);
+		if (seconds) {
+			who.netns_cookie = bpf_get_netns_cookie(ctx);
+			backend = mesh_returning(&ref, &who, *seconds);
+			if (backend)
+				return backend;
+		}
+		slot = bpf_get_prandom_u32() % ref.count;
+		backend = mesh_backend_at(ref.set, slot);
+		if (backend) {
+			struct mesh_client chosen = { .last = { .backend = *backend, .slot = slot } };
+
+			if (socket)
+				bpf_map_update_elem(&mesh_sticky, socket, &chosen.last, BPF_ANY);
+			if (seconds) {
+				chosen.used_ns = bpf_ktime_get_ns();
+				bpf_map_update_elem(&mesh_clients, &who, &chosen, BPF_ANY);
+			}
+			return backend;
+		}
 	}
 	return 0;
 }
@@ -185,7 +235,7 @@ static __always_inline enum mesh_choice mesh_balance(struct bpf_sock_addr *ctx, 
 	const struct mesh_endpoint *backend;
 	bool known = false;
 
-	backend = mesh_choose(&f, sticky ? &key : 0, &known);
+	backend = mesh_choose(ctx, &f, sticky ? &key : 0, &known);
 	if (!backend) {
 		if (!known && !mesh_is_service_address(&f.addr))
 			return MESH_NOT_A_SERVICE;

@@ -170,6 +170,8 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         | Step::RemoveRoute { .. }
         | Step::PutLocal { local: LocalRow::Node, .. }
         | Step::RemoveLocal { .. }
+        | Step::PutAffinity { .. }
+        | Step::RemoveAffinity { .. }
         | Step::RemoveService { .. }
         | Step::PutVip { .. } => false,
     }

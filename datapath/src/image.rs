@@ -25,6 +25,8 @@ pub struct Image {
     pub uplinks: BTreeSet<u32>,
     /// Frontends and the backends they are balanced over. No backend: connecting fails at once.
     pub services: BTreeMap<Frontend, BTreeSet<SocketAddr>>,
+    /// Frontends whose clients keep their backend for so many seconds after they last connected.
+    pub session_affinity: BTreeMap<Frontend, u32>,
     /// The tunnels.
     pub tunnel: TunnelImage,
 }

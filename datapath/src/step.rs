@@ -116,6 +116,18 @@ pub enum Step {
         /// What clients connected to.
         frontend: Frontend,
     },
+    /// Makes clients of a frontend keep their backend.
+    PutAffinity {
+        /// What clients connect to.
+        frontend: Frontend,
+        /// For so many seconds after they last connected.
+        seconds: u32,
+    },
+    /// The reverse.
+    RemoveAffinity {
+        /// What clients connect to.
+        frontend: Frontend,
+    },
     /// Empties a set that nothing refers to any more.
     RemoveSet {
         /// Its number.
@@ -235,6 +247,10 @@ impl fmt::Display for Step {
             }
             Self::PutService { frontend, to } => write!(f, "{frontend} → set {} of {}", to.set, to.count),
             Self::RemoveService { frontend } => write!(f, "forget {frontend}"),
+            Self::PutAffinity { frontend, seconds } => {
+                write!(f, "clients of {frontend} keep their backend for {seconds} s")
+            }
+            Self::RemoveAffinity { frontend } => write!(f, "clients of {frontend} keep no backend"),
             Self::RemoveSet { set, slots } => write!(f, "empty set {set} of {}", slots.len()),
             Self::PutVip { address } => write!(f, "other ports of {address} refuse"),
             Self::RemoveVip { address } => write!(f, "{address} is no service any more"),

@@ -110,6 +110,9 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
         for (at, backends) in choice.frontends {
             let frontend = Frontend { address: at.address, protocol: at.protocol, port: at.port };
             composed.image.services.insert(frontend, backends);
+            if choice.session_affinity_s > 0 {
+                composed.image.session_affinity.insert(frontend, choice.session_affinity_s);
+            }
         }
     }
     composed

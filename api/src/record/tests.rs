@@ -114,10 +114,26 @@ fn published_bytes_stay_as_they_are() {
             affinity: Affinity::Local,
             headless: false,
             created_s: 1_700_000_000,
+            session_affinity_s: 0,
         },
         expect![
             "0a100909090909090909090909090909090912040a66000a1210fd0001020000000000000000000000101a0a0a0468747470105018061a04103518112001280130014080e2cfaa06"
         ],
+    );
+    check(
+        "mesh/v1/west/services/shop/session",
+        Service {
+            uid: Uid([9; 16]),
+            frontends: vec!["10.102.0.11".parse().unwrap()],
+            ports: vec![],
+            global: false,
+            shared: false,
+            affinity: Affinity::None,
+            headless: false,
+            created_s: 1_700_000_000,
+            session_affinity_s: 10_800,
+        },
+        expect!["0a100909090909090909090909090909090912040a66000b4080e2cfaa0648b054"],
     );
     check(
         "mesh/v1/west/backends/shop/cart/10.2.1.7",

@@ -196,6 +196,8 @@ pub struct Service {
     pub headless: bool,
     /// Unix time in seconds.
     pub created_s: u64,
+    /// `sessionAffinity: ClientIP`: seconds for which a client keeps its backend after it last connected; 0 is none.
+    pub session_affinity_s: u32,
 }
 
 impl Wire for Service {
@@ -218,6 +220,7 @@ impl Wire for Service {
             affinity,
             headless: m.headless,
             created_s: m.created_s,
+            session_affinity_s: m.session_affinity_s,
         })
     }
 
@@ -236,6 +239,7 @@ impl Wire for Service {
             affinity: affinity.into(),
             headless: self.headless,
             created_s: self.created_s,
+            session_affinity_s: self.session_affinity_s,
         }
     }
 }

@@ -170,6 +170,8 @@ pub struct Service {
     pub shared: bool,
     /// Annotation `affinity`.
     pub affinity: Affinity,
+    /// `spec.sessionAffinity: ClientIP`: its timeout in seconds; 0 is none.
+    pub session_affinity_s: u32,
 }
 
 /// Of an EndpointSlice.

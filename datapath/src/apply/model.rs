@@ -89,6 +89,8 @@ fn take(host: &mut Observed, step: &Step) {
             rows.backends.extend(slots.zip(backends.iter().copied()));
         }
         Step::PutService { frontend, to } => drop(rows.services.insert(*frontend, *to)),
+        Step::PutAffinity { frontend, seconds } => drop(rows.affinity.insert(*frontend, *seconds)),
+        Step::RemoveAffinity { frontend } => drop(rows.affinity.remove(frontend)),
         Step::RemoveService { frontend } => drop(rows.services.remove(frontend)),
         Step::RemoveSet { set, .. } => rows.backends.retain(|key, _| key.set != *set),
         Step::PutVip { address } => drop(rows.service_addresses.insert(*address)),

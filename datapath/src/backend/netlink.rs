@@ -117,6 +117,8 @@ impl Netlink {
             | Step::RemoveLocal { .. }
             | Step::PutSet { .. }
             | Step::PutService { .. }
+            | Step::PutAffinity { .. }
+            | Step::RemoveAffinity { .. }
             | Step::RemoveService { .. }
             | Step::RemoveSet { .. }
             | Step::PutVip { .. }

@@ -33,6 +33,8 @@ impl Host for Datapath {
                 .iter()
                 .try_for_each(|slot| self.row(MapStep::RemoveBackend(BackendKey { set: *set, slot: *slot }))),
             Step::PutService { frontend, to } => self.row(MapStep::PutService(*frontend, *to)),
+            Step::PutAffinity { frontend, seconds } => self.row(MapStep::PutAffinity(*frontend, *seconds)),
+            Step::RemoveAffinity { frontend } => self.row(MapStep::RemoveAffinity(*frontend)),
             Step::RemoveService { frontend } => self.row(MapStep::RemoveService(*frontend)),
             Step::PutVip { address } => self.row(MapStep::PutServiceAddress(*address)),
             Step::RemoveVip { address } => self.row(MapStep::RemoveServiceAddress(*address)),

@@ -41,7 +41,22 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     for (set, slots) in sets.observed.iter().filter(|(set, _)| !live.contains(set)) {
         steps.add(Stage::UnSet, Step::RemoveSet { set: *set, slots: slots.keys().copied().collect() });
     }
+    affinity(desired, observed, steps);
     vips(desired, observed, steps);
+}
+
+/// Before its frontend, so that no client of it is forgotten.
+fn affinity(desired: &Image, observed: &Observed, steps: &mut Steps) {
+    for (frontend, seconds) in &desired.session_affinity {
+        if observed.rows.affinity.get(frontend) != Some(seconds) {
+            steps.add(Stage::Set, Step::PutAffinity { frontend: *frontend, seconds: *seconds });
+        }
+    }
+    for frontend in observed.rows.affinity.keys() {
+        if !desired.session_affinity.contains_key(frontend) {
+            steps.sweep(Stage::UnService, Step::RemoveAffinity { frontend: *frontend });
+        }
+    }
 }
 
 /// Marked after its frontends: in between it behaves as before, not as a service without ports.

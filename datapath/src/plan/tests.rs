@@ -93,6 +93,45 @@ fn changed_backends_are_written_beside_the_old_ones_and_swapped() {
 }
 
 #[test]
+fn clients_keep_their_backend_from_before_the_service_is_there_until_it_goes() {
+    let with = |more: &str| image(&format!("service 10.101.0.9:80 10.1.0.1:80{more}"));
+    check(
+        &with("; affinity 10.101.0.9:80 10800"),
+        &holding(&image("")),
+        expect![[r#"
+        fill set 1: 10.1.0.1:80
+        clients of 10.101.0.9:80/TCP keep their backend for 10800 s
+        10.101.0.9:80/TCP → set 1 of 1
+        other ports of 10.101.0.9 refuse
+    "#]],
+    );
+    check(
+        &with("; affinity 10.101.0.9:80 60"),
+        &holding(&with("; affinity 10.101.0.9:80 10800")),
+        expect![[r#"
+            clients of 10.101.0.9:80/TCP keep their backend for 60 s
+        "#]],
+    );
+    check(
+        &with(""),
+        &holding(&with("; affinity 10.101.0.9:80 60")),
+        expect![[r#"
+        clients of 10.101.0.9:80/TCP keep no backend
+    "#]],
+    );
+    check(
+        &image(""),
+        &holding(&with("; affinity 10.101.0.9:80 60")),
+        expect![[r#"
+        forget 10.101.0.9:80/TCP
+        clients of 10.101.0.9:80/TCP keep no backend
+        10.101.0.9 is no service any more
+        empty set 1 of 1
+    "#]],
+    );
+}
+
+#[test]
 fn equal_backends_are_one_set() {
     check(
         &image("service 10.101.0.9:80 10.1.0.1:80; service 10.101.0.9:81 10.1.0.1:80; service 10.101.0.8:80"),
@@ -330,6 +369,11 @@ fn image(text: &str) -> Image {
                 let at: SocketAddr = frontend.parse().unwrap();
                 let frontend = Frontend { address: at.ip(), protocol: Protocol::Tcp, port: at.port() };
                 image.services.insert(frontend, backends.iter().map(|b| b.parse().unwrap()).collect());
+            }
+            ["affinity", frontend, seconds] => {
+                let at: SocketAddr = frontend.parse().unwrap();
+                let frontend = Frontend { address: at.ip(), protocol: Protocol::Tcp, port: at.port() };
+                image.session_affinity.insert(frontend, seconds.parse().unwrap());
             }
             other => panic!("cannot read {other:?}"),
         }

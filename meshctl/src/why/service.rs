@@ -41,7 +41,11 @@ pub fn why(facts: &Facts, key: &ServiceKey) -> Option<String> {
         api::record::Affinity::Local => ", affinity local",
         api::record::Affinity::Remote => ", affinity remote",
     };
-    let mut text = format!("{key} in {}: {kind}{affinity}\n", facts.cluster);
+    let session = match record.session_affinity_s {
+        0 => String::new(),
+        seconds => format!(", a client keeps its backend for {seconds} s after it last connected"),
+    };
+    let mut text = format!("{key} in {}: {kind}{affinity}{session}\n", facts.cluster);
     for (frontend, backends) in &choice.frontends {
         let count = match backends.len() {
             0 => "no backend: connections are refused at once".to_owned(),

@@ -55,6 +55,7 @@ fn east() -> Facts {
         affinity: Affinity::None,
         headless: false,
         created_s: 1,
+        session_affinity_s: 0,
     };
     let (shop, cart) = ("shop".parse().unwrap(), "cart".parse().unwrap());
     put(&mut facts, MeshKey::Service(shop, cart).of(&name("east")), service, 12);

@@ -122,6 +122,7 @@ impl Mesh {
             affinity: Default::default(),
             headless: false,
             created_s: 0,
+            session_affinity_s: 0,
         };
         let cluster: ClusterName = cluster.parse().unwrap();
         self.put(MeshKey::Service(shop, cart).of(&cluster), service);
@@ -243,9 +244,27 @@ fn a_global_service_has_the_backends_of_both_clusters() {
     let mut mesh = mesh();
     mesh.service("east", "10.101.0.10", &["10.1.1.10"]);
     mesh.service("west", "10.102.0.10", &["10.2.1.10", "10.2.1.11"]);
-    let services = mesh.composed().image.services;
+    let image = mesh.composed().image;
+    assert_eq!(image.session_affinity.len(), 0);
+    let services = image.services;
     let backends = services.into_values().flatten().map(|b| b.to_string()).collect::<Vec<_>>();
     assert_eq!(backends, ["10.1.1.10:8080", "10.2.1.10:8080", "10.2.1.11:8080"]);
+}
+
+#[test]
+fn session_affinity_is_that_of_the_own_service_for_each_of_its_frontends() {
+    let mut mesh = mesh();
+    mesh.service("east", "10.101.0.10", &["10.1.1.10"]);
+    let key = MeshKey::Service("shop".parse().unwrap(), "cart".parse().unwrap()).of(&"east".parse().unwrap());
+    let (record, _) = mesh.view.tables().get(&key).expect("it is there");
+    let api::record::Record::Service(mut service) = record else { panic!("a Service") };
+    service.session_affinity_s = 60;
+    mesh.put(key, service);
+    let image = mesh.composed().image;
+    assert_eq!(
+        image.session_affinity.into_iter().collect::<Vec<_>>(),
+        [(*image.services.keys().next().unwrap(), 60)]
+    );
 }
 
 #[test]

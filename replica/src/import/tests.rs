@@ -494,6 +494,7 @@ fn service() -> Service {
         affinity: api::record::Affinity::None,
         headless: false,
         created_s: 1,
+        session_affinity_s: 0,
     }
 }
 

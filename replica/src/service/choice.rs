@@ -140,6 +140,8 @@ pub struct Candidate<'a> {
 pub struct Choice<'a> {
     /// What to program; a frontend without backends refuses connections at once.
     pub frontends: BTreeMap<Frontend, BTreeSet<SocketAddr>>,
+    /// Seconds for which a client keeps its backend after it last connected; 0 is none.
+    pub session_affinity_s: u32,
     /// Every backend anybody announced, with its verdict, in order.
     pub candidates: Vec<Candidate<'a>>,
 }
@@ -148,7 +150,8 @@ pub struct Choice<'a> {
 #[must_use]
 pub fn choose<'a>(situation: &Situation<'a>, silent: &Silent) -> Choice<'a> {
     let announced = announced(situation, silent);
-    let mut choice = Choice::default();
+    let session_affinity_s = situation.service.session_affinity_s;
+    let mut choice = Choice { session_affinity_s, ..Choice::default() };
     for service_port in &situation.service.ports {
         let mut candidates: Vec<Candidate<'a>> =
             announced.iter().flat_map(|one| one.for_port(service_port)).collect();

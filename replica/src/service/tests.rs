@@ -313,6 +313,7 @@ fn service(words: &[&str]) -> Service {
         },
         headless: words.contains(&"headless"),
         created_s: 1,
+        session_affinity_s: 0,
     }
 }
 

@@ -94,6 +94,7 @@ pub fn parse(key: &Key, words: &[&str]) -> Record {
             },
             headless: false,
             created_s: 1,
+            session_affinity_s: 0,
         }
         .into(),
         MeshKey::Backend(..) => Backend {

@@ -81,6 +81,7 @@ pub(super) fn services(index: &Index, out: &mut Out<'_>) -> Homes {
             affinity: service.affinity,
             headless: service.headless,
             created_s: object.created_s,
+            session_affinity_s: service.session_affinity_s,
         };
         let record_key = home.service_key(&out.facts.cluster, namespace.clone(), name.clone());
         out.put(key, record_key, Record::from(record));

@@ -60,6 +60,11 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
         service("port: 80", "port: eighty"),
         service("port: 80", "protocol: HTTP\n    port: 80"),
         service("port: 80", "protocol: SCTP\n    port: 80"),
+        service("  ports:", "  sessionAffinity: ClientIp\n  ports:"),
+        service(
+            "  ports:",
+            "  sessionAffinity: ClientIP\n  sessionAffinityConfig:\n    clientIP:\n      timeoutSeconds: 86401\n  ports:",
+        ),
         service("10.96.0.10", "10.96.0"),
         service("namespace: shop", "namespace: shop\n  annotations:\n    service.cilium.io/global: true"),
         service("namespace: shop", "namespace: shop\n  annotations:\n    service.cilium.io/affinity: near"),
@@ -84,6 +89,8 @@ fn what_is_wrong_is_named_by_file_line_and_field() {
         m.yaml:10: Service shop/cart: spec.ports[0].protocol: `HTTP` is not a protocol (TCP, UDP or SCTP)
         Service shop/cart (m.yaml:1)
         m.yaml:10: Service shop/cart: spec.ports[0].protocol: SCTP is not carried by the mesh: this port is left out
+        m.yaml:8: Service shop/cart: spec.sessionAffinity: `ClientIp` is neither `None` nor `ClientIP`
+        m.yaml:11: Service shop/cart: spec.sessionAffinityConfig.clientIP.timeoutSeconds: 86401 is not within 1 and 86400 seconds
         m.yaml:7: Service shop/cart: spec.clusterIP: `10.96.0` is not an IP address
         m.yaml:7: Service shop/cart: metadata.annotations.service.cilium.io/global: invalid type: boolean `true`, expected a string (put it in quotes)
         Service shop/cart (m.yaml:1)

@@ -22,6 +22,7 @@ use std::{
 const ROUTES: &str = "mesh_routes";
 const LOCALS: &str = "mesh_local";
 const SERVICES: &str = "mesh_services";
+const AFFINITY: &str = "mesh_affinity";
 const BACKENDS: &str = "mesh_backends";
 const CONFIG: &str = "mesh_config";
 const DROPS: &str = "mesh_drops";
@@ -33,6 +34,7 @@ pub(super) struct Maps {
     routes: LpmTrie<MapData, Addr, abi::Route>,
     locals: HashMap<MapData, Addr, abi::Local>,
     services: HashMap<MapData, abi::FrontendKey, abi::SetRefValue>,
+    affinity: HashMap<MapData, abi::FrontendKey, u32>,
     backends: HashMap<MapData, abi::BackendKeyRow, abi::Endpoint>,
     config: Array<MapData, abi::Config>,
     drops: PerCpuArray<MapData, u64>,
@@ -57,6 +59,7 @@ impl Maps {
             routes: open(dir, ROUTES, &mut sizes, Map::LpmTrie)?,
             locals: open(dir, LOCALS, &mut sizes, Map::HashMap)?,
             services: open(dir, SERVICES, &mut sizes, Map::HashMap)?,
+            affinity: open(dir, AFFINITY, &mut sizes, Map::HashMap)?,
             backends: open(dir, BACKENDS, &mut sizes, Map::HashMap)?,
             config: open(dir, CONFIG, &mut sizes, Map::Array)?,
             drops: open(dir, DROPS, &mut sizes, Map::PerCpuArray)?,
@@ -85,6 +88,14 @@ impl Maps {
                 }
             }
         }
+        for row in self.affinity.iter() {
+            let (key, seconds) = row.map_err(read_failed(AFFINITY))?;
+            let frontend = frontend(key)?.ok_or_else(|| Error::ForeignRow {
+                map: AFFINITY,
+                what: format!("the whole address {}", abi::ip(key.addr)),
+            })?;
+            rows.affinity.insert(frontend, seconds);
+        }
         for row in self.backends.iter() {
             let (key, value) = row.map_err(read_failed(BACKENDS))?;
             let backend = SocketAddr::new(abi::ip(value.addr), u16::from_be(value.port_be));
@@ -105,6 +116,8 @@ impl Maps {
                 (SERVICES, self.services.insert(frontend_key(f), abi::SetRefValue { set, count }, 0))
             }
             MapStep::RemoveService(f) => (SERVICES, self.services.remove(&frontend_key(f))),
+            MapStep::PutAffinity(f, seconds) => (AFFINITY, self.affinity.insert(frontend_key(f), seconds, 0)),
+            MapStep::RemoveAffinity(f) => (AFFINITY, self.affinity.remove(&frontend_key(f))),
             MapStep::PutServiceAddress(ip) => {
                 (SERVICES, self.services.insert(address_key(ip), abi::SetRefValue::default(), 0))
             }

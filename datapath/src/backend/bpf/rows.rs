@@ -23,6 +23,8 @@ pub struct Rows {
     pub services: BTreeMap<Frontend, SetRef>,
     /// Addresses of services: a port of theirs that is no frontend refuses at once.
     pub service_addresses: BTreeSet<IpAddr>,
+    /// For how many seconds clients of a frontend keep their backend.
+    pub affinity: BTreeMap<Frontend, u32>,
     /// The members of each set, slots counted from 0.
     pub backends: BTreeMap<BackendKey, SocketAddr>,
     /// The tunnel's device and this node's own addresses.
@@ -99,6 +101,10 @@ pub enum MapStep {
     PutService(Frontend, SetRef),
     /// Forgets a frontend.
     RemoveService(Frontend),
+    /// Makes clients of a frontend keep their backend for so many seconds.
+    PutAffinity(Frontend, u32),
+    /// The reverse.
+    RemoveAffinity(Frontend),
     /// Makes an address refuse every port that is no frontend.
     PutServiceAddress(IpAddr),
     /// Forgets that an address is a service's.

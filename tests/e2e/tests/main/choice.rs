@@ -24,6 +24,15 @@ fn annotations_choose_among_the_backends_and_a_stale_peers_are_used_when_there_i
     story.carts(in_a, &A, |answers| only(answers, &A));
     story.apply(&B, "cart-endpoints.yaml").unwrap();
 
+    // A client stays with one backend, wherever that is, until the Service is balanced again.
+    let session = manifest(&A).replace("spec:\n", "spec:\n  sessionAffinity: ClientIP\n");
+    story.write(&A, "cart.yaml", &session).unwrap();
+    story.carts(in_a, &A, |answers| answers.len() == 1);
+    let first = story.carts(in_a, &A, |answers| answers.len() == 1);
+    assert_eq!(story.carts(in_a, &A, |_| true).into_keys().next(), first.into_keys().next());
+    story.apply(&A, "cart.yaml").unwrap();
+    story.carts(in_a, &A, both);
+
     // Not shared: b takes, and does not give.
     story.apply(&A, "cart.yaml").unwrap();
     annotate(&story, &B, "service.cilium.io/shared: \"false\"");

@@ -141,6 +141,7 @@ fn every_row_reads_back_as_it_was_written() {
             MapStep::PutService(http, SetRef { set: 3, count: 1 }),
             MapStep::PutService(dns, SetRef { set: 0, count: 0 }),
             MapStep::PutServiceAddress(http.address),
+            MapStep::PutAffinity(dns, 10_800),
             MapStep::PutBackend(BackendKey { set: 3, slot: 0 }, "10.2.0.7:8080".parse().expect("address")),
             MapStep::PutBackend(BackendKey { set: 4, slot: 1 }, "[fd02::7]:5353".parse().expect("address")),
         ];
@@ -160,6 +161,7 @@ fn every_row_reads_back_as_it_was_written() {
             10.96.0.1:80/TCP SetRef { set: 3, count: 1 }
             fd96::1:53/UDP SetRef { set: 0, count: 0 }
             other ports of 10.96.0.1 refuse
+            clients of fd96::1:53/UDP return for 10800 s
             set 3 slot 0 10.2.0.7:8080
             set 4 slot 1 [fd02::7]:5353
             ConfigRow { mesh_ifindex: Some(9), mesh_v4: Some(10.1.255.1), mesh_v6: Some(fd01::ffff) }
@@ -169,6 +171,7 @@ fn every_row_reads_back_as_it_was_written() {
         let undo = [
             MapStep::RemoveService(http),
             MapStep::RemoveServiceAddress(http.address),
+            MapStep::RemoveAffinity(dns),
             MapStep::RemoveBackend(BackendKey { set: 3, slot: 0 }),
             MapStep::RemoveRoute(net("10.2.0.0/16")),
             MapStep::RemoveLocal("fd01::5".parse().expect("ip")),
@@ -178,7 +181,7 @@ fn every_row_reads_back_as_it_was_written() {
         }
         let rows = bpf.observe().expect("rows");
         assert_eq!((rows.services.len(), rows.service_addresses.len(), rows.backends.len()), (1, 0, 1));
-        assert_eq!((rows.routes.len(), rows.locals.len()), (3, 4));
+        assert_eq!((rows.routes.len(), rows.locals.len(), rows.affinity.len()), (3, 4, 0));
     });
 }
 
@@ -227,6 +230,7 @@ fn the_layouts_are_those_of_the_object() {
         ("mesh_routes", 4 + size_of::<abi::Addr>(), size_of::<abi::Route>()),
         ("mesh_local", size_of::<abi::Addr>(), size_of::<abi::Local>()),
         ("mesh_services", size_of::<abi::FrontendKey>(), size_of::<abi::SetRefValue>()),
+        ("mesh_affinity", size_of::<abi::FrontendKey>(), 4),
         ("mesh_backends", size_of::<abi::BackendKeyRow>(), size_of::<abi::Endpoint>()),
         ("mesh_config", 4, size_of::<abi::Config>()),
         ("mesh_drops", 4, 8),
@@ -249,6 +253,10 @@ fn print(bpf: &Bpf) -> String {
         rows.services.iter().map(|(f, set)| format!("{}:{}/{} {set:?}", f.address, f.port, f.protocol)),
     );
     lines.extend(rows.service_addresses.iter().map(|ip| format!("other ports of {ip} refuse")));
+    let returning = |(f, s): (&crate::image::Frontend, &u32)| {
+        format!("clients of {}:{}/{} return for {s} s", f.address, f.port, f.protocol)
+    };
+    lines.extend(rows.affinity.iter().map(returning));
     lines.extend(rows.backends.iter().map(|(key, to)| format!("set {} slot {} {to}", key.set, key.slot)));
     lines.push(format!("{:?}", rows.config));
     lines.join("\n") + "\n"

@@ -249,6 +249,88 @@ fn unconnected_udp_stays_with_its_backend_while_that_is_a_member() {
 }
 
 #[test]
+fn a_client_of_a_service_with_session_affinity_keeps_its_backend_until_that_goes_or_is_forgotten() {
+    balanced(|_, bpf| {
+        let listeners: Vec<_> = (0..8).map(|_| listener("127.0.0.1:0")).collect();
+        let backends: Vec<_> = listeners.iter().map(|(_, address)| *address).collect();
+        for (listener, _) in &listeners {
+            listener.set_nonblocking(true).expect("asked, not waited for");
+        }
+        // Whom 32 connections reach, one after the other.
+        let reached = || {
+            let all = (0..32).map(|_| {
+                let _client = TcpStream::connect("10.96.0.1:80").expect("a backend");
+                listeners.iter().find(|(l, _)| l.accept().is_ok()).expect("somebody").1
+            });
+            all.collect::<BTreeSet<_>>()
+        };
+        let frontend = Frontend { address: at(VIP4), protocol: Protocol::Tcp, port: 80 };
+        serve(bpf, Protocol::Tcp, 80, 1, &backends);
+        put(bpf, MapStep::PutAffinity(frontend, 3_600));
+        let first = reached();
+        assert_eq!(first.len(), 1);
+        let mut turned = backends.clone();
+        turned.rotate_left(3);
+        serve(bpf, Protocol::Tcp, 80, 2, &turned);
+        assert_eq!(reached(), first, "in another slot of another set");
+
+        let rest: Vec<_> = backends.iter().copied().filter(|b| !first.contains(b)).collect();
+        serve(bpf, Protocol::Tcp, 80, 3, &rest);
+        let second = reached();
+        assert!(second.len() == 1 && second != first, "its backend is gone: another one, and then that");
+
+        // Every connection comes later than after no time at all. Of 32 all reach one of seven once in 10^26 runs.
+        put(bpf, MapStep::PutAffinity(frontend, 0));
+        assert!(reached().len() > 1, "forgotten");
+        put(bpf, MapStep::PutAffinity(frontend, 3_600));
+        assert_eq!(reached().len(), 1);
+        put(bpf, MapStep::RemoveAffinity(frontend));
+        assert!(reached().len() > 1, "no affinity");
+    });
+}
+
+#[test]
+fn clients_are_told_apart_by_their_network_namespace() {
+    const PORTS: std::ops::Range<u16> = 9_000..9_008;
+    balanced(|_, bpf| {
+        let backends: Vec<_> = PORTS.map(|port| SocketAddr::new(at("127.0.0.1"), port)).collect();
+        serve(bpf, Protocol::Udp, 53, 1, &backends);
+        let frontend = Frontend { address: at(VIP4), protocol: Protocol::Udp, port: 53 };
+        put(bpf, MapStep::PutAffinity(frontend, 3_600));
+        let client = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+            let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+            assert!(up.expect("ip runs").success());
+            let servers: Vec<_> = PORTS.map(|port| udp(&format!("127.0.0.1:{port}")).0).collect();
+            for server in &servers {
+                server.set_nonblocking(true).expect("asked, not waited for");
+            }
+            let mut buffer = [0; 8];
+            // A connected and an unconnected socket each time: one client.
+            let chosen: BTreeSet<_> = (0..32)
+                .map(|n| {
+                    let (client, _) = udp("0.0.0.0:0");
+                    if n % 2 == 0 {
+                        client.connect("10.96.0.1:53").and_then(|()| client.send(b"x")).expect("sent");
+                    } else {
+                        client.send_to(b"x", "10.96.0.1:53").expect("sent");
+                    }
+                    servers.iter().position(|server| server.recv(&mut buffer).is_ok()).expect("somebody")
+                })
+                .collect();
+            assert_eq!(chosen.len(), 1, "one client, one backend");
+            chosen
+        };
+        let all: BTreeSet<_> = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..8).map(|_| scope.spawn(client)).collect();
+            clients.into_iter().flat_map(|client| client.join().expect("it went well")).collect()
+        });
+        // All eight have the same one once in two million runs.
+        assert!(all.len() > 1, "each namespace chose for itself: {all:?}");
+    });
+}
+
+#[test]
 fn a_multipath_client_reaches_a_backend_and_sees_it() {
     const IPPROTO_MPTCP: i32 = 262;
     balanced(|_, bpf| {
