@@ -1,5 +1,6 @@
 //! The doors over real TLS on loopback: what clients see.
 
+mod bounds;
 mod etcdctl;
 mod home;
 mod kv;

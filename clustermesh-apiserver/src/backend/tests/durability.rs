@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use store::RangeRequest;
 use tempfile::TempDir;
 
@@ -63,6 +64,52 @@ fn a_sync_that_fails_ends_the_process_without_an_answer() {
     child.say("put a x");
     assert_eq!(child.answer(), None);
     assert_eq!(child.exit_code(), Some(74));
+}
+
+/// A file system of its own for the store; unmounted when dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn new(kib: u32) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let size = format!("size={kib}k");
+        let none = MsFlags::empty();
+        mount(Some("tmpfs"), dir.path(), Some("tmpfs"), none, Some(size.as_str()))
+            .expect("mounted: root is needed");
+        Self(dir)
+    }
+
+    fn grow(&self, kib: u32) {
+        let size = format!("size={kib}k");
+        let none: Option<&str> = None;
+        mount(none, self.0.path(), none, MsFlags::MS_REMOUNT, Some(size.as_str())).expect("grown");
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A process that is just ending may hold it for a moment longer.
+        umount2(self.0.path(), MntFlags::MNT_DETACH).ok();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_ends_the_process_by_name_and_takes_nothing_that_was_acknowledged() {
+    let disk = SmallDisk::new(4 * 1024);
+    let dir = disk.0.path();
+    let mut child = StoreProcess::spawn(dir, Disk::AsShipped);
+    child.ask("open");
+    child.say("load 8");
+    let acknowledged = acknowledged(&mut child, usize::MAX);
+    assert_eq!(child.exit_code(), Some(74), "it ends by itself, as one whose store failed");
+    let already = acknowledged.values().map(|(n, _)| n).sum::<u64>();
+    assert!(already > 100, "it worked before: {already}");
+
+    disk.grow(64 * 1024);
+    assert_eq!(lost(dir, &acknowledged, &mut 1).await, Vec::<String>::new());
+    let mut child = StoreProcess::spawn(dir, Disk::AsShipped);
+    child.ask("open");
+    child.ask("put a x");
 }
 
 /// For each write to a traced store, whether it reached the data file and a sync of that before the answer went out.
@@ -125,6 +172,11 @@ fn kill_under_load(dir: &Path, disk: Disk, after: usize) -> Acknowledged {
     let mut child = StoreProcess::spawn(dir, disk);
     child.ask("open");
     child.say("load 8");
+    acknowledged(&mut child, after)
+}
+
+/// What a child under load was answered until it ended; it is killed after so many answers.
+fn acknowledged(child: &mut StoreProcess, after: usize) -> Acknowledged {
     let mut acknowledged = Acknowledged::new();
     let mut answers = 0;
     // What the child had said before it died still counts.

@@ -155,16 +155,16 @@ async fn the_end_of_the_server_is_told_to_every_watch() {
 
 // ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-fn one(key: &str) -> WatchCreateRequest {
+pub(super) fn one(key: &str) -> WatchCreateRequest {
     WatchCreateRequest { key: key.to_owned().into(), ..Default::default() }
 }
 
-fn prefix(prefix: &str) -> WatchCreateRequest {
+pub(super) fn prefix(prefix: &str) -> WatchCreateRequest {
     let end = store::KeyRange::prefix(prefix.to_owned()).range_end();
     WatchCreateRequest { range_end: end, ..one(prefix) }
 }
 
-async fn put(west: &Cluster, key: &str, value: &str) {
+pub(super) async fn put(west: &Cluster, key: &str, value: &str) {
     let put = store::PutRequest {
         key: key.to_owned().into(),
         value: value.to_owned().into(),
@@ -173,13 +173,13 @@ async fn put(west: &Cluster, key: &str, value: &str) {
     west.engine.put(put).await.expect("put");
 }
 
-struct Stream {
+pub(super) struct Stream {
     requests: mpsc::Sender<pb::WatchRequest>,
     answers: Streaming<WatchResponse>,
 }
 
 impl Stream {
-    async fn open(channel: Channel) -> Self {
+    pub(super) async fn open(channel: Channel) -> Self {
         let (requests, receiver) = mpsc::channel(8);
         // 40 events with previous values of 60 KiB are more than tonic's default of 4 MiB allows.
         let mut client = WatchClient::new(channel).max_decoding_message_size(16 * 1024 * 1024);
@@ -187,20 +187,20 @@ impl Stream {
         Self { requests, answers }
     }
 
-    async fn ask(&self, request: RequestUnion) {
+    pub(super) async fn ask(&self, request: RequestUnion) {
         self.requests.send(pb::WatchRequest { request_union: Some(request) }).await.expect("open");
     }
 
-    async fn create(&mut self, create: WatchCreateRequest) -> WatchResponse {
+    pub(super) async fn create(&mut self, create: WatchCreateRequest) -> WatchResponse {
         self.ask(RequestUnion::CreateRequest(create)).await;
         self.next().await
     }
 
-    async fn next(&mut self) -> WatchResponse {
+    pub(super) async fn next(&mut self) -> WatchResponse {
         self.answers.message().await.expect("no error").expect("not the end")
     }
 
-    async fn end(&mut self) -> Status {
+    pub(super) async fn end(&mut self) -> Status {
         self.answers.message().await.expect_err("the end")
     }
 }
