@@ -6,7 +6,10 @@ use daemon::{args::LogArgs, spiffe::Role};
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf};
 
-use crate::{init::ClusterConfig, pki::CERTIFICATE_DAYS};
+use crate::{
+    init::{ClusterConfig, EncryptionScope},
+    pki::CERTIFICATE_DAYS,
+};
 
 /// The control plane of one cluster of the mesh: store, source, peers.
 #[derive(Debug, Parser)]
@@ -60,6 +63,9 @@ pub struct InitArgs {
     /// By which address agents, operators and peers reach this apiserver; may be given several times.
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:2379", value_delimiter = ',')]
     pub advertise: Vec<String>,
+    /// What is encrypted, or dropped.
+    #[arg(long, value_enum, default_value_t)]
+    pub encryption_scope: EncryptionScope,
 }
 
 impl InitArgs {
@@ -72,6 +78,7 @@ impl InitArgs {
             pod_cidrs: self.pod_cidr.clone(),
             service_cidrs: self.service_cidr.clone(),
             mesh_cidrs: self.mesh_cidr.clone(),
+            encryption_scope: self.encryption_scope,
             advertise: self.advertise.clone(),
         }
     }

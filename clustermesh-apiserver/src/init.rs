@@ -4,7 +4,7 @@ mod config;
 #[cfg(test)]
 mod tests;
 
-pub use config::{ClusterConfig, ConfigError, host_of};
+pub use config::{ClusterConfig, ConfigError, EncryptionScope, host_of};
 
 use crate::pki::{Authority, CERTIFICATE_DAYS, Existing, Issued, Layout, PkiError, write_file};
 use anyhow::{Context, bail};

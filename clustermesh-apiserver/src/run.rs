@@ -80,6 +80,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         pod_cidrs: config.pod_cidrs.clone(),
         service_cidrs: config.service_cidrs.clone(),
         mesh_cidrs: config.mesh_cidrs.clone(),
+        encryption_scope: config.encryption_scope,
     };
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.

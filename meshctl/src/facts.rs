@@ -49,6 +49,12 @@ impl Facts {
         })
     }
 
+    /// Scope `all`: what goes between this cluster's own nodes is encrypted, too.
+    pub fn encrypts_inside(&self) -> bool {
+        let own = self.get(MeshKey::Cluster.of(&self.cluster));
+        matches!(own, Some(Record::Cluster(own)) if own.encrypts_inside)
+    }
+
     /// What the import of a peer counted.
     pub fn import(&self, peer: &ClusterName) -> Option<&ImportState> {
         match self.get(LocalKey::Import(peer.clone()))? {

@@ -4,14 +4,14 @@
 //! |---|---|
 //! | own mesh addresses | `nodes/<us>`, which the source wrote; we never describe ourselves |
 //! | closed prefixes | every prefix of an active peer's contract, of our own mesh ranges, and of peers that are gone |
-//! | reachable prefixes, tunnels | `nodes/<node>` with its `keys/<node>`, inside what the peer's contract allows |
+//! | reachable prefixes, tunnels | `nodes/<node>` with its `keys/<node>`, inside what the peer's contract allows; our own nodes' pods with scope `all` |
 //! | pods | endpoints of this node whose device the CNI's results name; two claims of an address close both |
 //! | services | all Services of the own cluster, see [`replica::service`] |
 
 use crate::probe::Target;
 use api::{
     name::{ClusterName, NodeName},
-    record::{Node, Phase, TunnelKey},
+    record::{Cluster, Node, Phase, TunnelKey},
 };
 use datapath::image::{Frontend, Image, Pod, Reach, TunnelPeer};
 use ipnet::IpNet;
@@ -90,6 +90,10 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
     composed.image.tunnel.listen_port = Some(host.listen_port);
 
     close_scope(view, &mut composed.image);
+    let encrypts_inside = encrypts_inside(view);
+    if encrypts_inside {
+        close_other_nodes(own, me, &mut composed.image);
+    }
     let families = Families::of(node);
     for (cluster, tables, accepted) in reachable(view) {
         for (name, node) in &tables.nodes {
@@ -97,8 +101,8 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
             if let Some(key) = tables.keys.get(name)
                 && !itself
             {
-                let of_own = cluster == view.own();
-                let carried = if of_own { &[][..] } else { &node.prefixes[..] };
+                let by_the_cni = cluster == view.own() && !encrypts_inside;
+                let carried = if by_the_cni { &[][..] } else { &node.prefixes[..] };
                 open_tunnel(&mut composed, (cluster, name, node, key), carried, &accepted, families, host);
             }
         }
@@ -131,13 +135,26 @@ fn close_scope(view: &View, image: &mut Image) {
     }
 }
 
+/// Scope `all`: what goes from node to node of our own cluster is encrypted, too.
+fn encrypts_inside(view: &View) -> bool {
+    view.cluster(view.own()).and_then(|own| own.cluster.as_ref()).is_some_and(|own| own.encrypts_inside)
+}
+
+/// Not the whole pod range: what this node itself carries never leaves it.
+fn close_other_nodes(own: Option<&ClusterTables>, me: &NodeName, image: &mut Image) {
+    let others = own.into_iter().flat_map(|own| &own.nodes).filter(|(name, _)| *name != me);
+    for prefix in others.flat_map(|(_, node)| &node.prefixes) {
+        image.prefixes.insert(*prefix, Reach::Closed);
+    }
+}
+
 /// The clusters whose nodes we open tunnels to, and the prefixes that each may be reached in.
 fn reachable(view: &View) -> impl Iterator<Item = (&ClusterName, &ClusterTables, Vec<IpNet>)> {
     let peers = view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active);
     let peers = peers.map(|(name, peer)| (name, peer.prefixes.clone()));
-    let mesh =
-        view.cluster(view.own()).and_then(|own| own.cluster.as_ref()).map(|own| own.mesh_cidrs.clone());
-    let own = mesh.map(|mesh| (view.own(), mesh));
+    let own = view.cluster(view.own()).and_then(|own| own.cluster.as_ref());
+    let inside = |own: &Cluster| if own.encrypts_inside { own.pod_cidrs.clone() } else { Vec::new() };
+    let own = own.map(|own| (view.own(), [own.mesh_cidrs.clone(), inside(own)].concat()));
     peers.chain(own).filter_map(|(name, accepted)| Some((name, view.cluster(name)?, accepted)))
 }
 

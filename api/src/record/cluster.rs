@@ -22,6 +22,8 @@ pub struct Cluster {
     pub service_cidrs: Vec<IpNet>,
     /// Where the mesh addresses of its nodes and VMs come from.
     pub mesh_cidrs: Vec<IpNet>,
+    /// Scope `all`: what goes between pods of its own nodes is encrypted or dropped, too. Its own agents read it.
+    pub encrypts_inside: bool,
 }
 
 impl Wire for Cluster {
@@ -35,6 +37,7 @@ impl Wire for Cluster {
             pod_cidrs: wire::prefixes(&m.pod_cidrs).field("pod_cidrs")?,
             service_cidrs: wire::prefixes(&m.service_cidrs).field("service_cidrs")?,
             mesh_cidrs: wire::prefixes(&m.mesh_cidrs).field("mesh_cidrs")?,
+            encrypts_inside: m.encrypts_inside,
         })
     }
 
@@ -46,6 +49,7 @@ impl Wire for Cluster {
             pod_cidrs: wire::prefix_messages(&self.pod_cidrs),
             service_cidrs: wire::prefix_messages(&self.service_cidrs),
             mesh_cidrs: wire::prefix_messages(&self.mesh_cidrs),
+            encrypts_inside: self.encrypts_inside,
         }
     }
 }

@@ -31,6 +31,7 @@ fn published_bytes_stay_as_they_are() {
             pod_cidrs: vec!["10.2.0.0/16".parse().unwrap(), "fd00:10:2::/48".parse().unwrap()],
             service_cidrs: vec!["10.102.0.0/16".parse().unwrap()],
             mesh_cidrs: vec!["100.64.2.0/24".parse().unwrap()],
+            encrypts_inside: false,
         },
         expect![
             "0a10070707070707070707070707070707071205302e312e301a0572656c617922080a040a020000101022140a10fd00001000020000000000000000000010302a080a040a660000101032080a04644002001018"

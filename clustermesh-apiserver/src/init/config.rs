@@ -24,8 +24,24 @@ pub struct ClusterConfig {
     pub service_cidrs: Vec<IpNet>,
     /// Where mesh addresses of nodes and VMs come from.
     pub mesh_cidrs: Vec<IpNet>,
+    /// What is encrypted; every agent follows it.
+    #[serde(default)]
+    pub encryption_scope: EncryptionScope,
     /// `host:port` by which agents, operators and peers reach this apiserver.
     pub advertise: Vec<String>,
+}
+
+/// What is encrypted, or dropped.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum EncryptionScope {
+    /// What goes to other clusters and VMs. Inside the cluster traffic goes by the CNI's own way.
+    #[default]
+    BetweenClusters,
+    /// What goes from node to node of this cluster, too.
+    All,
 }
 
 /// Why there is no usable `cluster.yaml`.

@@ -11,6 +11,7 @@ fn west() -> ClusterConfig {
         pod_cidrs: vec!["10.1.0.0/16".parse().expect("a prefix"), "fd01::/64".parse().expect("a prefix")],
         service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
         mesh_cidrs: vec!["100.64.1.0/24".parse().expect("a prefix")],
+        encryption_scope: Default::default(),
         advertise: vec![
             "192.0.2.1:2379".to_owned(),
             "[2001:db8::1]:2379".to_owned(),

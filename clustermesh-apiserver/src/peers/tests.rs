@@ -28,6 +28,7 @@ static BUNDLE: LazyLock<String> = LazyLock::new(|| {
         pod_cidrs: vec![cidr("10.2.0.0/16")],
         service_cidrs: vec![cidr("10.97.0.0/16")],
         mesh_cidrs: vec![cidr("100.65.0.0/24")],
+        encryption_scope: Default::default(),
         advertise: vec!["localhost:2379".to_owned()],
     };
     init::init(directory.path(), &config, SystemTime::now()).expect("a cluster");
@@ -49,6 +50,7 @@ fn own() -> Own {
         pod_cidrs: vec![cidr("10.1.0.0/16"), cidr("fd01::/48")],
         service_cidrs: vec![cidr("10.96.0.0/16")],
         mesh_cidrs: vec![cidr("100.64.0.0/24")],
+        encryption_scope: Default::default(),
     }
 }
 

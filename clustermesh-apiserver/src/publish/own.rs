@@ -1,5 +1,6 @@
 //! What the publisher says of the cluster and its store: who we are, which boots there were, what is complete.
 
+use crate::init::EncryptionScope;
 use api::{
     bytes::{BootId, ClusterUuid},
     key::{Key, Kind, MeshKey},
@@ -26,6 +27,8 @@ pub struct Own {
     pub service_cidrs: Vec<IpNet>,
     /// Where our mesh addresses come from.
     pub mesh_cidrs: Vec<IpNet>,
+    /// What is encrypted.
+    pub encryption_scope: EncryptionScope,
 }
 
 impl Own {
@@ -44,6 +47,7 @@ impl Own {
             pod_cidrs: self.pod_cidrs.clone(),
             service_cidrs: self.service_cidrs.clone(),
             mesh_cidrs: self.mesh_cidrs.clone(),
+            encrypts_inside: self.encryption_scope == EncryptionScope::All,
         };
         let mut records = BTreeMap::from([
             (MeshKey::Cluster.of(&self.name), Record::from(cluster)),

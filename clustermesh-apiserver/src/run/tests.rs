@@ -154,6 +154,7 @@ fn cluster_of(name: &str, number: u8) -> TempDir {
         pod_cidrs: prefix(&format!("10.{number}.0.0/16")),
         service_cidrs: prefix(&format!("10.{}.0.0/16", number + 100)),
         mesh_cidrs: prefix(&format!("100.64.{number}.0/24")),
+        encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
     };
     init::init(dir.path(), &config, SystemTime::now()).expect("initialised");

@@ -124,6 +124,9 @@ pub fn path(facts: &Facts, address: IpAddr) -> String {
         };
     }
     match carrier(facts, &facts.cluster, address) {
+        Some((node, carried)) if facts.encrypts_inside() => {
+            format!("inside the cluster: {node} carries {carried}, encrypted from other nodes (scope all)")
+        }
         Some((node, carried)) => {
             format!("inside the cluster: {node} carries {carried}, by the CNI's own way")
         }

@@ -21,7 +21,7 @@ pub fn why(facts: &Facts, from: IpAddr, to: IpAddr) -> String {
     let [(_, Some(a)), (_, Some(b))] = ends else { return text };
     if a == b {
         text.push_str("  on one node: it never leaves it\n");
-    } else if a.0 == b.0 {
+    } else if a.0 == b.0 && !(a.0 == facts.cluster && facts.encrypts_inside()) {
         text.push_str("  inside one cluster: by the CNI's own way, as private as that is\n");
     } else {
         let (ours, theirs) = if a.0 == facts.cluster { (&a, &b) } else { (&b, &a) };

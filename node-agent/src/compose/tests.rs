@@ -61,6 +61,7 @@ impl Mesh {
             pod_cidrs: vec![cidr(&format!("10.{id}.0.0/16"))],
             service_cidrs: vec![cidr(&format!("10.10{id}.0.0/16"))],
             mesh_cidrs: vec![cidr(&format!("100.64.{id}.0/24"))],
+            encrypts_inside: false,
         };
         self.put(MeshKey::Cluster.of(&name.parse().unwrap()), record);
     }
@@ -293,4 +294,34 @@ fn the_running_boot_of_the_store_does_not_matter_to_the_image() {
     let heartbeat = api::record::Heartbeat { boot: BootId([7; 16]), revision: 9, source_age_ms: 0 };
     mesh.put(MeshKey::Heartbeat.of(&"east".parse().unwrap()), heartbeat);
     assert_eq!(mesh.composed(), before);
+}
+
+#[test]
+fn with_scope_all_other_nodes_of_our_own_are_closed_until_their_tunnel_opens_them_and_we_are_not() {
+    let mut mesh = mesh();
+    mesh.node("east", "e3", 1, 3);
+    let inside = |mesh: &Mesh| {
+        let image = mesh.composed().image;
+        image
+            .prefixes
+            .into_iter()
+            .filter(|(prefix, _)| cidr("10.1.0.0/16").contains(prefix))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(inside(&mesh), [], "by the CNI's own way");
+    let key = MeshKey::Cluster.of(&"east".parse().unwrap());
+    let Some((Record::Cluster(cluster), _)) = mesh.view.tables().get(&key) else { panic!("it is there") };
+    mesh.put(key, Cluster { encrypts_inside: true, ..cluster });
+    let open = Reach::Tunnel { mtu_bytes: 1420 };
+    assert_eq!(inside(&mesh), [(cidr("10.1.2.0/24"), open), (cidr("10.1.3.0/24"), open)]);
+
+    // One that has no key yet cannot be reached, in plain least of all.
+    let e4 = Node {
+        mesh_addresses: vec![ip("100.64.1.4")],
+        prefixes: vec![cidr("10.1.4.0/24")],
+        endpoints: vec![ip("192.0.2.14")],
+        zone: String::new(),
+    };
+    mesh.put(MeshKey::Node("e4".parse().unwrap()).of(&"east".parse().unwrap()), e4);
+    assert_eq!(inside(&mesh)[2], (cidr("10.1.4.0/24"), Reach::Closed));
 }

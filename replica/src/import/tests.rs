@@ -474,6 +474,7 @@ fn cluster() -> Cluster {
         pod_cidrs: nets("10.2.0.0/17"),
         service_cidrs: nets("10.96.0.0/16"),
         mesh_cidrs: nets("10.2.255.0/24"),
+        encrypts_inside: false,
     }
 }
 

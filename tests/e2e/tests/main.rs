@@ -22,6 +22,8 @@ mod hostile_peer;
 mod leftovers;
 #[path = "main/operator.rs"]
 mod operator;
+#[path = "main/scope_all.rs"]
+mod scope_all;
 #[path = "main/sizes.rs"]
 mod sizes;
 #[path = "main/sniffer.rs"]

@@ -53,6 +53,7 @@ pub fn parse(key: &Key, words: &[&str]) -> Record {
             pod_cidrs: list(words, "pods"),
             service_cidrs: vec![],
             mesh_cidrs: list(words, "mesh"),
+            encrypts_inside: false,
         }
         .into(),
         MeshKey::Node(_) => Node {

@@ -101,6 +101,7 @@ fn config(cluster: &str, uuid: ClusterUuid) -> ClusterConfig {
         pod_cidrs: prefix("10.1.0.0/16"),
         service_cidrs: prefix("10.96.0.0/16"),
         mesh_cidrs: prefix("100.64.1.0/24"),
+        encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
     }
 }

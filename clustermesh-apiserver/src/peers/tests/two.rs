@@ -56,6 +56,7 @@ impl Cluster {
             pod_cidrs: vec![cidr(&format!("10.{number}.0.0/16"))],
             service_cidrs: vec![cidr(&format!("10.{}.0.0/16", 100 + number))],
             mesh_cidrs: vec![cidr(&format!("100.{}.0.0/24", 64 + number))],
+            encryption_scope: Default::default(),
             advertise: vec!["localhost:2379".to_owned()],
         };
         init::init(&directory.path().join("data"), &config, SystemTime::now()).expect("a cluster");
@@ -74,6 +75,7 @@ impl Cluster {
             pod_cidrs: config.pod_cidrs.clone(),
             service_cidrs: config.service_cidrs.clone(),
             mesh_cidrs: config.mesh_cidrs.clone(),
+            encryption_scope: Default::default(),
         };
         let cancel = CancellationToken::new();
         let manifests = directory.path().join("manifests");

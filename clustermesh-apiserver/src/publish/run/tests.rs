@@ -32,6 +32,7 @@ impl Cluster {
             pod_cidrs: vec!["10.1.0.0/16".parse().expect("a range")],
             service_cidrs: vec!["10.96.0.0/16".parse().expect("a range")],
             mesh_cidrs: vec!["100.64.0.0/24".parse().expect("a range")],
+            encryption_scope: Default::default(),
         };
         let facts = Facts {
             cluster: own.name.clone(),

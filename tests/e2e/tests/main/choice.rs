@@ -11,6 +11,8 @@ fn annotations_choose_among_the_backends_and_a_stale_peers_are_used_when_there_i
     let story = Story::connected("choice");
     let (in_a, in_b) = ("cluster-a/pod/client", "cluster-b/pod/client");
     story.carts(in_a, &A, both);
+    // A program in the node's own network, as a pod with hostNetwork is one.
+    story.carts("cluster-a/node/a1", &A, both);
 
     annotate(&story, &A, "service.cilium.io/affinity: local");
     story.carts(in_a, &A, |answers| only(answers, &A));

@@ -7,7 +7,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use e2e::{A, B, Cluster, Mesh};
-use lab::{Sniffer, Watch};
+use lab::{Sniffer, UpOptions, Watch};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -48,6 +48,12 @@ impl Drop for Story {
 }
 
 impl Story {
+    /// Machines, pods and certificates; nothing of the mesh runs.
+    pub fn made(name: &str) -> Self {
+        let name = Some(format!("e2e-{name}").parse().unwrap());
+        Self(Mesh::up(UpOptions { name, ..UpOptions::default() }).unwrap())
+    }
+
     /// Both clusters run and serve their own; they do not know each other.
     pub fn running(name: &str) -> Self {
         Self(Mesh::running(&format!("e2e-{name}")).unwrap())
