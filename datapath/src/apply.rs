@@ -124,6 +124,8 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         Step::PutSet { backends, .. } => backends.iter().any(|backend| is_not_closed(undone, backend.ip())),
         Step::PutService { to, .. } => matches!(undone, Step::PutSet { set, .. } if *set == to.set),
         // A frontend that was not moved may still refer to it.
+        // While a frontend still gives that backend, whoever connects anew gets it again.
+        Step::CloseUdp { .. } => matches!(undone, Step::PutService { .. } | Step::RemoveService { .. }),
         Step::RemoveSet { .. } => matches!(undone, Step::PutService { .. } | Step::RemoveService { .. }),
         Step::RemoveVip { address } => {
             matches!(undone, Step::RemoveService { frontend } if frontend.address == *address)

@@ -8,5 +8,6 @@
 pub mod bpf;
 pub mod netlink;
 pub mod nft;
+pub mod sockets;
 pub mod sysctl;
 pub mod wireguard;

@@ -27,7 +27,7 @@ use std::{
     fs::File,
     io::{self, Read},
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Where libcni keeps what its plugins answered.
@@ -45,6 +45,8 @@ pub struct Bindings {
     pub pods: BTreeMap<IpAddr, Binding>,
     /// Host-side devices of all pods that the CNI attached, whether bound or not: their sources are checked.
     pub devices: BTreeSet<u32>,
+    /// Network namespaces of all pods that the CNI attached.
+    pub namespaces: BTreeSet<PathBuf>,
     /// One sentence for each file or address that is not bound, and why.
     pub problems: Vec<String>,
 }
@@ -99,6 +101,7 @@ pub fn bind(attached: &[(String, Attached)], links: &[Link]) -> Bindings {
             continue;
         };
         bindings.devices.insert(link.ifindex);
+        bindings.namespaces.extend(attached.namespace.clone());
         for (address, mac) in &attached.addresses {
             let binding = Binding {
                 pod: Pod { ifindex: link.ifindex, mac: *mac },

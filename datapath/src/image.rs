@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 /// What one host is to hold. Two equal images program nothing.
@@ -27,6 +28,8 @@ pub struct Image {
     pub services: BTreeMap<Frontend, BTreeSet<SocketAddr>>,
     /// Frontends whose clients keep their backend for so many seconds after they last connected.
     pub session_affinity: BTreeMap<Frontend, u32>,
+    /// Network namespaces of the pods of this host: UDP sockets there whose backend goes are closed.
+    pub namespaces: BTreeSet<PathBuf>,
     /// The tunnels.
     pub tunnel: TunnelImage,
 }

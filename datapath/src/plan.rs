@@ -73,6 +73,8 @@ enum Stage {
     // From here on, back.
     UnService,
     UnVip,
+    /// After the frontends were pointed elsewhere: what connects anew is balanced anew.
+    CloseSockets,
     UnSet,
     UnLocal,
     UnPodProgram,

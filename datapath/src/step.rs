@@ -11,6 +11,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 /// One change.
@@ -127,6 +128,13 @@ pub enum Step {
     RemoveAffinity {
         /// What clients connect to.
         frontend: Frontend,
+    },
+    /// Closes UDP sockets that are connected to backends that no service has any more.
+    CloseUdp {
+        /// The backends.
+        backends: BTreeSet<SocketAddr>,
+        /// Where to look, beside this host's own network namespace.
+        namespaces: BTreeSet<PathBuf>,
     },
     /// Empties a set that nothing refers to any more.
     RemoveSet {
@@ -251,6 +259,10 @@ impl fmt::Display for Step {
                 write!(f, "clients of {frontend} keep their backend for {seconds} s")
             }
             Self::RemoveAffinity { frontend } => write!(f, "clients of {frontend} keep no backend"),
+            Self::CloseUdp { backends, namespaces } => {
+                write!(f, "close the UDP sockets of {} namespaces to", namespaces.len() + 1)?;
+                backends.iter().try_for_each(|backend| write!(f, " {backend}"))
+            }
             Self::RemoveSet { set, slots } => write!(f, "empty set {set} of {}", slots.len()),
             Self::PutVip { address } => write!(f, "other ports of {address} refuse"),
             Self::RemoveVip { address } => write!(f, "{address} is no service any more"),

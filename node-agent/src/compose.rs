@@ -22,6 +22,7 @@ use replica::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
 };
 
 /// The port that every node listens on, unless its agent is told another.
@@ -32,6 +33,8 @@ pub const LISTEN_PORT: u16 = 51871;
 pub struct HostFacts {
     /// Which device each pod's address owns.
     pub bindings: BTreeMap<IpAddr, Pod>,
+    /// Network namespaces of pods.
+    pub namespaces: BTreeSet<PathBuf>,
     /// Host-side devices of pods.
     pub pod_devices: BTreeSet<u32>,
     /// Physical devices and bridges.
@@ -86,6 +89,7 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
         )),
     }
     composed.image.uplinks = host.uplinks.clone();
+    composed.image.namespaces = host.namespaces.clone();
     composed.image.pod_devices = host.pod_devices.clone();
     composed.image.tunnel.listen_port = Some(host.listen_port);
 

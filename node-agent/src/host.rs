@@ -101,6 +101,7 @@ impl Host {
         let uplinks = uplinks(&links, &endpoints, &self.bindings.devices);
         HostFacts {
             bindings: self.bindings.pods.iter().map(|(address, binding)| (*address, binding.pod)).collect(),
+            namespaces: self.bindings.namespaces.clone(),
             pod_devices: self.bindings.devices.clone(),
             uplink_mtu_bytes: smallest_mtu(&links, &endpoints),
             uplinks,

@@ -92,6 +92,8 @@ fn take(host: &mut Observed, step: &Step) {
         Step::PutAffinity { frontend, seconds } => drop(rows.affinity.insert(*frontend, *seconds)),
         Step::RemoveAffinity { frontend } => drop(rows.affinity.remove(frontend)),
         Step::RemoveService { frontend } => drop(rows.services.remove(frontend)),
+        // Sockets are nothing that a plan looks at.
+        Step::CloseUdp { .. } => {}
         Step::RemoveSet { set, .. } => rows.backends.retain(|key, _| key.set != *set),
         Step::PutVip { address } => drop(rows.service_addresses.insert(*address)),
         Step::RemoveVip { address } => drop(rows.service_addresses.remove(address)),

@@ -120,6 +120,7 @@ impl Netlink {
             | Step::PutAffinity { .. }
             | Step::RemoveAffinity { .. }
             | Step::RemoveService { .. }
+            | Step::CloseUdp { .. }
             | Step::RemoveSet { .. }
             | Step::PutVip { .. }
             | Step::RemoveVip { .. } => return None,

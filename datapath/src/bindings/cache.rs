@@ -3,7 +3,11 @@
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 /// A result names few interfaces: the bridge, both ends of a pair, perhaps a bandwidth plugin's ifb.
 const INTERFACES_MAX: usize = 32;
@@ -19,6 +23,8 @@ pub struct Attached {
     pub host_devices: Vec<String>,
     /// Addresses inside of it, each with the MAC of its interface.
     pub addresses: BTreeMap<IpAddr, [u8; 6]>,
+    /// The sandbox's network namespace, as the CNI was told it.
+    pub namespace: Option<PathBuf>,
 }
 
 impl Attached {
@@ -108,11 +114,15 @@ pub fn attachment(text: &str) -> Result<Option<Attached>, BadCache> {
     if addresses.is_empty() {
         return Ok(None);
     }
+    // An absolute path; whatever else a plugin may say there is nothing that we open.
+    let inside = result.interfaces.iter().map(|interface| Path::new(&interface.sandbox));
+    let namespace = inside.into_iter().find(|path| path.is_absolute()).map(Path::to_owned);
     let outside = result.interfaces.into_iter().filter(|interface| interface.sandbox.is_empty());
     Ok(Some(Attached {
         container_id: file.container_id,
         host_devices: outside.map(|interface| interface.name).collect(),
         addresses,
+        namespace,
     }))
 }
 

@@ -5,13 +5,14 @@ use crate::{
     apply::Host,
     backend::{
         bpf::{BackendKey, MapStep},
-        nft, sysctl,
+        nft, sockets, sysctl,
         wireguard::{self, Peer},
     },
     plan::{FWMARK, KEEPALIVE_S},
     step::{Step, TunnelStep},
 };
 use anyhow::Context;
+use tracing::debug;
 
 impl Host for Datapath {
     fn take(&mut self, step: &Step) -> anyhow::Result<()> {
@@ -36,6 +37,11 @@ impl Host for Datapath {
             Step::PutAffinity { frontend, seconds } => self.row(MapStep::PutAffinity(*frontend, *seconds)),
             Step::RemoveAffinity { frontend } => self.row(MapStep::RemoveAffinity(*frontend)),
             Step::RemoveService { frontend } => self.row(MapStep::RemoveService(*frontend)),
+            Step::CloseUdp { backends, namespaces } => {
+                let closed = sockets::close_udp(namespaces, backends)?;
+                debug!(closed, "Closed UDP sockets whose backend is gone");
+                Ok(())
+            }
             Step::PutVip { address } => self.row(MapStep::PutServiceAddress(*address)),
             Step::RemoveVip { address } => self.row(MapStep::RemoveServiceAddress(*address)),
             Step::SetSysctl(key) => Ok(sysctl::set(*key)?),

@@ -8,6 +8,7 @@ use crate::{
     observe::Observed,
     step::Step,
 };
+use api::record::Protocol;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -42,7 +43,28 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
         steps.add(Stage::UnSet, Step::RemoveSet { set: *set, slots: slots.keys().copied().collect() });
     }
     affinity(desired, observed, steps);
+    sockets(desired, observed, steps);
     vips(desired, observed, steps);
+}
+
+/// Backends of UDP frontends that none has any more.
+fn sockets(desired: &Image, observed: &Observed, steps: &mut Steps) {
+    let udp = |frontend: &Frontend| frontend.protocol == Protocol::Udp;
+    let sets: BTreeSet<u32> =
+        observed.rows.services.iter().filter(|(frontend, _)| udp(frontend)).map(|(_, to)| to.set).collect();
+    let were = observed.rows.backends.iter().filter(|(key, _)| sets.contains(&key.set)).map(|(_, at)| *at);
+    let are: BTreeSet<SocketAddr> = desired
+        .services
+        .iter()
+        .filter(|(frontend, _)| udp(frontend))
+        .flat_map(|(_, all)| all)
+        .copied()
+        .collect();
+    let backends: BTreeSet<SocketAddr> = were.filter(|backend| !are.contains(backend)).collect();
+    if !backends.is_empty() {
+        let namespaces = desired.namespaces.clone();
+        steps.sweep(Stage::CloseSockets, Step::CloseUdp { backends, namespaces });
+    }
 }
 
 /// Before its frontend, so that no client of it is forgotten.

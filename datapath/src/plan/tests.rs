@@ -132,6 +132,29 @@ fn clients_keep_their_backend_from_before_the_service_is_there_until_it_goes() {
 }
 
 #[test]
+fn udp_sockets_to_a_backend_that_no_service_has_any_more_are_closed_after_the_swap() {
+    let before = "udp 10.101.0.9:53 10.1.0.1:53 10.1.0.2:53; udp 10.101.0.8:53 10.1.0.2:53; service 10.101.0.9:80 10.1.0.3:80";
+    check(
+        &image(
+            "udp 10.101.0.9:53 10.1.0.4:53; udp 10.101.0.8:53 10.1.0.2:53; service 10.101.0.9:80 10.1.0.4:80; namespace /run/netns/a",
+        ),
+        &holding(&image(before)),
+        expect![[r#"
+            fill set 4: 10.1.0.4:80
+            fill set 5: 10.1.0.4:53
+            10.101.0.9:80/TCP → set 4 of 1
+            10.101.0.9:53/UDP → set 5 of 1
+            close the UDP sockets of 2 namespaces to 10.1.0.1:53
+            empty set 2 of 1
+            empty set 3 of 2
+        "#]],
+    );
+    // Not while something may only be late.
+    let steps = plan(&image("namespace /run/netns/a"), &holding(&image(before)), Completeness::Partial);
+    assert!(!steps.iter().any(|step| matches!(step, Step::CloseUdp { .. })), "{}", lines(&steps));
+}
+
+#[test]
 fn equal_backends_are_one_set() {
     check(
         &image("service 10.101.0.9:80 10.1.0.1:80; service 10.101.0.9:81 10.1.0.1:80; service 10.101.0.8:80"),
@@ -370,6 +393,12 @@ fn image(text: &str) -> Image {
                 let frontend = Frontend { address: at.ip(), protocol: Protocol::Tcp, port: at.port() };
                 image.services.insert(frontend, backends.iter().map(|b| b.parse().unwrap()).collect());
             }
+            ["udp", frontend, backends @ ..] => {
+                let at: SocketAddr = frontend.parse().unwrap();
+                let frontend = Frontend { address: at.ip(), protocol: Protocol::Udp, port: at.port() };
+                image.services.insert(frontend, backends.iter().map(|b| b.parse().unwrap()).collect());
+            }
+            ["namespace", path] => drop(image.namespaces.insert(path.into())),
             ["affinity", frontend, seconds] => {
                 let at: SocketAddr = frontend.parse().unwrap();
                 let frontend = Frontend { address: at.ip(), protocol: Protocol::Tcp, port: at.port() };

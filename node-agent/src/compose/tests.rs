@@ -39,6 +39,7 @@ fn host() -> HostFacts {
     let pod = Pod { ifindex: 9, mac: [2, 0, 0, 0, 0, 9] };
     HostFacts {
         bindings: [(ip("10.1.1.10"), pod)].into(),
+        namespaces: ["/run/netns/cni-1".into()].into(),
         pod_devices: [9].into(),
         uplinks: [2].into(),
         uplink_mtu_bytes: 1500,

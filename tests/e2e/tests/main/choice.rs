@@ -34,6 +34,7 @@ fn annotations_choose_among_the_backends_and_a_stale_peers_are_used_when_there_i
     assert_eq!(story.carts(in_a, &A, |_| true).into_keys().next(), first.into_keys().next());
     story.apply(&A, "cart.yaml").unwrap();
     story.carts(in_a, &A, both);
+    udp_clients_of_a_backend_that_goes_are_told(&story);
 
     // Not shared: b takes, and does not give.
     story.apply(&A, "cart.yaml").unwrap();
@@ -81,4 +82,37 @@ fn annotate(story: &Story, cluster: &Cluster, annotation: &str) {
 
 fn manifest(cluster: &Cluster) -> String {
     fs::read_to_string(e2e::files().join("manifests").join(cluster.name).join("cart.yaml")).unwrap()
+}
+
+/// A client that connected once and would never look again.
+fn udp_clients_of_a_backend_that_goes_are_told(story: &Story) {
+    // It talks until a call fails, and then connects again: whom it talked to last, and whom it talks to now.
+    let client = "say() { echo x >&3 && who=$(timeout 2 head -n1 <&3) && [ -n \"$who\" ]; }; \
+                  exec 3<>/dev/udp/10.101.0.10/7; say || exit 1; echo talks to $who; \
+                  end=$((SECONDS + 25)); while say; do [ $SECONDS -lt $end ] || exit 2; done; \
+                  exec 3<>/dev/udp/10.101.0.10/7; say && echo then to $who";
+    let own = story.carts("cluster-a/pod/client", &A, both);
+    assert!(own.len() > 2);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| story.sh("cluster-a/pod/client", client))).collect();
+        // They are at it; then cluster-b's backends go.
+        story.carts("cluster-a/pod/client", &A, both);
+        story.remove(&B, "cart-endpoints.yaml").unwrap();
+        let mut moved = 0;
+        for client in clients {
+            let (code, said, stderr) = client.join().unwrap();
+            assert!(said.contains("talks to cluster-"), "{code}: {said}{stderr}");
+            if said.contains("talks to cluster-b") {
+                assert!(code == 0 && said.contains("then to cluster-a"), "{code}: {said}{stderr}");
+                moved += 1;
+            } else {
+                assert_eq!(code, 2, "who talks to cluster-a is left alone: {said}{stderr}");
+            }
+        }
+        // All eight talk to cluster-a's from the start once in 256 runs.
+        assert!(moved > 0, "somebody talked to cluster-b");
+    });
+    story.apply(&B, "cart-endpoints.yaml").unwrap();
+    story.carts("cluster-a/pod/client", &A, both);
 }
