@@ -110,17 +110,13 @@ fn connected(socket: &Socket, family: u8, backends: &BTreeSet<SocketAddr>) -> an
 fn destroy(socket: &Socket, family: u8, id: SocketId) -> anyhow::Result<bool> {
     ask(socket, NLM_F_ACK, SockDiagDestroy::new(SockDiagMessage::InetRequest(request(family, id))))?;
     let (bytes, _) = socket.recv_from_full()?;
-    for message in messages::<SockDiagMessage>(&bytes) {
-        match message?.payload {
-            NetlinkPayload::Error(ErrorMessage { code: None, .. }) => return Ok(true),
-            NetlinkPayload::Error(error) if error.to_io().raw_os_error() == Some(libc::ENOENT) => {
-                return Ok(false);
-            }
-            NetlinkPayload::Error(error) => return Err(error.to_io()).context("cannot close a socket"),
-            other => bail!("cannot close a socket: the kernel answered {other:?}"),
-        }
+    let message = messages::<SockDiagMessage>(&bytes).next();
+    match message.context("cannot close a socket: the kernel answered nothing")??.payload {
+        NetlinkPayload::Error(ErrorMessage { code: None, .. }) => Ok(true),
+        NetlinkPayload::Error(error) if error.to_io().raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        NetlinkPayload::Error(error) => Err(error.to_io()).context("cannot close a socket"),
+        other => bail!("cannot close a socket: the kernel answered {other:?}"),
     }
-    bail!("cannot close a socket: the kernel answered nothing")
 }
 
 fn request(family: u8, socket_id: SocketId) -> InetRequest {

@@ -4,6 +4,8 @@
 
 #[path = "main/bad_input.rs"]
 mod bad_input;
+#[path = "main/bad_links.rs"]
+mod bad_links;
 #[path = "main/certificates.rs"]
 mod certificates;
 #[path = "main/choice.rs"]

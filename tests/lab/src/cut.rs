@@ -56,6 +56,10 @@ pub enum Traffic {
     Udp,
     /// ICMP and ICMPv6 alone, without neighbour discovery.
     Icmp,
+    /// This many of a hundred IP packets, at random: a link that loses.
+    Percent(u8),
+    /// What exceeds this rate, in each direction and family: a link that is slow, and has no queue.
+    AboveKbit(u32),
 }
 
 impl Lab {
@@ -182,6 +186,12 @@ impl Traffic {
             (Self::Udp, _) => "meta l4proto udp ".to_owned(),
             (Self::Icmp, "ip6") => format!("icmpv6 type {ICMP6} "),
             (Self::Icmp, _) => "meta l4proto icmp ".to_owned(),
+            (Self::Percent(share), _) => format!("numgen random mod 100 < {share} "),
+            // A burst of 20 ms, and room for one packet of the largest size.
+            (Self::AboveKbit(rate), _) => {
+                let bytes = u64::from(rate) * 1_000 / 8;
+                format!("limit rate over {bytes} bytes/second burst {} bytes ", (bytes / 50).max(2_048))
+            }
         }
     }
 }
@@ -224,10 +234,12 @@ impl fmt::Display for Side {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::All => "all",
-            Self::Udp => "udp",
-            Self::Icmp => "icmp",
-        })
+        match self {
+            Self::All => f.pad("all"),
+            Self::Udp => f.pad("udp"),
+            Self::Icmp => f.pad("icmp"),
+            Self::Percent(share) => f.pad(&format!("{share} %")),
+            Self::AboveKbit(rate) => f.pad(&format!("above {rate} kbit/s")),
+        }
     }
 }

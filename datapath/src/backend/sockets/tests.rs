@@ -55,7 +55,7 @@ fn udp_sockets_that_are_connected_to_a_backend_that_is_gone_are_closed_and_no_ot
     });
     let namespace = told.recv().expect("a namespace");
     let untouched = connected("127.0.0.1", other);
-    let closed = close_udp(&BTreeSet::from([namespace.clone(), PathBuf::from("/proc/0/ns/net")]), &backends);
+    let closed = close_udp(&BTreeSet::from([namespace, PathBuf::from("/proc/0/ns/net")]), &backends);
     close.send(closed.expect("closed, and what is gone has no sockets")).expect("heard");
     pod.join().expect("it went well");
     untouched.send(b"x").ok();

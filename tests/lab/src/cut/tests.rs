@@ -48,3 +48,12 @@ fn what_has_no_link_cannot_be_cut() {
         assert!(ruleset(&topology, &[cut]).unwrap_err().to_string().contains(side));
     }
 }
+
+#[test]
+fn a_link_that_loses_or_is_slow_drops_a_share_or_what_is_too_fast() {
+    let lossy = rules(&[("cluster-a", "cluster-b", Traffic::Percent(5))]);
+    assert!(lossy.iter().all(|rule| rule.ends_with("numgen random mod 100 < 5 counter drop")), "{lossy:?}");
+    let slow = rules(&[("cluster-a", "cluster-b", Traffic::AboveKbit(8_000))]);
+    let limit = "limit rate over 1000000 bytes/second burst 20000 bytes counter drop";
+    assert!(slow.len() == 4 && slow.iter().all(|rule| rule.ends_with(limit)), "{slow:?}");
+}

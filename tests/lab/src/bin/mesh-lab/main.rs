@@ -93,7 +93,7 @@ enum Cmd {
         #[arg(short, long)]
         follow: bool,
     },
-    /// Cuts the link between two clusters or machines, in both directions.
+    /// Cuts the link between two clusters or machines, in both directions, or makes it a bad one.
     Cut {
         /// A cluster or a machine's place.
         a: String,
@@ -105,6 +105,12 @@ enum Cmd {
         /// Only ICMP, without neighbour discovery.
         #[arg(long, conflicts_with = "udp")]
         icmp: bool,
+        /// Only this many of a hundred packets, at random.
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), conflicts_with_all = ["udp", "icmp"])]
+        loss: Option<u8>,
+        /// Only what exceeds this rate, in each direction.
+        #[arg(long, value_name = "KBIT", value_parser = clap::value_parser!(u32).range(8..), conflicts_with_all = ["udp", "icmp", "loss"])]
+        rate_kbit: Option<u32>,
     },
     /// Heals whatever is cut between two clusters or machines.
     Heal {
@@ -176,11 +182,13 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Cmd::Pause { proc } => attach()?.pause(&proc.to_string())?,
         Cmd::Resume { proc } => attach()?.resume(&proc.to_string())?,
         Cmd::Logs { proc, follow } => show::log(&attach()?, &proc, follow)?,
-        Cmd::Cut { a, b, udp, icmp } => {
-            let what = match (udp, icmp) {
-                (true, _) => Traffic::Udp,
-                (_, true) => Traffic::Icmp,
-                (false, false) => Traffic::All,
+        Cmd::Cut { a, b, udp, icmp, loss, rate_kbit } => {
+            let what = match (udp, icmp, loss, rate_kbit) {
+                (true, ..) => Traffic::Udp,
+                (_, true, ..) => Traffic::Icmp,
+                (_, _, Some(percent), _) => Traffic::Percent(percent),
+                (.., Some(rate)) => Traffic::AboveKbit(rate),
+                (false, false, None, None) => Traffic::All,
             };
             attach()?.cut(&a, &b, what)?;
         }
