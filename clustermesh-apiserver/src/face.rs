@@ -10,7 +10,7 @@
 //! - no request reaches a service before its method's row allowed its sender, and none reaches the engine before each
 //!   of its ranges did;
 //! - an answer carries only what is durable (the engine's promise);
-//! - a peer that is removed loses its open watches at once, not at its next request;
+//! - a peer that is removed loses its open streams at once, not at its next request;
 //! - connections, streams, watches and messages are bounded.
 
 mod convert;
@@ -131,6 +131,21 @@ impl Doors {
     fn check(&self, extensions: &Extensions, method: &str, touches: &[Touch]) -> Result<(), Status> {
         let PeerInfo { id, from } = sender(extensions)?;
         Ok(self.judge(id, method, touches).inspect_err(|denied| warn!(%from, %denied, "Refused a call"))?)
+    }
+
+    /// Why a stream of `who` has to end, once it has: the server ends, or its sender is a peer no longer.
+    async fn farewell(&self, who: &SpiffeId) -> Status {
+        let mut trust = self.tls().trust().changes();
+        loop {
+            if !self.tls().trust().believes(who) {
+                return Status::permission_denied("etcdserver: permission denied: no longer a peer");
+            }
+            tokio::select! {
+                () = self.shutdown().cancelled() => return convert::status(store::Error::Stopped),
+                // The trust store lives as long as its doors.
+                _ = trust.changed() => {}
+            }
+        }
     }
 
     /// The header of every answer. One server is its own cluster and leader; each boot is a term.

@@ -1,8 +1,7 @@
 //! etcd's Election service.
 
 use super::{
-    Doors, convert,
-    lock::SESSION_TTL_S,
+    Doors, convert, sender,
     turn::{self, Turn},
 };
 use crate::{authz, backend::WatchResponse};
@@ -51,10 +50,8 @@ impl Election for Doors {
     ) -> Result<Response<CampaignResponse>, Status> {
         let touches = authz::campaign(request.get_ref()).map_err(convert::status)?;
         self.check(request.extensions(), "/v3electionpb.Election/Campaign", &touches)?;
-        let CampaignRequest { name, mut lease, value } = request.get_ref().clone();
-        if lease == 0 {
-            (lease, _) = self.grant(request.extensions(), 0, SESSION_TTL_S).await?;
-        }
+        let CampaignRequest { name, lease, value } = request.get_ref().clone();
+        let lease = self.session(request.extensions(), lease).await?;
         let turn = Turn::join(self, &name, lease, value.clone()).await?;
         let leader = LeaderKey { name, key: turn.key.clone(), rev: turn.created, lease };
         // A lease that had a place already may have said something else there.
@@ -92,19 +89,18 @@ impl Election for Doors {
     ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<LeaderResponse, Status>> + Send>>>, Status> {
         let touches = authz::leader(request.get_ref()).map_err(convert::status)?;
         self.check(request.extensions(), "/v3electionpb.Election/Observe", &touches)?;
+        let who = sender(request.extensions())?.id.clone();
         let (give, stream) = mpsc::channel(PROCLAMATIONS_MAX);
         let (doors, name) = (self.clone(), request.into_inner().name);
         tokio::spawn(async move {
-            let shutdown = doors.shutdown().clone();
-            tokio::select! {
-                ended = observe(&doors, &name, &give) => if let Err(why) = ended {
-                    // Nobody listens: as good as told.
-                    give.send(Err(why)).await.ok();
-                },
-                () = shutdown.cancelled() => {
-                    give.send(Err(Status::unavailable("etcdserver: server stopped"))).await.ok();
-                }
-                () = give.closed() => {}
+            let ended = tokio::select! {
+                ended = observe(&doors, &name, &give) => ended,
+                why = doors.farewell(&who) => Err(why),
+                () = give.closed() => Ok(()),
+            };
+            if let Err(why) = ended {
+                // Nobody listens: as good as told.
+                give.send(Err(why)).await.ok();
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -158,7 +154,7 @@ async fn observe(
                 }
                 Some(WatchResponse::Progress { .. }) => {}
                 Some(WatchResponse::Canceled { .. }) => break,
-                None => return Err(Status::unavailable("etcdserver: server stopped")),
+                None => return Err(convert::status(store::Error::Stopped)),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Doors, convert, sender};
 use rpc::etcdserverpb::{self as pb, lease_server::Lease};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use store::{Error, LeaseGrant};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -14,14 +14,20 @@ const ANSWERS_MAX: usize = 4;
 /// The answer for a lease that is not there, where etcd gives no error.
 const NO_LEASE_TTL: i64 = -1;
 
+/// The lease of somebody who waits for a turn and brings none: etcd's default of a session. Nobody keeps it alive.
+const SESSION_TTL_S: i64 = 60;
+
 impl Doors {
+    /// The lease that a turn hangs on: the one that was brought, or a new one.
+    pub(super) async fn session(&self, extensions: &Extensions, brought: i64) -> Result<i64, Status> {
+        if brought != 0 {
+            return Ok(brought);
+        }
+        self.grant(extensions, 0, SESSION_TTL_S).await.map(|(id, _)| id)
+    }
+
     /// Grants a lease to whoever asks; the id 0 leaves the choice to us.
-    pub(super) async fn grant(
-        &self,
-        extensions: &Extensions,
-        id: i64,
-        ttl_s: i64,
-    ) -> Result<(i64, i64), Status> {
+    async fn grant(&self, extensions: &Extensions, id: i64, ttl_s: i64) -> Result<(i64, i64), Status> {
         let owner = sender(extensions)?.id.to_string().into();
         // 63 random bits: should they ever name a lease that is there, the answer says so.
         let id = if id == 0 { rand::random_range(1..=i64::MAX) } else { id };
@@ -77,14 +83,15 @@ impl Lease for Doors {
         Status,
     > {
         let (_, extensions, mut requests) = request.into_parts();
+        let who = sender(&extensions)?.id.clone();
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let doors = self.clone();
         tokio::spawn(async move {
-            let shutdown = doors.shutdown().clone();
+            let mut farewell = pin!(doors.farewell(&who));
             loop {
                 let request = tokio::select! {
                     request = requests.message() => request,
-                    () = shutdown.cancelled() => Err(Status::unavailable("etcdserver: server stopped")),
+                    why = &mut farewell => Err(why),
                     () = answers.closed() => return,
                 };
                 let answer = match request {

@@ -7,18 +7,13 @@ use rpc::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse, lo
 use store::DeleteRangeRequest;
 use tonic::{Request, Response, Status};
 
-/// The lease of a lock whose caller brings none: etcd's default of a session. Nobody keeps it alive.
-pub(super) const SESSION_TTL_S: i64 = 60;
-
 #[tonic::async_trait]
 impl Lock for Doors {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let touches = authz::lock(request.get_ref()).map_err(convert::status)?;
         self.check(request.extensions(), "/v3lockpb.Lock/Lock", &touches)?;
-        let LockRequest { name, mut lease } = request.get_ref().clone();
-        if lease == 0 {
-            (lease, _) = self.grant(request.extensions(), 0, SESSION_TTL_S).await?;
-        }
+        let LockRequest { name, lease } = request.get_ref().clone();
+        let lease = self.session(request.extensions(), lease).await?;
         let turn = Turn::join(self, &name, lease, Bytes::new()).await?.come(self).await?;
         let header = Some(self.header(self.engine().revision()));
         Ok(Response::new(LockResponse { header, key: turn.key.clone() }))

@@ -59,7 +59,7 @@ impl Turn {
         let shutdown = doors.shutdown().clone();
         tokio::select! {
             came = self.all_before_are_gone() => came?,
-            () = shutdown.cancelled() => return Err(Status::unavailable("etcdserver: server stopped")),
+            () = shutdown.cancelled() => return Err(convert::status(store::Error::Stopped)),
         }
         // The lease may have ended while we waited.
         if self.engine.range(&key_only(&self.key)).await.map_err(convert::status)?.kvs.is_empty() {
@@ -157,7 +157,7 @@ async fn gone(engine: &Engine, key: Bytes, from: i64) -> Result<(), Status> {
             Some(WatchResponse::Progress { .. }) => {}
             // Whoever asks looks again.
             Some(WatchResponse::Canceled { .. }) => return Ok(()),
-            None => return Err(Status::unavailable("etcdserver: server stopped")),
+            None => return Err(convert::status(store::Error::Stopped)),
         }
     }
 }

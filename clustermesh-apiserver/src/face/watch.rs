@@ -15,7 +15,10 @@ use rpc::{
     etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch},
     mvccpb,
 };
-use std::{collections::BTreeMap, pin::Pin};
+use std::{
+    collections::BTreeMap,
+    pin::{Pin, pin},
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::task::AbortOnDropHandle;
@@ -78,20 +81,12 @@ impl From<mpsc::error::SendError<Result<pb::WatchResponse, Status>>> for Gone {
 
 impl Control {
     async fn run(mut self, mut requests: Streaming<pb::WatchRequest>) {
-        let shutdown = self.doors.shutdown().clone();
-        let mut trust = self.doors.tls().trust().changes();
+        let (doors, who) = (self.doors.clone(), self.who.clone());
+        let mut farewell = pin!(doors.farewell(&who));
         loop {
             let request = tokio::select! {
                 request = requests.message() => request,
-                () = shutdown.cancelled() => {
-                    return self.end(Status::unavailable("etcdserver: server stopped")).await;
-                }
-                _ = trust.changed() => {
-                    if self.doors.tls().trust().believes(&self.who) {
-                        continue;
-                    }
-                    return self.end(Status::permission_denied("etcdserver: permission denied: no longer a peer")).await;
-                }
+                why = &mut farewell => return self.end(why).await,
                 () = self.answers.closed() => return,
             };
             let served = match request {
@@ -248,7 +243,7 @@ impl Pump {
             ..Default::default()
         };
         match answer {
-            None => Ok(self.answers.send(Err(Status::unavailable("etcdserver: server stopped"))).await?),
+            None => Ok(self.answers.send(Err(convert::status(store::Error::Stopped))).await?),
             Some(WatchResponse::Progress { revision }) => Ok(self.answers.send(Ok(of(revision))).await?),
             Some(WatchResponse::Canceled { compact_revision }) => {
                 let cancelled = pb::WatchResponse {

@@ -1,8 +1,10 @@
 //! Locks and elections by an etcd client that is not ours.
 
-use super::home::Cluster;
+use super::home::{Cluster, EAST};
 use daemon::spiffe::Role;
-use etcd_client::{Client, Error, GetOptions, LeaderKey, LockOptions, ProclaimOptions, ResignOptions};
+use etcd_client::{
+    Channel, Client, Error, GetOptions, LeaderKey, LockOptions, ProclaimOptions, ResignOptions,
+};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -114,4 +116,16 @@ async fn a_leader_is_elected_proclaims_and_resigns_and_an_observer_hears_all_of_
         matches!(&refused, Error::GRpcStatus(status) if status.message() == "election: not leader"),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn a_removed_peer_observes_no_longer() {
+    let west = Cluster::start().await;
+    let east = Channel::Tonic(west.peer("east").await.channel);
+    let mut east = Client::from_channel(east, None).await.expect("a client");
+    let mut observed = east.observe("mesh/v1/west/chief").await.expect("what we announce may be read");
+    west.tls.trust().remove_peer(EAST);
+    let ended = timeout(PATIENCE, observed.message()).await.expect("in time").expect_err("the end");
+    let Error::GRpcStatus(status) = ended else { panic!("{ended}") };
+    assert_eq!(status.message(), "etcdserver: permission denied: no longer a peer");
 }
