@@ -185,11 +185,11 @@ fn locks_and_elections_are_judged_by_the_keys_of_those_who_wait() {
     let key = || b("mesh/v1/west/keys/w1/7");
     let leader = || Some(election::LeaderKey { name: name(), key: key(), rev: 2, lease: 7 });
     let writes = [
-        ("/v3lockpb.Lock/Lock", lock(&lock::LockRequest { name: name(), lease: 7 })),
+        ("/v3lockpb.Lock/Lock", Ok(lock(&lock::LockRequest { name: name(), lease: 7 }))),
         ("/v3lockpb.Lock/Unlock", unlock(&lock::UnlockRequest { key: key() })),
         (
             "/v3electionpb.Election/Campaign",
-            campaign(&election::CampaignRequest { name: name(), lease: 7, value: b("x") }),
+            Ok(campaign(&election::CampaignRequest { name: name(), lease: 7, value: b("x") })),
         ),
         (
             "/v3electionpb.Election/Proclaim",
@@ -299,7 +299,7 @@ fn node_may_put(key: &str, value: &[u8]) -> bool {
 }
 
 fn leader_of(name: &str) -> Vec<Touch> {
-    leader(&rpc::v3electionpb::LeaderRequest { name: b(name) }).expect("a range")
+    leader(&rpc::v3electionpb::LeaderRequest { name: b(name) })
 }
 
 fn op_put(key: &str, prev_kv: bool) -> pb::RequestOp {

@@ -100,16 +100,13 @@ pub fn watch(request: &pb::WatchCreateRequest) -> Result<Vec<Touch>, Error> {
 
 /// The keys of those who wait under a name, each with its lease: `name/…`, as etcd's recipes write them.
 #[must_use]
-pub fn waiting(name: &[u8]) -> (Bytes, Bytes) {
-    // The byte after `/` is `0`.
-    (Bytes::from([name, b"/"].concat()), Bytes::from([name, b"0"].concat()))
+pub fn waiting(name: &[u8]) -> KeyRange {
+    KeyRange::prefix([name, b"/"].concat())
 }
 
 /// Of a `Lock`: it reads who waits, and writes a key among them.
-///
-/// # Errors
-/// None: every name is a prefix.
-pub fn lock(request: &lock::LockRequest) -> Result<Vec<Touch>, Error> {
+#[must_use]
+pub fn lock(request: &lock::LockRequest) -> Vec<Touch> {
     join(&request.name)
 }
 
@@ -122,10 +119,8 @@ pub fn unlock(request: &lock::UnlockRequest) -> Result<Vec<Touch>, Error> {
 }
 
 /// Of a `Campaign`, as of a lock.
-///
-/// # Errors
-/// None: every name is a prefix.
-pub fn campaign(request: &election::CampaignRequest) -> Result<Vec<Touch>, Error> {
+#[must_use]
+pub fn campaign(request: &election::CampaignRequest) -> Vec<Touch> {
     join(&request.name)
 }
 
@@ -134,11 +129,8 @@ pub fn campaign(request: &election::CampaignRequest) -> Result<Vec<Touch>, Error
 /// # Errors
 /// [`Error::EmptyKey`]
 pub fn proclaim(request: &election::ProclaimRequest) -> Result<Vec<Touch>, Error> {
-    let key = request.leader.as_ref().map(|leader| leader.key.clone()).unwrap_or_default();
-    let mut touches = held(&key)?;
-    touches[1].value = Some(request.value.clone());
-    touches[1].leased = true;
-    Ok(touches)
+    let [read, write] = held(request.leader.as_ref())?;
+    Ok(vec![read, Touch { value: Some(request.value.clone()), leased: true, ..write }])
 }
 
 /// Of a `Resign`: its compare reads.
@@ -146,25 +138,23 @@ pub fn proclaim(request: &election::ProclaimRequest) -> Result<Vec<Touch>, Error
 /// # Errors
 /// [`Error::EmptyKey`]
 pub fn resign(request: &election::ResignRequest) -> Result<Vec<Touch>, Error> {
-    held(&request.leader.as_ref().map(|leader| leader.key.clone()).unwrap_or_default())
+    held(request.leader.as_ref()).map(Vec::from)
 }
 
 /// Of a `Leader` or an `Observe`.
-///
-/// # Errors
-/// None: every name is a prefix.
-pub fn leader(request: &election::LeaderRequest) -> Result<Vec<Touch>, Error> {
-    let (first, end) = waiting(&request.name);
-    Ok(vec![touch(Access::Read, &first, &end)?])
+#[must_use]
+pub fn leader(request: &election::LeaderRequest) -> Vec<Touch> {
+    vec![Touch { access: Access::Read, range: waiting(&request.name), value: None, leased: false }]
 }
 
-fn join(name: &[u8]) -> Result<Vec<Touch>, Error> {
-    let (first, end) = waiting(name);
-    let mut write = touch(Access::Write, &first, &end)?;
-    write.leased = true;
-    Ok(vec![touch(Access::Read, &first, &end)?, write])
+fn join(name: &[u8]) -> Vec<Touch> {
+    let read = Touch { access: Access::Read, range: waiting(name), value: None, leased: false };
+    let write = Touch { access: Access::Write, leased: true, ..read.clone() };
+    vec![read, write]
 }
 
-fn held(key: &Bytes) -> Result<Vec<Touch>, Error> {
-    Ok(vec![touch(Access::Read, key, &Bytes::new())?, touch(Access::Write, key, &Bytes::new())?])
+/// The key that a leader holds.
+fn held(leader: Option<&election::LeaderKey>) -> Result<[Touch; 2], Error> {
+    let key = leader.map(|leader| leader.key.clone()).unwrap_or_default();
+    Ok([touch(Access::Read, &key, &Bytes::new())?, touch(Access::Write, &key, &Bytes::new())?])
 }

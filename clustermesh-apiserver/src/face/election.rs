@@ -48,7 +48,7 @@ impl Election for Doors {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        let touches = authz::campaign(request.get_ref()).map_err(convert::status)?;
+        let touches = authz::campaign(request.get_ref());
         self.check(request.extensions(), "/v3electionpb.Election/Campaign", &touches)?;
         let CampaignRequest { name, lease, value } = request.get_ref().clone();
         let lease = self.session(request.extensions(), lease).await?;
@@ -75,7 +75,7 @@ impl Election for Doors {
     }
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        let touches = authz::leader(request.get_ref()).map_err(convert::status)?;
+        let touches = authz::leader(request.get_ref());
         self.check(request.extensions(), "/v3electionpb.Election/Leader", &touches)?;
         match turn::first(self.engine(), &request.get_ref().name).await? {
             (revision, Some(kv)) => Ok(Response::new(self.proclamation(revision, kv))),
@@ -87,7 +87,7 @@ impl Election for Doors {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<LeaderResponse, Status>> + Send>>>, Status> {
-        let touches = authz::leader(request.get_ref()).map_err(convert::status)?;
+        let touches = authz::leader(request.get_ref());
         self.check(request.extensions(), "/v3electionpb.Election/Observe", &touches)?;
         let who = sender(request.extensions())?.id.clone();
         let (give, stream) = mpsc::channel(PROCLAMATIONS_MAX);
@@ -126,7 +126,10 @@ async fn observe(
         let (revision, leader) = turn::first(doors.engine(), name).await?;
         let (key, range_end) = match &leader {
             Some(kv) => (kv.key.clone(), Bytes::new()),
-            None => authz::waiting(name),
+            None => {
+                let all = authz::waiting(name);
+                (all.key().clone(), all.range_end())
+            }
         };
         let led = leader.is_some();
         if let Some(kv) = leader

@@ -33,8 +33,7 @@ impl Turn {
     /// Takes a place with a value; the place that this lease has already, if it has.
     pub(super) async fn join(doors: &Doors, name: &Bytes, lease: i64, value: Bytes) -> Result<Self, Status> {
         let engine = doors.engine().clone();
-        let (first, _) = waiting(name);
-        let key = Bytes::from([&first[..], format!("{lease:x}").as_bytes()].concat());
+        let key = Bytes::from([waiting(name).key(), format!("{lease:x}").as_bytes()].concat());
         let request = TxnRequest {
             compare: vec![created(&key, 0)],
             success: vec![Op::Put(PutRequest {
@@ -71,21 +70,15 @@ impl Turn {
 
     async fn all_before_are_gone(&self) -> Result<(), Status> {
         loop {
-            let (key, range_end) = waiting(&self.name);
             let before = RangeRequest {
-                key,
-                range_end,
-                limit: 1,
                 sort_order: SortOrder::Descend,
-                sort_target: SortTarget::Create,
                 max_create_revision: self.created - 1,
                 keys_only: true,
                 ..RangeRequest::default()
             };
-            let answer = self.engine.range(&before).await.map_err(convert::status)?;
-            match answer.kvs.into_iter().next() {
-                None => return Ok(()),
-                Some(last) => gone(&self.engine, last.key, answer.revision + 1).await?,
+            match one_of(&self.engine, &self.name, before).await? {
+                (_, None) => return Ok(()),
+                (revision, Some(last)) => gone(&self.engine, last.key, revision + 1).await?,
             }
         }
     }
@@ -105,14 +98,23 @@ impl Drop for Turn {
 
 /// The value of whoever has the turn under a name: the key that was created first.
 pub(super) async fn first(engine: &Engine, name: &Bytes) -> Result<(i64, Option<KeyValue>), Status> {
-    let (key, range_end) = waiting(name);
+    let oldest = RangeRequest { sort_order: SortOrder::Ascend, ..RangeRequest::default() };
+    one_of(engine, name, oldest).await
+}
+
+/// The first or last, as `which` says, of those that wait under a name, in the order they came; and as of when.
+async fn one_of(
+    engine: &Engine,
+    name: &Bytes,
+    which: RangeRequest,
+) -> Result<(i64, Option<KeyValue>), Status> {
+    let all = waiting(name);
     let request = RangeRequest {
-        key,
-        range_end,
+        key: all.key().clone(),
+        range_end: all.range_end(),
         limit: 1,
-        sort_order: SortOrder::Ascend,
         sort_target: SortTarget::Create,
-        ..RangeRequest::default()
+        ..which
     };
     let answer = engine.range(&request).await.map_err(convert::status)?;
     Ok((answer.revision, answer.kvs.into_iter().next()))
