@@ -16,7 +16,6 @@
 //! - nothing is withdrawn before the source's first complete list.
 
 pub mod driver;
-pub mod durable;
 pub mod index;
 pub mod manifests;
 pub mod memory;

@@ -13,6 +13,7 @@
 
 pub mod args;
 pub mod context;
+pub mod durable;
 pub mod health;
 pub mod log;
 pub mod shutdown;

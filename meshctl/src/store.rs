@@ -7,7 +7,8 @@ use api::{
     name::ClusterName,
     record::Record,
 };
-use std::{fmt::Write as _, fs, io::Write as _, path::Path};
+use daemon::durable;
+use std::{fmt::Write as _, fs, path::Path};
 
 /// Bytes of a value that is no record, as they are shown.
 const SHOWN_BYTES_MAX: usize = 64;
@@ -88,12 +89,8 @@ pub fn restore(file: &Path, data_dir: &Path) -> anyhow::Result<String> {
             own.uuid
         );
     }
-    let (new, place) = (data_dir.join("restore.dump.new"), data_dir.join("restore.dump"));
-    let placed = fs::File::create(&new)
-        .and_then(|mut out| out.write_all(&bytes).and_then(|()| out.sync_all()))
-        .and_then(|()| fs::rename(&new, &place))
-        .and_then(|()| fs::File::open(data_dir)?.sync_all());
-    placed.with_context(|| format!("cannot write {}", place.display()))?;
+    let place = data_dir.join("restore.dump");
+    durable::write(&place, &bytes).with_context(|| format!("cannot write {}", place.display()))?;
     let mut said = String::new();
     let _ = writeln!(
         said,

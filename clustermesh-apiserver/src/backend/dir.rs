@@ -1,10 +1,11 @@
 //! The data directory: its lock, its lineage, and what happens to a store that cannot be read.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use daemon::durable;
 use store::{Boot, Lineage};
 use tracing::error;
 
@@ -156,13 +157,8 @@ impl DataDir {
     /// Replaces the lineage: the new one is on disk whole before the old one goes.
     pub(super) fn write_lineage(&self, lineage: &Lineage) -> Result<(), OpenError> {
         let path = self.path.join("lineage");
-        let new = self.path.join("lineage.new");
         let text: String = lineage.boots().iter().map(write_boot).collect();
-        File::create(&new)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(io_error("write", &path))?;
-        self.sync()
+        durable::write(&path, text.as_bytes()).map_err(io_error("write", &path))
     }
 
     fn sync(&self) -> Result<(), OpenError> {

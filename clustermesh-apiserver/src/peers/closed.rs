@@ -1,9 +1,9 @@
 //! Prefixes of peers that were disconnected: nothing goes there, in plain or otherwise, until somebody says `forget` or
 //! a peering claims them again. No source can rebuild them, so they live in a synced file.
 
-use crate::source::durable;
 use anyhow::Context;
 use api::{name::ClusterName, peer::overlap};
+use daemon::durable;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, io, path::Path};
 

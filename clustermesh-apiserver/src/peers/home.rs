@@ -1,11 +1,11 @@
 //! The one home of a peering: a file in the manifests directory, written and removed whole.
 
-use crate::source::durable;
 use anyhow::{Context, bail};
 use api::{
     name::ClusterName,
     peer::{Connect, MeshPeer},
 };
+use daemon::durable;
 use replica::peering::CONNECT_WITHIN;
 use std::path::{Path, PathBuf};
 

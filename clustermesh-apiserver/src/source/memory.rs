@@ -6,13 +6,13 @@ mod allocation;
 mod tests;
 
 use super::{
-    durable,
     manifests::Snapshot,
     object::{Body, Object, ObjectKey},
 };
 use allocation::Allocation;
 use anyhow::Context;
 use api::{bytes::ClusterUuid, name::NodeName};
+use daemon::durable;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
 

@@ -10,7 +10,7 @@ use crate::{
     peers::{self, Peers},
     pki::Layout,
     publish::{self, Own, writes},
-    source::{self, driver::unix_s, durable},
+    source::{self, driver::unix_s},
 };
 use api::{
     bytes::{BootId, ClusterUuid, Nonce},
@@ -20,6 +20,7 @@ use api::{
     record::{Freshness, ImportState, PeerState, Phase, Record, Synced},
 };
 use daemon::{
+    durable,
     spiffe::Role,
     tls::{Identity, Tls},
 };

@@ -3,13 +3,13 @@
 use super::*;
 use crate::source::{
     driver::{self, Config},
-    durable,
     index::Facts,
 };
 use api::{
     key::MeshKey,
     record::{Heartbeat, Synced},
 };
+use daemon::durable;
 use std::path::Path;
 
 /// Far more than anything here takes, and less than a stuck build.
