@@ -24,15 +24,12 @@ pub enum Agreement {
 
 /// Compares what stands with what should, and makes the objects that are missing.
 pub fn agree(a: &ClusterFacts, b: &ClusterFacts, nonce: Nonce, deadline_s: u64) -> Agreement {
-    let held = |ours: &ClusterFacts, theirs: &ClusterFacts| {
-        ours.peers.iter().find(|p| p.metadata.name == theirs.name).cloned()
-    };
     let connect = Some(Connect { nonce, deadline_s: Some(deadline_s) });
     let (on_a, on_b) = (object(b, connect.clone()), object(a, connect));
-    if let (Some(held_a), Some(held_b)) = (held(a, b), held(b, a))
+    if let (Some(held_a), Some(held_b)) = (a.peer(&b.name), b.peer(&a.name))
         && held_a.nonce() == held_b.nonce()
-        && same_terms(&held_a, &on_a)
-        && same_terms(&held_b, &on_b)
+        && same_terms(held_a, &on_a)
+        && same_terms(held_b, &on_b)
     {
         return Agreement::Stands;
     }
@@ -44,14 +41,12 @@ pub fn agree(a: &ClusterFacts, b: &ClusterFacts, nonce: Nonce, deadline_s: u64) 
 pub fn declared(a: &ClusterFacts, b: &ClusterFacts) -> [MeshPeer; 2] {
     [(a, b), (b, a)].map(|(ours, theirs)| {
         let declared = object(theirs, None);
-        let held = ours.peers.iter().find(|held| held.metadata.name == theirs.name).cloned();
-        match held.filter(|held| same_terms(held, &declared)) {
-            Some(mut held) => {
-                held.spec.connect = None;
-                held
-            }
-            None => declared,
-        }
+        let mut object = match ours.peer(&theirs.name) {
+            Some(held) if same_terms(held, &declared) => held.clone(),
+            Some(_) | None => declared,
+        };
+        object.spec.connect = None;
+        object
     })
 }
 

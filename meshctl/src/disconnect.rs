@@ -12,13 +12,13 @@ pub struct Side<'a> {
 }
 
 impl Side<'_> {
-    /// Removes the peer and says what went; true when there was one.
-    pub async fn end(&self) -> anyhow::Result<bool> {
+    /// Removes the peer and says what went.
+    pub async fn end(&self) -> anyhow::Result<()> {
         let Self { ours, peer } = self;
         let removed = ours.remove_peer(peer).await?;
         if !removed.removed {
             println!(" - {} had no peer {peer}", ours.name);
-            return Ok(false);
+            return Ok(());
         }
         let mut records: Vec<_> = removed.records.into_iter().filter(|(_, count)| *count > 0).collect();
         records.sort();
@@ -31,15 +31,12 @@ impl Side<'_> {
                 removed.closed.join(" "),
             );
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The object that would be removed, and what with it; `None` when there is no such peer.
     pub async fn would_end(&self) -> anyhow::Result<Option<(MeshPeer, String)>> {
-        let peers = self.ours.describe().await?.peers;
-        let Some(object) = peers.into_iter().find(|held| held.metadata.name == *self.peer) else {
-            return Ok(None);
-        };
+        let Some(object) = self.ours.describe().await?.peer(self.peer).cloned() else { return Ok(None) };
         let facts = self.ours.facts().await?;
         let text = lost(&facts, &object);
         Ok(Some((object, text)))

@@ -110,7 +110,7 @@ async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode
             let [on_a, on_b] = connect::would_write(a, b).await?;
             objects.extend([(a.name.clone(), on_a), (b.name.clone(), on_b)]);
         }
-        return print(&would("would hold", &objects, args.dry.output)?);
+        return print(&would(&objects, args.dry.output)?);
     }
     if let [(a, b)] = pairs[..] {
         connect::pair(a, b, Duration::from_secs(args.timeout)).await?;
@@ -125,13 +125,14 @@ async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode
 }
 
 /// Objects of a dry run; YAML says in a comment whose each is.
-fn would(verb: &str, objects: &[(ClusterName, MeshPeer)], output: Output) -> anyhow::Result<String> {
+fn would(objects: &[(ClusterName, MeshPeer)], output: Output) -> anyhow::Result<String> {
     let mut text = String::new();
     match output {
         Output::Table => {
             for (on, object) in objects {
                 let cidrs: Vec<String> = object.spec.contract.cidrs.iter().map(ToString::to_string).collect();
-                text += &format!("{on} {verb} its peer {} to {}\n", object.metadata.name, cidrs.join(" "));
+                text +=
+                    &format!("{on} would hold its peer {} to {}\n", object.metadata.name, cidrs.join(" "));
             }
         }
         Output::Json => {
@@ -168,7 +169,7 @@ async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<Ex
         return if args.dry.output == Output::Table {
             Ok(ExitCode::SUCCESS)
         } else {
-            print(&would("", &objects, args.dry.output)?)
+            print(&would(&objects, args.dry.output)?)
         };
     }
     for side in &sides {
@@ -218,7 +219,7 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
 async fn held(contexts: &Known, args: &PeerArgs) -> anyhow::Result<(Session, MeshPeer)> {
     let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
     let name: ClusterName = args.peer.parse()?;
-    match session.describe().await?.peers.into_iter().find(|peer| peer.metadata.name == name) {
+    match session.describe().await?.peer(&name).cloned() {
         Some(peer) => Ok((session, peer)),
         None => bail!("{} has no peer {name}; there is: meshctl peer list {}", session.name, session.name),
     }
@@ -263,7 +264,7 @@ async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<Exit
         Output::Table => table::status(&clusters),
         Output::Json | Output::Yaml => args.output.print(&clusters)?,
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     let healthy = clusters.iter().all(status::ClusterStatus::is_healthy);
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -67,8 +67,7 @@ pub fn diff(before: &str, after: &str) -> String {
 /// Applies an object to the cluster and says what changed.
 pub async fn apply(session: &Session, peer: &MeshPeer, dry_run: bool) -> anyhow::Result<String> {
     let name = &peer.metadata.name;
-    let held = session.describe().await?.peers.into_iter().find(|held| held.metadata.name == *name);
-    let before = held.as_ref().map(yaml).transpose()?.unwrap_or_default();
+    let before = session.describe().await?.peer(name).map(yaml).transpose()?.unwrap_or_default();
     let changes = diff(&before, &yaml(peer)?);
     // Checked by the apiserver also when it would change nothing: the answer is about the object.
     session.apply_peer(peer, dry_run || changes.is_empty()).await?;

@@ -51,6 +51,11 @@ impl fmt::Display for Range {
 }
 
 impl ClusterFacts {
+    /// The object of a peer that it has.
+    pub fn peer(&self, name: &ClusterName) -> Option<&MeshPeer> {
+        self.peers.iter().find(|peer| peer.metadata.name == *name)
+    }
+
     /// What it announces to peers: pods' and mesh ranges. ClusterIPs are never reached from outside.
     pub fn announced(&self) -> impl Iterator<Item = (Range, IpNet)> {
         self.ranges.iter().copied().filter(|(range, _)| matches!(range, Range::Pods | Range::Mesh))

@@ -88,8 +88,8 @@ impl Session {
 
     /// Lists a prefix in pages at one revision (the newest when 0) and returns that revision.
     pub async fn list(&self, prefix: &str, revision: i64, into: &mut Vec<Listed>) -> anyhow::Result<i64> {
-        let mut key = Bytes::copy_from_slice(prefix.as_bytes());
-        let range_end = Bytes::from(prefix_end(prefix.as_bytes()));
+        let range = store::KeyRange::prefix(prefix.to_owned());
+        let (mut key, range_end) = (range.key().clone(), range.range_end());
         let mut revision = revision;
         loop {
             let request = RangeRequest {
@@ -178,11 +178,4 @@ impl Session {
 
 fn refusal(status: tonic::Status) -> anyhow::Error {
     Ended::from_status(&status).into()
-}
-
-/// The end of the range of all keys with this prefix. (etcd: range_end = prefix plus one)
-fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    *end.last_mut().expect("a prefix of ours is not empty") += 1;
-    end
 }
