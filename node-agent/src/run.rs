@@ -179,18 +179,15 @@ fn last_view(file: &KeptFile, own: &ClusterName) -> (View, Option<u64>) {
     match file.read() {
         Found::View(kept) if kept.view.own() == own => {
             info!(of = %utc(kept.at_ms), revision = kept.revision, skipped = kept.skipped, "Read the last view from the disk");
-            (kept.view, Some(kept.at_ms))
+            return (kept.view, Some(kept.at_ms));
         }
         Found::View(kept) => {
             warn!(found = %kept.view.own(), "The view on the disk is of a cluster of another name; it is not used");
-            (View::new(own.clone()), None)
         }
-        Found::Nothing => (View::new(own.clone()), None),
-        Found::Refused(why) => {
-            warn!("{why}");
-            (View::new(own.clone()), None)
-        }
+        Found::Nothing => {}
+        Found::Refused(why) => warn!("{why}"),
     }
+    (View::new(own.clone()), None)
 }
 
 /// A moment as people write it.

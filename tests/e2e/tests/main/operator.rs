@@ -114,7 +114,7 @@ fn a_saved_dump_is_the_store_of_the_next_start(story: &Story) {
     let data = story.dir().join(A.name).join("data");
     let (data, dump) = (data.display(), story.dir().join("saved.dump"));
     let etcdctl = format!(
-        "$HOME/.cache/mesh/etcd-3.5.1/etcdctl --endpoints {} --cacert {data}/admin/bundle.pem --cert {data}/admin/cert.pem --key {data}/admin/key.pem",
+        "${{MESH_CACHE:-$HOME/.cache/mesh}}/etcd-3.5.1/etcdctl --endpoints {} --cacert {data}/admin/bundle.pem --cert {data}/admin/cert.pem --key {data}/admin/key.pem",
         A.apiserver
     );
     story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} put note-to-self 'of no source'"));
