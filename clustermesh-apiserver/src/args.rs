@@ -108,13 +108,25 @@ pub struct RunArgs {
     /// The cluster's data directory, made by `init`.
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// Kubernetes manifests to announce, and the home of MeshPeer objects.
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
+    /// Where the objects to announce are, and the home of MeshPeer objects.
+    #[command(flatten)]
+    pub source: SourceArgs,
     /// Where to serve gRPC: the etcd v3 API and our admin service, with mutual TLS.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:2379")]
     pub listen: SocketAddr,
     /// Where to serve /healthz, /readyz and /metrics, in plain.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9879")]
     pub health: SocketAddr,
+}
+
+/// Where the objects are: one of the two.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct SourceArgs {
+    /// A directory of Kubernetes manifests.
+    #[arg(long, value_name = "DIR")]
+    pub manifests: Option<PathBuf>,
+    /// The Kubernetes API: of the pod this runs in, or of the kubeconfig in $KUBECONFIG.
+    #[arg(long)]
+    pub kubernetes: bool,
 }

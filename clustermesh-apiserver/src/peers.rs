@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  MeshPeer objects ─▶ check ─▶ roster ─▶ manager ─┬─▶ session (one a peer) ─▶ mesh/v1/<peer>/…, verdict, counters
-//!  (manifests: their one home)                     └─▶ trust store, closed prefixes, sweeps
+//!  (in their one home)                             └─▶ trust store, closed prefixes, sweeps
 //! ```
 //!
 //! Invariants
-//! - the object's file is the truth; everything in the store about a peer follows from it and from what the peer says;
+//! - the object is the truth; everything in the store about a peer follows from it and from what the peer says;
 //! - a peer that is broken or lies has a task and a prefix of its own, and touches nobody else's;
 //! - our own start never waits for a peer;
 //! - prefixes of a peering that was active stay closed after its end, until `forget` or another active peering.
@@ -23,7 +23,7 @@ mod tests;
 mod world;
 
 pub use closed::ClosedPrefixes;
-pub use home::file_name;
+pub use home::{Home, file_name};
 pub use world::World;
 
 use crate::{
@@ -52,12 +52,12 @@ const REQUESTS_MAX: usize = 64;
 const WISHES_MAX: usize = 256;
 
 /// What peerings depend on.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Who we are, and our ranges.
     pub own: Own,
-    /// The manifests directory, home of the objects.
-    pub manifests: PathBuf,
+    /// Where the objects are written.
+    pub home: Home,
     /// The synced file of closed prefixes.
     pub closed: PathBuf,
     /// `host:port` by which peers reach us.

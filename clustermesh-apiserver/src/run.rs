@@ -10,15 +10,16 @@ mod renew;
 
 use crate::{
     admin::AdminService,
-    args::RunArgs,
+    args::{RunArgs, SourceArgs},
     authz,
     backend::{self, Engine},
     face::{self, Doors},
     health::{self, Metrics},
     init::ClusterConfig,
-    peers,
+    peers::{self, Home},
     pki::Layout,
-    publish, source,
+    publish,
+    source::{self, driver::Origin},
 };
 use anyhow::Context;
 use daemon::{
@@ -85,11 +86,12 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.
     let inner = CancellationToken::new();
-    let sources = source::driver::spawn(source_config(args, &layout, &config), inner.clone())?;
+    let (origin, home) = origin(&args.source, &source_ready).await?;
+    let sources = source::driver::spawn(source_config(origin, &layout, &config), inner.clone())?;
     let (published, publishing) = publish::spawn(engine.clone(), own.clone(), sources.clone(), inner.clone());
     let peering = peers::Config {
         own: own.clone(),
-        manifests: args.manifests.clone(),
+        home,
         closed: layout.root().join("closed.json"),
         endpoints: config.advertise.clone(),
     };
@@ -136,9 +138,26 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     served
 }
 
-fn source_config(args: &RunArgs, layout: &Layout, config: &ClusterConfig) -> source::driver::Config {
+/// Where objects are read, and where MeshPeer objects are written.
+async fn origin(args: &SourceArgs, waiting: &Condition) -> anyhow::Result<(Origin, Home)> {
+    if let Some(directory) = &args.manifests {
+        return Ok((Origin::Directory(directory.clone()), Home::Directory(directory.clone())));
+    }
+    let hint = "run in a pod with a service account, or name a kubeconfig in KUBECONFIG";
+    let config = kube::Config::infer()
+        .await
+        .with_context(|| Hint::new("cannot tell how to reach the Kubernetes API (--kubernetes)", hint))?;
+    let url = config.cluster_url.to_string();
+    let client = kube::Client::try_from(config)
+        .with_context(|| format!("cannot use the credentials for the Kubernetes API at {url}"))?;
+    info!(url, "Reading the Kubernetes API");
+    let kubernetes = source::kubernetes::Config { client: client.clone(), waiting: waiting.clone() };
+    Ok((Origin::Kubernetes(kubernetes), Home::Kubernetes(client)))
+}
+
+fn source_config(origin: Origin, layout: &Layout, config: &ClusterConfig) -> source::driver::Config {
     source::driver::Config {
-        directory: args.manifests.clone(),
+        origin,
         memory: layout.root().join("memory.json"),
         facts: source::index::Facts {
             cluster: config.name.clone(),

@@ -1,13 +1,124 @@
-//! The one home of a peering: a file in the manifests directory, written and removed whole.
+//! The one home of a peering: a file in the manifests directory, or a custom resource; written and removed whole.
 
+use crate::source::{
+    kubernetes::{MANAGED_BY, resource},
+    object::ObjectKind,
+    snapshot::Place,
+};
 use anyhow::{Context, bail};
 use api::{
     name::ClusterName,
     peer::{Connect, MeshPeer},
 };
 use daemon::durable;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+};
 use replica::peering::CONNECT_WITHIN;
+use serde_json::json;
 use std::path::{Path, PathBuf};
+
+/// Who we are among those that write custom resources.
+const MANAGER: &str = "clustermesh-apiserver";
+
+/// Where MeshPeer objects are written. The source reads them there.
+#[derive(Clone)]
+pub enum Home {
+    /// Files of the manifests directory.
+    Directory(PathBuf),
+    /// Custom resources.
+    Kubernetes(Client),
+}
+
+impl Home {
+    /// Where an object that we write stands.
+    #[must_use]
+    pub fn place(&self, peer: &ClusterName) -> Place {
+        match self {
+            Self::Directory(_) => Place::File { file: file_name(peer), line: None },
+            Self::Kubernetes(_) => Place::Kubernetes { managed_by: MANAGER.to_owned() },
+        }
+    }
+
+    /// Whether an object is one that we wrote, else who has to change it.
+    ///
+    /// # Errors
+    /// Where it stands, and what to do.
+    pub fn may_change(&self, peer: &ClusterName, place: &Place) -> Result<(), String> {
+        match place {
+            Place::File { file, .. } if *file == file_name(peer) => Ok(()),
+            Place::File { file, .. } => Err(format!(
+                "MeshPeer {peer} stands in {file}, which `connect` did not write: change it there"
+            )),
+            Place::Kubernetes { managed_by } if managed_by == MANAGER => Ok(()),
+            Place::Kubernetes { managed_by } => {
+                let owner = if managed_by.is_empty() { "somebody else" } else { managed_by };
+                Err(format!("MeshPeer {peer} is managed by {owner}, not by `connect`: change it there"))
+            }
+        }
+    }
+
+    /// Writes the object.
+    ///
+    /// # Errors
+    /// When the disk, or the Kubernetes API, refuses.
+    pub async fn write(&self, peer: &MeshPeer) -> anyhow::Result<()> {
+        let name = &peer.metadata.name;
+        match self {
+            Self::Directory(directory) => {
+                let path = path(directory, name);
+                let text = serde_saphyr::to_string(peer).context("cannot write the MeshPeer as YAML")?;
+                durable::write(&path, text.as_bytes())
+                    .with_context(|| format!("cannot write {}", path.display()))
+            }
+            Self::Kubernetes(client) => {
+                let object = json!({
+                    "apiVersion": peer.api_version,
+                    "kind": peer.kind,
+                    "metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}},
+                    "spec": peer.spec,
+                });
+                // Server-side apply: what we do not say any more, such as the deadline, goes.
+                let params = PatchParams::apply(MANAGER).force();
+                let written = objects(client).patch(name.as_str(), &params, &Patch::Apply(&object)).await;
+                written.with_context(|| format!("cannot write MeshPeer {name} to Kubernetes"))?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Removes the object. `place` is where the source read it.
+    ///
+    /// # Errors
+    /// When the object is not ours to remove, or the disk or the Kubernetes API refuses.
+    pub async fn remove(&self, peer: &ClusterName, place: &Place) -> anyhow::Result<()> {
+        if let Err(why) = self.may_change(peer, place) {
+            bail!("{why}; once it is removed there, the peering ends");
+        }
+        match self {
+            Self::Directory(directory) => {
+                let path = path(directory, peer);
+                durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            Self::Kubernetes(client) => {
+                match objects(client).delete(peer.as_str(), &DeleteParams::default()).await {
+                    Ok(_) => {}
+                    Err(kube::Error::Api(status)) if status.code == 404 => {}
+                    Err(error) => {
+                        return Err(error)
+                            .with_context(|| format!("cannot remove MeshPeer {peer} from Kubernetes"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn objects(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource(ObjectKind::MeshPeer))
+}
 
 /// `<manifests>/meshpeer-<name>.yaml`
 #[must_use]
@@ -17,31 +128,6 @@ pub fn file_name(peer: &ClusterName) -> String {
 
 fn path(manifests: &Path, peer: &ClusterName) -> PathBuf {
     manifests.join(file_name(peer))
-}
-
-/// Writes the object's file.
-///
-/// # Errors
-/// When the disk refuses.
-pub fn write(manifests: &Path, peer: &MeshPeer) -> anyhow::Result<()> {
-    let path = path(manifests, &peer.metadata.name);
-    let text = serde_saphyr::to_string(peer).context("cannot write the MeshPeer as YAML")?;
-    durable::write(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Removes the object's file. `file` is where the source read it.
-///
-/// # Errors
-/// When the object stands in a file that is not ours to remove, or the disk refuses.
-pub fn remove(manifests: &Path, peer: &ClusterName, file: &str) -> anyhow::Result<()> {
-    if file != file_name(peer) {
-        bail!(
-            "MeshPeer {peer} stands in {file}, which `connect` did not write: remove it there, and the peering ends"
-        );
-    }
-    let path = path(manifests, peer);
-    durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-    Ok(())
 }
 
 /// The object of a peering that became active: without the deadline.

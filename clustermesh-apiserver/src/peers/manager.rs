@@ -4,7 +4,7 @@
 //!  source's objects ─┐                         ┌─▶ trust store
 //!  an operator ──────┼─▶ manager ── roster ────┼─▶ sessions, one a peer
 //!  sessions' wishes ─┘      │                  └─▶ closed prefixes, sweeps
-//!                           └── files in the manifests directory
+//!                           └── the objects' home
 //! ```
 
 mod operator;
@@ -23,7 +23,11 @@ use super::{
 use crate::{
     backend::Engine,
     publish::{Op, writes},
-    source::{driver::State, manifests::Problem, object::ObjectKind},
+    source::{
+        driver::State,
+        object::ObjectKind,
+        snapshot::{Place, Problem},
+    },
 };
 use api::{
     bytes::{BootId, ClusterUuid},
@@ -100,7 +104,7 @@ impl Manager {
     /// The objects as they will be read: the source's, and what we wrote since.
     fn objects(&mut self) -> Option<BTreeMap<ClusterName, MeshPeer>> {
         let state = self.source.borrow_and_update().clone()?;
-        self.written.retain(|_, (_, at)| *at >= state.read_at);
+        self.written.retain(|_, (_, at)| *at >= state.includes);
         let mut objects: BTreeMap<_, _> =
             state.peers.iter().map(|(name, object)| (name.clone(), object.peer.clone())).collect();
         for (name, (object, _)) in &self.written {
@@ -112,10 +116,10 @@ impl Manager {
         Some(objects)
     }
 
-    fn file_of(&self, name: &ClusterName) -> String {
+    fn place_of(&self, name: &ClusterName) -> Place {
         let state = self.source.borrow();
-        let read = state.as_ref().and_then(|state| state.peers.get(name)).map(|object| object.file.clone());
-        read.unwrap_or_else(|| home::file_name(name))
+        let read = state.as_ref().and_then(|state| state.peers.get(name)).map(|object| object.place.clone());
+        read.unwrap_or_else(|| self.config.home.place(name))
     }
 
     /// Makes what is in force be what the objects say. Does nothing that is done already.
@@ -192,7 +196,7 @@ impl Manager {
         let file = home::file_name(name);
         let may_be = |problem: &Problem| match &problem.object {
             Some(object) => object.kind == ObjectKind::MeshPeer && object.name.as_str() == name.as_str(),
-            None => problem.file == file,
+            None => problem.place.file() == Some(&file),
         };
         let state = self.source.borrow();
         state
@@ -326,11 +330,9 @@ impl Manager {
             WishKind::Activate if object.phase() == Phase::Active => return,
             WishKind::Activate => {
                 let active = home::active(object);
-                home::write(&self.config.manifests, &active).map(|()| Some(active))
+                self.config.home.write(&active).await.map(|()| Some(active))
             }
-            WishKind::Remove(_) => {
-                home::remove(&self.config.manifests, name, &self.file_of(name)).map(|()| None)
-            }
+            WishKind::Remove(_) => self.config.home.remove(name, &self.place_of(name)).await.map(|()| None),
         };
         match (done, wish.kind) {
             (Ok(object), WishKind::Activate) => {
@@ -342,7 +344,7 @@ impl Manager {
                 self.note(name, object);
             }
             (Err(error), _) => {
-                error!(peer = %name, error = format!("{error:#}"), "Cannot change the MeshPeer's file");
+                error!(peer = %name, error = format!("{error:#}"), "Cannot change the MeshPeer");
             }
         }
     }

@@ -171,7 +171,7 @@ fn free_port() -> SocketAddr {
 fn args(dir: &Path) -> RunArgs {
     RunArgs {
         data_dir: dir.to_owned(),
-        manifests: dir.join("manifests"),
+        source: SourceArgs { manifests: Some(dir.join("manifests")), kubernetes: false },
         listen: free_port(),
         health: free_port(),
     }

@@ -2,10 +2,11 @@
 
 use super::{
     index::{Desired, Facts, Index, Notice},
-    manifests::Problem,
+    kubernetes::{self, Events},
+    manifests::directory,
     memory::Memory,
     object::{Body, Object, ObjectKey},
-    watch::{self as directory, Listing},
+    snapshot::{Listing, Place, Problem, Snapshot},
 };
 use api::{name::ClusterName, peer::MeshPeer};
 use ipnet::IpNet;
@@ -26,11 +27,20 @@ use tracing::{error, info, warn};
 /// Time between attempts to write the memory when the disk refuses.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Where the objects are.
+#[derive(Clone)]
+pub enum Origin {
+    /// Files of a directory.
+    Directory(PathBuf),
+    /// The Kubernetes API.
+    Kubernetes(kubernetes::Config),
+}
+
 /// Where a source reads, and what its objects mean.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
-    /// The manifests.
-    pub directory: PathBuf,
+    /// Where the objects are.
+    pub origin: Origin,
     /// The synced file of what no source can rebuild.
     pub memory: PathBuf,
     /// What the meaning of objects depends on.
@@ -44,10 +54,8 @@ pub struct Config {
 pub struct PeerObject {
     /// What it says.
     pub peer: MeshPeer,
-    /// The file it stands in, relative to the directory.
-    pub file: String,
-    /// When it was first seen; Unix time in seconds.
-    pub created_s: u64,
+    /// Where it stands.
+    pub place: Place,
 }
 
 /// What the source says now.
@@ -63,6 +71,8 @@ pub struct State {
     pub node_addresses: Arc<Vec<IpAddr>>,
     /// When the source was last known to be current.
     pub read_at: Instant,
+    /// What anybody wrote into the source before this moment is in here.
+    pub includes: Instant,
 }
 
 /// Follows the source until cancelled. The receiver holds nothing before the first complete list.
@@ -71,12 +81,19 @@ pub struct State {
 /// When there is a memory that cannot be read: going on would give every node another address.
 pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch::Receiver<Option<State>>> {
     let memory = Memory::load(&config.memory)?;
-    let listings = directory::spawn(config.directory.clone(), cancel.clone());
+    let listings = match &config.origin {
+        Origin::Directory(directory) => directory::spawn(directory.clone(), cancel.clone()),
+        Origin::Kubernetes(kubernetes) => kubernetes::spawn(kubernetes.clone(), cancel.clone()),
+    };
+    let events = match &config.origin {
+        Origin::Directory(_) => None,
+        Origin::Kubernetes(kubernetes) => Some(Events::spawn(kubernetes.client.clone(), cancel.clone())),
+    };
     let (states, receiver) = watch::channel(None);
     tokio::spawn(async move {
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = follow(config, memory, listings, states) => {}
+            () = follow(config, memory, listings, events, states) => {}
         }
     });
     Ok(receiver)
@@ -86,6 +103,7 @@ async fn follow(
     config: Config,
     mut memory: Memory,
     mut listings: watch::Receiver<Option<Listing>>,
+    events: Option<Events>,
     states: watch::Sender<Option<State>>,
 ) {
     let mut last: Option<(Listing, State)> = None;
@@ -95,6 +113,7 @@ async fn follow(
             && Arc::ptr_eq(&before.snapshot, &listing.snapshot)
         {
             state.read_at = listing.read_at;
+            state.includes = listing.includes;
             states.send_replace(Some(state.clone()));
             continue;
         }
@@ -112,6 +131,9 @@ async fn follow(
         }
         let known = last.as_ref().map(|(_, state)| state.desired.notices.clone()).unwrap_or_default();
         report(&known, &state.desired.notices);
+        if let Some(events) = &events {
+            say(events, last.as_ref().map(|(_, state)| state), &state, &listing.snapshot);
+        }
         last = Some((listing, state.clone()));
         states.send_replace(Some(state));
     }
@@ -126,9 +148,8 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memor
     for full in exhausted {
         warn!(node = %full.node, range = %full.range, "No mesh address is left for this node: give `init` a larger range");
     }
-    let file = |key: &ObjectKey| snapshot.objects.get(key).map(|m| m.file.clone()).unwrap_or_default();
     let state = State {
-        peers: Arc::new(peers(&objects, file)),
+        peers: Arc::new(peers(&objects, listing)),
         problems: Arc::new(snapshot.problems.clone()),
         node_addresses: Arc::new(node_addresses(&objects)),
         desired: Arc::new({
@@ -137,17 +158,16 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memor
             index.desired(&config.facts, &mesh)
         }),
         read_at: listing.read_at,
+        includes: listing.includes,
     };
     (state, memory)
 }
 
-fn peers(
-    objects: &BTreeMap<ObjectKey, Object>,
-    file: impl Fn(&ObjectKey) -> String,
-) -> BTreeMap<ClusterName, PeerObject> {
+fn peers(objects: &BTreeMap<ObjectKey, Object>, listing: &Listing) -> BTreeMap<ClusterName, PeerObject> {
     let of = |(key, object): (&ObjectKey, &Object)| match &object.body {
         Body::Peer(peer) => {
-            let entry = PeerObject { peer: (**peer).clone(), file: file(key), created_s: object.created_s };
+            let place = listing.snapshot.objects.get(key)?.place.clone();
+            let entry = PeerObject { peer: (**peer).clone(), place };
             Some((peer.metadata.name.clone(), entry))
         }
         Body::Node(_) | Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) => None,
@@ -161,6 +181,17 @@ fn node_addresses(objects: &BTreeMap<ObjectKey, Object>) -> Vec<IpAddr> {
         Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => Vec::new(),
     };
     objects.values().flat_map(of).collect()
+}
+
+/// What is wrong since now, to those who wrote the objects.
+fn say(events: &Events, last: Option<&State>, now: &State, snapshot: &Snapshot) {
+    let known = last.map(|last| (&last.problems, &last.desired.notices));
+    for problem in now.problems.iter().filter(|p| known.is_none_or(|(known, _)| !known.contains(p))) {
+        events.problem(problem, snapshot);
+    }
+    for notice in now.desired.notices.iter().filter(|n| known.is_none_or(|(_, known)| !known.contains(n))) {
+        events.warn(&notice.object, snapshot, "MeshConflict", notice.text.clone());
+    }
 }
 
 fn report(known: &[Notice], now: &[Notice]) {

@@ -1,9 +1,10 @@
 //! A directory of ordinary Kubernetes YAML as a source: what its files say, as far as they can be read.
 //!
-//! [`read`] is pure: the files' texts and the last snapshot in, the next snapshot out. A document that was good before
+//! [`directory`] watches it. [`read`] is pure: the files' texts and the last snapshot in, the next snapshot out. A document that was good before
 //! and is bad now keeps its last good state, and the problem says so. When a document cannot even be told which object
 //! it is about, nothing that came from its file is withdrawn.
 
+pub mod directory;
 mod document;
 #[cfg(test)]
 mod tests;
@@ -11,21 +12,16 @@ pub mod tree;
 
 use super::{
     object::ObjectKey,
-    parse::{self, Parsed},
+    parse,
+    snapshot::{Effect, Found, PROBLEMS_MAX, Place, Problem, Snapshot},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest manifest we read, in bytes: 10,000 Pods of 400 bytes, as a generated file may hold.
 pub const FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Most manifests we read in a directory: one file for each of 10,000 objects.
 pub const FILES_MAX: usize = 10_000;
-
-/// Most problems we keep for status; each is at most a few hundred bytes, so they stay under 1 MiB.
-pub const PROBLEMS_MAX: usize = 1_000;
 
 /// What a file held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,74 +30,6 @@ pub enum Content {
     Text(String),
     /// Why there is none: too large, not UTF-8, not readable.
     Unusable(String),
-}
-
-/// What becomes of a document that has a problem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// It is not used.
-    Refused,
-    /// Its object stays as it last was good.
-    LastGood,
-    /// It is used; the text says how it was read.
-    Read,
-}
-
-/// Something wrong with a manifest, for the person who wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Relative to the directory.
-    pub file: String,
-    /// From 1; none when the file as a whole is meant.
-    pub line: Option<u64>,
-    /// Such as `spec.ports[0].port`; empty when the document as a whole is meant.
-    pub field: String,
-    /// What is wrong.
-    pub text: String,
-    /// Which object it is about, where that is known.
-    pub object: Option<ObjectKey>,
-    /// What becomes of it.
-    pub effect: Effect,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        if let Some(object) = &self.object {
-            write!(f, ": {object}")?;
-        }
-        if !self.field.is_empty() {
-            write!(f, ": {}", self.field)?;
-        }
-        write!(f, ": {}", self.text)?;
-        match self.effect {
-            Effect::LastGood => write!(f, " (what it last said stays in force)"),
-            Effect::Refused | Effect::Read => Ok(()),
-        }
-    }
-}
-
-/// An object and where it stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manifest {
-    /// Relative to the directory.
-    pub file: String,
-    /// Where its document begins, from 1.
-    pub line: u64,
-    /// What it says.
-    pub parsed: Parsed,
-}
-
-/// All that the directory said, or last said.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// One entry an object.
-    pub objects: BTreeMap<ObjectKey, Manifest>,
-    /// In the order of files and lines, at most [`PROBLEMS_MAX`].
-    pub problems: Vec<Problem>,
 }
 
 /// Reads all files; `last` is what an object that can no longer be read falls back to.
@@ -116,7 +44,7 @@ pub fn read(files: &BTreeMap<String, Content>, last: &Snapshot) -> Snapshot {
 
 struct Reader<'a> {
     last: &'a Snapshot,
-    objects: BTreeMap<ObjectKey, Manifest>,
+    objects: BTreeMap<ObjectKey, Found>,
     problems: Vec<Problem>,
     /// Objects with a document that is bad now.
     bad: BTreeSet<ObjectKey>,
@@ -180,8 +108,7 @@ impl<'a> Reader<'a> {
             Ok(parsed) => {
                 let key = parsed.key.clone();
                 if let Some(first) = self.objects.get(&key) {
-                    let text =
-                        format!("the same object stands in {}:{}; that one is used", first.file, first.line);
+                    let text = format!("the same object stands in {}; that one is used", first.place);
                     self.problem(file, Some(line), "", text, Some(key), Effect::Refused);
                     return;
                 }
@@ -197,7 +124,8 @@ impl<'a> Reader<'a> {
                         Effect::Read,
                     );
                 }
-                self.objects.insert(key, Manifest { file: file.to_owned(), line, parsed });
+                let place = Place::File { file: file.to_owned(), line: Some(line) };
+                self.objects.insert(key, Found { place, parsed });
             }
             Err(fault) => {
                 let line = offset + item.tree.line_of(&fault.path);
@@ -232,7 +160,7 @@ impl<'a> Reader<'a> {
     }
 
     fn opaque(&mut self, file: &str, line: Option<u64>, text: String) {
-        let kept = self.last.objects.values().any(|m| m.file == file);
+        let kept = self.last.objects.values().any(|found| found.place.file() == Some(file));
         let effect = if kept { Effect::LastGood } else { Effect::Refused };
         self.problem(file, line, "", text, None, effect);
         self.opaque.insert(file.to_owned());
@@ -248,15 +176,15 @@ impl<'a> Reader<'a> {
         effect: Effect,
     ) {
         if self.problems.len() < PROBLEMS_MAX {
-            let (file, field) = (file.to_owned(), field.to_owned());
-            self.problems.push(Problem { file, line, field, text, object, effect });
+            let place = Place::File { file: file.to_owned(), line };
+            self.problems.push(Problem { place, field: field.to_owned(), text, object, effect });
         }
     }
 
     fn finish(mut self) -> Snapshot {
-        for (key, manifest) in &self.last.objects {
-            if self.bad.contains(key) || self.opaque.contains(&manifest.file) {
-                self.objects.entry(key.clone()).or_insert_with(|| manifest.clone());
+        for (key, found) in &self.last.objects {
+            if self.bad.contains(key) || found.place.file().is_some_and(|file| self.opaque.contains(file)) {
+                self.objects.entry(key.clone()).or_insert_with(|| found.clone());
             }
         }
         Snapshot { objects: self.objects, problems: self.problems }

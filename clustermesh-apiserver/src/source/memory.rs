@@ -6,8 +6,8 @@ mod allocation;
 mod tests;
 
 use super::{
-    manifests::Snapshot,
     object::{Body, Object, ObjectKey},
+    snapshot::Snapshot,
 };
 use allocation::Allocation;
 use anyhow::Context;
@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Memory {
-    /// By the object's text form; Unix time in seconds.
+    /// Of objects that carry no creation time, by their text form; Unix time in seconds.
     first_seen_s: BTreeMap<String, u64>,
     /// The addresses of each node there is or was.
     nodes: BTreeMap<NodeName, Allocation>,
@@ -68,17 +68,16 @@ impl Memory {
     ) -> BTreeMap<ObjectKey, Object> {
         let mut seen = BTreeMap::new();
         let mut objects = BTreeMap::new();
-        for (key, manifest) in &snapshot.objects {
-            let name = key.to_string();
-            let first = self.first_seen_s.get(&name).copied().unwrap_or(now_s);
-            let parsed = &manifest.parsed;
-            let object = Object {
-                uid: parsed.uid.unwrap_or_else(|| key.derived_uid(cluster)),
-                created_s: parsed.created_s.unwrap_or(first),
-                body: parsed.body.clone(),
-            };
-            objects.insert(key.clone(), object);
-            seen.insert(name, first);
+        for (key, found) in &snapshot.objects {
+            let parsed = &found.parsed;
+            let created_s = parsed.created_s.unwrap_or_else(|| {
+                let name = key.to_string();
+                let first = self.first_seen_s.get(&name).copied().unwrap_or(now_s);
+                seen.insert(name, first);
+                first
+            });
+            let uid = parsed.uid.unwrap_or_else(|| key.derived_uid(cluster));
+            objects.insert(key.clone(), Object { uid, created_s, body: parsed.body.clone() });
         }
         self.first_seen_s = seen;
         objects

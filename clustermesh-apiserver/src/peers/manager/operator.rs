@@ -79,13 +79,12 @@ impl Manager {
         let around =
             Surroundings { own: &self.config.own, node_addresses: &nodes, others: &self.roster.peers };
         check(peer, around).map_err(|conflict| PeerError::Refused(conflict.to_string()))?;
-        let file = self.file_of(name);
-        if held.is_some() && file != home::file_name(name) {
-            return Err(PeerError::Refused(format!("MeshPeer {name} stands in {file}: change it there")));
+        if held.is_some() {
+            self.config.home.may_change(name, &self.place_of(name)).map_err(PeerError::Refused)?;
         }
         if !dry_run {
             let peer = &home::by_our_clock(peer, unix_s());
-            home::write(&self.config.manifests, peer).map_err(PeerError::Home)?;
+            self.config.home.write(peer).await.map_err(PeerError::Home)?;
             self.note(name, Some(peer.clone()));
             info!(peer = %name, phase = ?peer.phase(), "MeshPeer written");
             self.look().await;
@@ -101,8 +100,8 @@ impl Manager {
         }
         let home = |error| PeerError::Home(error);
         let records = sweep::counts(&self.engine, name).await.map_err(home)?;
-        home::remove(&self.config.manifests, name, &self.file_of(name))
-            .map_err(|error| PeerError::Refused(format!("{error:#}")))?;
+        let removed = self.config.home.remove(name, &self.place_of(name)).await;
+        removed.map_err(|error| PeerError::Refused(format!("{error:#}")))?;
         self.note(name, None);
         info!(peer = %name, "MeshPeer removed");
         self.look().await;
@@ -125,5 +124,7 @@ impl Manager {
 }
 
 fn not_read() -> PeerError {
-    PeerError::Refused("the manifests directory has not been read yet; see the apiserver's log".to_owned())
+    PeerError::Refused(
+        "the source of MeshPeer objects has not been read yet; see the apiserver's log".to_owned(),
+    )
 }

@@ -82,7 +82,7 @@ impl Cluster {
         let manifests = directory.path().join("manifests");
         let sources = source::driver::spawn(
             source::driver::Config {
-                directory: manifests.clone(),
+                origin: source::driver::Origin::Directory(manifests.clone()),
                 memory: layout.root().join("source.json"),
                 facts: source::index::Facts {
                     cluster: own.name.clone(),
@@ -99,7 +99,8 @@ impl Cluster {
         let (_, mut tasks) = publish::spawn(engine.clone(), own.clone(), sources.clone(), cancel.clone());
         let closed = layout.root().join("closed.json");
         let endpoints = vec![port.address().to_string()];
-        let peering = peers::Config { own: own.clone(), manifests, closed, endpoints };
+        let home = peers::Home::Directory(manifests);
+        let peering = peers::Config { own: own.clone(), home, closed, endpoints };
         let (peers, task) = peers::spawn(engine.clone(), tls.clone(), peering, sources, cancel.clone())
             .await
             .expect("peerings");

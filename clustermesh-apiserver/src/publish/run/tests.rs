@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::source::{
-    driver::{self, Config},
+    driver::{self, Config, Origin},
     index::Facts,
 };
 use api::{
@@ -42,7 +42,7 @@ impl Cluster {
             namespaces_are_global: true,
         };
         let config = Config {
-            directory: directory.path().join("manifests"),
+            origin: Origin::Directory(directory.path().join("manifests")),
             memory: directory.path().join("source.json"),
             facts,
             mesh_cidrs: own.mesh_cidrs.clone(),

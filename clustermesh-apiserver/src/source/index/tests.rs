@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::source::{
-    manifests::{Content, Snapshot, read},
+    manifests::{Content, read},
     memory::Memory,
+    snapshot::{Effect, Snapshot},
 };
 use expect_test::{Expect, expect};
 
@@ -14,7 +15,7 @@ fn desired(yaml: &str) -> Desired {
 fn desired_with(yaml: &str, namespaces_are_global: bool) -> Desired {
     let files = BTreeMap::from([("m.yaml".to_owned(), Content::Text(yaml.to_owned()))]);
     let snapshot = read(&files, &Snapshot::default());
-    let bad = snapshot.problems.iter().find(|p| p.effect != crate::source::manifests::Effect::Read);
+    let bad = snapshot.problems.iter().find(|p| p.effect != Effect::Read);
     assert_eq!(bad, None, "the test's own YAML is good");
     let uuid = ClusterUuid([7; 16]);
     let mut memory = Memory::default();

@@ -10,7 +10,7 @@ fn files(all: &[(&str, &str)]) -> BTreeMap<String, Content> {
 }
 
 fn shown(snapshot: &Snapshot) -> String {
-    let objects = snapshot.objects.iter().map(|(key, m)| format!("{key} ({}:{})\n", m.file, m.line));
+    let objects = snapshot.objects.iter().map(|(key, m)| format!("{key} ({})\n", m.place));
     let problems = snapshot.problems.iter().map(|p| format!("{p}\n"));
     objects.chain(problems).collect()
 }
@@ -135,7 +135,7 @@ fn a_document_that_was_good_and_is_bad_now_keeps_what_it_last_said() {
 fn an_object_that_moves_to_another_file_is_the_same_object() {
     let first = read(&files(&[("a.yaml", CART)]), &Snapshot::default());
     let broken_source = read(&files(&[("a.yaml", "kind: ["), ("b.yaml", &CART.replace("80", "81"))]), &first);
-    assert_eq!(broken_source.objects.values().map(|m| m.file.as_str()).collect::<Vec<_>>(), ["b.yaml"]);
+    assert_eq!(broken_source.objects.values().filter_map(|m| m.place.file()).collect::<Vec<_>>(), ["b.yaml"]);
 }
 
 #[test]

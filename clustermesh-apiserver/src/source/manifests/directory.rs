@@ -3,7 +3,8 @@
 //! inotify says at once that something changed. It may drop events, and network file systems have none, so the files'
 //! names, sizes and times are compared every second, too: that look is what makes the source *current*.
 
-use super::manifests::{self, Content, FILE_MAX_BYTES, FILES_MAX, Snapshot};
+use super::{Content, FILE_MAX_BYTES, FILES_MAX};
+use crate::source::snapshot::{Listing, Snapshot};
 use notify::{RecursiveMode, Watcher};
 use std::{
     collections::BTreeMap,
@@ -28,15 +29,6 @@ const DEBOUNCE_MAX: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_secs(1);
 /// Time between reading everything without a change: a file that changed within the clock's tick and kept its size.
 const REREAD: Duration = Duration::from_secs(60);
-
-/// What the directory said when it was last read.
-#[derive(Debug, Clone)]
-pub struct Listing {
-    /// All its objects, and its problems.
-    pub snapshot: Arc<Snapshot>,
-    /// When it was last known to be so: a directory that is gone makes the source older, not emptier.
-    pub read_at: Instant,
-}
 
 /// Reads `directory` until cancelled. The receiver holds nothing before the first complete list.
 #[must_use]
@@ -75,7 +67,7 @@ async fn follow(directory: PathBuf, listings: watch::Sender<Option<Listing>>) {
                 }
                 let snapshot = Arc::clone(&now.1);
                 last = Some(now);
-                listings.send_replace(Some(Listing { snapshot, read_at }));
+                listings.send_replace(Some(Listing { snapshot, read_at, includes: read_at }));
             }
             Err(error) => {
                 if !failing {
@@ -109,7 +101,7 @@ fn read(
         Some((_, snapshot, _)) => snapshot,
         None => Arc::default(),
     };
-    let snapshot = manifests::read(&files(directory)?, &last);
+    let snapshot = super::read(&files(directory)?, &last);
     report(&last, &snapshot);
     // The same snapshot keeps its place in memory: that is how others see that nothing changed.
     let snapshot = if *last == snapshot { last } else { Arc::new(snapshot) };
@@ -150,7 +142,7 @@ fn report(last: &Snapshot, now: &Snapshot) {
         warn!("Manifest {problem}");
     }
     for problem in last.problems.iter().filter(|p| !now.problems.contains(p)) {
-        info!(file = %problem.file, field = %problem.field, "Manifest problem is gone");
+        info!(place = %problem.place, field = %problem.field, "Manifest problem is gone");
     }
 }
 

@@ -1,0 +1,326 @@
+//! The Kubernetes API as a source: what its objects say now, from watches of the kinds that become records.
+//!
+//! ```text
+//!  watch of each kind ─▶ events ─▶ Fold ─▶ Snapshot       a watch that broke lists again: a missed delete is impossible
+//!  GET /version, every second ─▶ when it was last known to be current
+//! ```
+//!
+//! Invariants
+//! - nothing is said before every kind's first list is complete;
+//! - the snapshot is as current as the last answer of the API, while every watch stands; a watch that failed, or an API
+//!   that was away, makes it older until the kind is listed again;
+//! - an object that cannot be used keeps what it last said, and spoils only itself.
+
+mod events;
+mod fold;
+#[cfg(test)]
+mod tests;
+
+pub use events::Events;
+pub use fold::MANAGED_BY;
+
+use super::{
+    object::ObjectKind,
+    snapshot::{Listing, Problem, Snapshot},
+};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use daemon::health::Condition;
+use fold::Fold;
+use futures::StreamExt;
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use kube::{
+    Api, Client,
+    api::{ApiResource, DynamicObject},
+    runtime::watcher,
+};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// The kinds we watch; namespaces first, as a reader of the log would.
+pub const KINDS: [ObjectKind; 6] = [
+    ObjectKind::Namespace,
+    ObjectKind::Node,
+    ObjectKind::Pod,
+    ObjectKind::Service,
+    ObjectKind::EndpointSlice,
+    ObjectKind::MeshPeer,
+];
+
+/// Events that wait to be folded: two pages of a list. A watch waits when it is full.
+const EVENTS_MAX: usize = 1_000;
+
+/// Time between questions whether the API answers: the source's age stays well below the ten seconds after which a
+/// peer calls it stale.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// How long an answer may take. A control plane under load takes a second or two.
+const PROBE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// After a silence this long the watches' connections may be dead without having said so: everything is listed again.
+const AWAY: Duration = Duration::from_secs(10);
+
+/// A watch tells what was written within milliseconds; what was written this long ago and is not there was undone.
+const WATCH_LAG: Duration = Duration::from_secs(5);
+
+/// First and longest wait between attempts of a watch.
+const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// How the Kubernetes API is reached.
+#[derive(Clone)]
+pub struct Config {
+    /// With an identity that may read what we watch.
+    pub client: Client,
+    /// Told why the first list is not complete.
+    pub waiting: Condition,
+}
+
+/// Of a kind, as the API's paths name it.
+#[must_use]
+pub fn resource(kind: ObjectKind) -> ApiResource {
+    match kind {
+        ObjectKind::Node => ApiResource::erase::<core::Node>(&()),
+        ObjectKind::Namespace => ApiResource::erase::<core::Namespace>(&()),
+        ObjectKind::Pod => ApiResource::erase::<core::Pod>(&()),
+        ObjectKind::Service => ApiResource::erase::<core::Service>(&()),
+        ObjectKind::EndpointSlice => ApiResource::erase::<discovery::EndpointSlice>(&()),
+        ObjectKind::MeshPeer => ApiResource {
+            group: "clustermesh.io".to_owned(),
+            version: "v1alpha1".to_owned(),
+            api_version: api::peer::API_VERSION.to_owned(),
+            kind: api::peer::KIND.to_owned(),
+            plural: "meshpeers".to_owned(),
+        },
+    }
+}
+
+/// What a watch tells.
+type Told = watcher::Result<watcher::Event<DynamicObject>>;
+
+/// Follows the API until cancelled. The receiver holds nothing before every kind's first complete list.
+#[must_use]
+pub fn spawn(config: Config, cancel: CancellationToken) -> watch::Receiver<Option<Listing>> {
+    let (listings, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = follow(config, listings) => {}
+        }
+    });
+    receiver
+}
+
+async fn follow(config: Config, listings: watch::Sender<Option<Listing>>) {
+    let (events, mut told) = mpsc::channel(EVENTS_MAX);
+    let (again, _) = watch::channel(());
+    // They end with this future.
+    let mut tasks = JoinSet::new();
+    for kind in KINDS {
+        let api = Api::all_with(config.client.clone(), &resource(kind));
+        tasks.spawn(watch_kind(kind, api, events.clone(), again.subscribe()));
+    }
+    let (alive, mut answered) = watch::channel(Instant::now());
+    tasks.spawn(probe(config.client.clone(), alive));
+
+    let mut fold = Fold::default();
+    let mut failing = Failing::default();
+    let mut last: Option<Arc<Snapshot>> = None;
+    let mut last_answer = Instant::now();
+    let mut read_at = last_answer;
+    loop {
+        tokio::select! {
+            first = told.recv() => {
+                let (kind, what) = first.expect("the watches live as long as we do");
+                take(&mut fold, &mut failing, kind, what);
+                // What waits belongs to the same moment: a roll-out of 10,000 pods is folded in heaps.
+                for _ in 1..EVENTS_MAX {
+                    let Ok((kind, what)) = told.try_recv() else { break };
+                    take(&mut fold, &mut failing, kind, what);
+                }
+            }
+            at = answer(&mut answered) => {
+                let silent = at - std::mem::replace(&mut last_answer, at);
+                if silent > AWAY {
+                    warn!(?silent, "The Kubernetes API was away: listing everything again");
+                    fold.interrupted_all();
+                    again.send_replace(());
+                }
+                if fold.is_current() {
+                    read_at = at;
+                }
+            }
+        }
+        if !fold.is_complete() {
+            config.waiting.set(Err(failing.why(&fold)));
+            continue;
+        }
+        let snapshot = match last {
+            Some(last) if !fold.changed() => last,
+            before => {
+                let now = Arc::new(fold.snapshot());
+                report(before.as_deref(), &now);
+                now
+            }
+        };
+        last = Some(Arc::clone(&snapshot));
+        let includes = read_at.checked_sub(WATCH_LAG).unwrap_or(read_at);
+        listings.send_replace(Some(Listing { snapshot, read_at, includes }));
+    }
+}
+
+fn take(fold: &mut Fold, failing: &mut Failing, kind: ObjectKind, told: Told) {
+    match told {
+        Ok(event) => {
+            if matches!(event, watcher::Event::InitDone) {
+                failing.well_again(kind);
+            }
+            fold.apply(kind, event);
+        }
+        Err(error) => {
+            fold.interrupted(kind);
+            failing.note(kind, &error);
+        }
+    }
+}
+
+/// The moment of the last answer, when there is a newer one.
+async fn answer(answered: &mut watch::Receiver<Instant>) -> Instant {
+    match answered.changed().await {
+        Ok(()) => *answered.borrow_and_update(),
+        // The probe lives as long as we do.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// One watch after the other: each begins with a complete list, in pages, and is resumed by its bookmarks.
+async fn watch_kind(
+    kind: ObjectKind,
+    api: Api<DynamicObject>,
+    told: mpsc::Sender<(ObjectKind, Told)>,
+    mut again: watch::Receiver<()>,
+) {
+    let backoff = ExponentialBuilder::default()
+        .with_min_delay(RETRY.0)
+        .with_max_delay(RETRY.1)
+        .with_jitter()
+        .without_max_times();
+    let mut delays = backoff.build();
+    loop {
+        let mut events = pin!(watcher(api.clone(), watcher::Config::default()));
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event.expect("a watch has no end"),
+                changed = again.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+            };
+            if matches!(event, Ok(watcher::Event::InitDone)) {
+                delays = backoff.build();
+            }
+            let failed = event.is_err();
+            if told.send((kind, event)).await.is_err() {
+                return;
+            }
+            if failed {
+                break;
+            }
+        }
+        sleep(delays.next().unwrap_or(RETRY.1)).await;
+    }
+}
+
+/// Asks for the version: every authenticated client may, and it costs the API nothing.
+async fn probe(client: Client, alive: watch::Sender<Instant>) {
+    loop {
+        let at = Instant::now();
+        let answered = match timeout(PROBE_PATIENCE, client.apiserver_version()).await {
+            Ok(Ok(_)) => true,
+            // It answers, if only to say no.
+            Ok(Err(kube::Error::Api(status))) => status.code < 500,
+            Ok(Err(_)) | Err(_) => false,
+        };
+        if answered {
+            alive.send_replace(at);
+        }
+        sleep(PROBE).await;
+    }
+}
+
+/// Which watches fail, and why: said once.
+#[derive(Default)]
+struct Failing(BTreeMap<ObjectKind, String>);
+
+impl Failing {
+    fn note(&mut self, kind: ObjectKind, error: &watcher::Error) {
+        let why = explain(kind, error);
+        // A history that was compacted, and a server that closes its connections, are ordinary; being told no is not.
+        if self.0.get(&kind) != Some(&why) {
+            warn!(kind = kind.as_str(), why, "Cannot watch; what it last said stays in force");
+            self.0.insert(kind, why);
+        }
+    }
+
+    fn well_again(&mut self, kind: ObjectKind) {
+        if self.0.remove(&kind).is_some() {
+            info!(kind = kind.as_str(), "Watching again");
+        }
+    }
+
+    /// Why the first list is not complete.
+    fn why(&self, fold: &Fold) -> String {
+        match self.0.iter().next() {
+            Some((_, why)) => why.clone(),
+            None => {
+                let kinds: Vec<_> = fold.incomplete().map(ObjectKind::as_str).collect();
+                format!("waiting for the first list of {}", kinds.join(", "))
+            }
+        }
+    }
+}
+
+/// What an operator has to know, and what to do about it.
+fn explain(kind: ObjectKind, error: &watcher::Error) -> String {
+    use watcher::Error as Watch;
+    let (Watch::InitialListFailed(inner) | Watch::WatchStartFailed(inner)) = error else {
+        return error.to_string();
+    };
+    match inner {
+        kube::Error::Api(status) if status.code == 403 => {
+            format!("{}; the ClusterRole that is needed stands in docs/kubernetes.md", status.message)
+        }
+        kube::Error::Api(status) if status.code == 404 => {
+            let resource = resource(kind);
+            format!(
+                "the Kubernetes API has no {} in {}: install the CRDs of docs/kubernetes.md",
+                resource.plural, resource.api_version
+            )
+        }
+        kube::Error::Api(status) => format!("cannot list {}: {}", resource(kind).plural, status.message),
+        inner => {
+            format!("cannot list {}: {:#}", resource(kind).plural, anyhow::Error::msg(chain(inner)))
+        }
+    }
+}
+
+/// An error with its causes: the outermost one says little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    std::iter::once(error.to_string()).chain(causes.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}
+
+/// Logs what changed among the problems: a standing one is said once.
+fn report(last: Option<&Snapshot>, now: &Snapshot) {
+    let held: &[Problem] = last.map_or(&[], |last| &last.problems);
+    for problem in now.problems.iter().filter(|p| !held.contains(p)) {
+        warn!("Object {problem}");
+    }
+    for problem in held.iter().filter(|p| !now.problems.contains(p)) {
+        info!(object = problem.object.as_ref().map(ToString::to_string), field = %problem.field, "Problem is gone");
+    }
+}

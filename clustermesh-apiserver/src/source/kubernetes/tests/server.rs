@@ -1,0 +1,195 @@
+//! A small Kubernetes API of our own: lists in pages, watches with bookmarks, and every way in which they fail. The real
+//! one is in the Kubernetes tier; this one adds what a real one does seldom.
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{Query, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+/// The server. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer(Arc<Mutex<Inner>>, watch::Sender<bool>);
+
+#[derive(Default)]
+struct Inner {
+    version: u64,
+    /// By the resource's plural, then by namespace and name.
+    objects: BTreeMap<String, BTreeMap<String, Value>>,
+    watches: Vec<(String, mpsc::UnboundedSender<String>)>,
+    missing: BTreeSet<String>,
+    forbidden: BTreeSet<String>,
+    /// Every list and watch, in their order.
+    requests: Vec<String>,
+}
+
+impl ApiServer {
+    pub fn new() -> Self {
+        Self(Arc::default(), watch::Sender::new(true))
+    }
+
+    /// A client of it; nothing goes over a socket.
+    pub fn client(&self) -> kube::Client {
+        kube::Client::new(Router::new().fallback(answer).with_state(self.clone()), "default")
+    }
+
+    /// Makes or changes an object, and tells the watches.
+    pub fn put(&self, plural: &str, mut object: Value) {
+        let mut inner = self.0.lock().expect("no panic");
+        inner.version += 1;
+        let name = name(&object);
+        object["metadata"]["resourceVersion"] = json!(inner.version.to_string());
+        let before = inner.objects.entry(plural.to_owned()).or_default().insert(name, object.clone());
+        inner.tell(plural, if before.is_some() { "MODIFIED" } else { "ADDED" }, &object);
+    }
+
+    /// Removes an object, and tells the watches.
+    pub fn delete(&self, plural: &str, name: &str) {
+        let mut inner = self.0.lock().expect("no panic");
+        inner.version += 1;
+        let held = inner.objects.get_mut(plural).and_then(|of| of.remove(name)).expect("it was there");
+        inner.tell(plural, "DELETED", &held);
+    }
+
+    /// Removes an object of which no watch hears: it happens while nobody looks.
+    pub fn delete_unseen(&self, plural: &str, name: &str) {
+        let mut inner = self.0.lock().expect("no panic");
+        inner.version += 1;
+        inner.objects.get_mut(plural).and_then(|of| of.remove(name)).expect("it was there");
+    }
+
+    /// The history that a watch wants is gone.
+    pub fn compact(&self, plural: &str) {
+        let mut inner = self.0.lock().expect("no panic");
+        inner.tell(plural, "ERROR", &status(410, "Expired", "too old resource version"));
+        inner.watches.retain(|(of, _)| of != plural);
+    }
+
+    /// Ends every watch, as a restart of the API does.
+    pub fn end_watches(&self) {
+        self.0.lock().expect("no panic").watches.clear();
+    }
+
+    /// From now on nobody gets an answer, and open watches hang.
+    pub fn partition(&self) {
+        self.1.send_replace(false);
+    }
+
+    /// Answers again; watches that hung stay silent for ever.
+    pub fn heal(&self) {
+        let mut inner = self.0.lock().expect("no panic");
+        let deaf = std::mem::take(&mut inner.watches);
+        // Their other ends wait on.
+        deaf.into_iter().for_each(std::mem::forget);
+        drop(inner);
+        self.1.send_replace(true);
+    }
+
+    /// The resource is not served.
+    pub fn set_missing(&self, plural: &str, missing: bool) {
+        let mut inner = self.0.lock().expect("no panic");
+        if missing {
+            inner.missing.insert(plural.to_owned())
+        } else {
+            inner.missing.remove(plural)
+        };
+    }
+
+    /// Nobody may list the resource.
+    pub fn forbid(&self, plural: &str) {
+        self.0.lock().expect("no panic").forbidden.insert(plural.to_owned());
+    }
+
+    /// Lists and watches so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.0.lock().expect("no panic").requests.clone()
+    }
+}
+
+impl Inner {
+    fn tell(&mut self, plural: &str, kind: &str, object: &Value) {
+        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        self.watches.retain(|(of, watch)| of != plural || watch.send(line.clone()).is_ok());
+    }
+
+    fn list(&self, plural: &str, query: &HashMap<String, String>) -> Response {
+        let all: Vec<&Value> = self.objects.get(plural).into_iter().flat_map(BTreeMap::values).collect();
+        let from: usize = query.get("continue").map_or(0, |from| from.parse().expect("ours"));
+        let limit: usize = query.get("limit").map_or(usize::MAX, |limit| limit.parse().expect("a number"));
+        let items: Vec<&&Value> = all.iter().skip(from).take(limit).collect();
+        let end = from + items.len();
+        let next = if end < all.len() { end.to_string() } else { String::new() };
+        let metadata = json!({"resourceVersion": self.version.to_string(), "continue": next});
+        axum_json(
+            StatusCode::OK,
+            &json!({"apiVersion": "v1", "kind": "List", "metadata": metadata, "items": items}),
+        )
+    }
+
+    fn watch(&mut self, plural: &str) -> Response {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let bookmark =
+            json!({"metadata": {"resourceVersion": self.version.to_string()}, "kind": "", "apiVersion": ""});
+        sender.send(format!("{}\n", json!({"type": "BOOKMARK", "object": bookmark}))).expect("open");
+        self.watches.push((plural.to_owned(), sender));
+        let lines = UnboundedReceiverStream::new(receiver).map(|line| Ok::<_, Infallible>(Bytes::from(line)));
+        Response::new(Body::from_stream(lines))
+    }
+}
+
+async fn answer(
+    State(server): State<ApiServer>,
+    Query(query): Query<HashMap<String, String>>,
+    request: Request,
+) -> Response {
+    let mut reachable = server.1.subscribe();
+    reachable.wait_for(|reachable| *reachable).await.expect("the server lives");
+    let plural = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    if plural == "version" {
+        let version = json!({"major": "1", "minor": "37", "gitVersion": "v1.37.2", "gitCommit": "", "gitTreeState": "",
+            "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
+        return axum_json(StatusCode::OK, &version);
+    }
+    let mut inner = server.0.lock().expect("no panic");
+    let watching = query.contains_key("watch");
+    inner.requests.push(format!("{} {plural}", if watching { "watch" } else { "list" }));
+    if inner.missing.contains(&plural) {
+        let status = status(404, "NotFound", "the server could not find the requested resource");
+        return axum_json(StatusCode::NOT_FOUND, &status);
+    }
+    if inner.forbidden.contains(&plural) {
+        let text = format!(
+            "{plural} is forbidden: User \"mesh\" cannot list resource \"{plural}\" in API group \"\" at the cluster scope"
+        );
+        return axum_json(StatusCode::FORBIDDEN, &status(403, "Forbidden", &text));
+    }
+    if watching { inner.watch(&plural) } else { inner.list(&plural, &query) }
+}
+
+fn axum_json(code: StatusCode, body: &Value) -> Response {
+    (code, [("content-type", "application/json")], body.to_string()).into_response()
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason,
+        "message": message})
+}
+
+fn name(object: &Value) -> String {
+    let field = |name: &str| object["metadata"][name].as_str();
+    match field("namespace") {
+        Some(namespace) => format!("{namespace}/{}", field("name").expect("it has one")),
+        None => field("name").expect("it has one").to_owned(),
+    }
+}
