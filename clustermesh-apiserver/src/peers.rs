@@ -17,6 +17,7 @@ mod home;
 mod manager;
 pub mod roster;
 mod session;
+mod status;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -117,6 +118,10 @@ pub async fn spawn(
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
     let (wishes, wished) = mpsc::channel(WISHES_MAX);
     let (status, statuses) = watch::channel(Status::default());
+    if let Home::Kubernetes { client, events } = &config.home {
+        let writing = status::follow(engine.clone(), client.clone(), events.clone(), statuses.clone());
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(writing));
+    }
     let manager = Manager {
         engine,
         tls,

@@ -19,7 +19,7 @@ use crate::{
     peers::{self, Home},
     pki::Layout,
     publish,
-    source::{self, driver::Origin},
+    source::{self, driver::Origin, kubernetes::Events},
 };
 use anyhow::Context;
 use daemon::{
@@ -86,7 +86,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.
     let inner = CancellationToken::new();
-    let (origin, home) = origin(&args.source, &source_ready).await?;
+    let (origin, home) = origin(&args.source, &source_ready, &inner).await?;
     let sources = source::driver::spawn(source_config(origin, &layout, &config), inner.clone())?;
     let (published, publishing) = publish::spawn(engine.clone(), own.clone(), sources.clone(), inner.clone());
     let peering = peers::Config {
@@ -139,7 +139,11 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
 }
 
 /// Where objects are read, and where MeshPeer objects are written.
-async fn origin(args: &SourceArgs, waiting: &Condition) -> anyhow::Result<(Origin, Home)> {
+async fn origin(
+    args: &SourceArgs,
+    waiting: &Condition,
+    cancel: &CancellationToken,
+) -> anyhow::Result<(Origin, Home)> {
     if let Some(directory) = &args.manifests {
         return Ok((Origin::Directory(directory.clone()), Home::Directory(directory.clone())));
     }
@@ -151,8 +155,10 @@ async fn origin(args: &SourceArgs, waiting: &Condition) -> anyhow::Result<(Origi
     let client = kube::Client::try_from(config)
         .with_context(|| format!("cannot use the credentials for the Kubernetes API at {url}"))?;
     info!(url, "Reading the Kubernetes API");
-    let kubernetes = source::kubernetes::Config { client: client.clone(), waiting: waiting.clone() };
-    Ok((Origin::Kubernetes(kubernetes), Home::Kubernetes(client)))
+    let events = Events::spawn(client.clone(), cancel.clone());
+    let home = Home::Kubernetes { client: client.clone(), events: events.clone() };
+    let source = source::kubernetes::Config { client, events, waiting: waiting.clone() };
+    Ok((Origin::Kubernetes(source), home))
 }
 
 fn source_config(origin: Origin, layout: &Layout, config: &ClusterConfig) -> source::driver::Config {

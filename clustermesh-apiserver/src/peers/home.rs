@@ -1,7 +1,7 @@
 //! The one home of a peering: a file in the manifests directory, or a custom resource; written and removed whole.
 
 use crate::source::{
-    kubernetes::{MANAGED_BY, resource},
+    kubernetes::{Events, MANAGED_BY, resource},
     object::ObjectKind,
     snapshot::Place,
 };
@@ -28,7 +28,12 @@ pub enum Home {
     /// Files of the manifests directory.
     Directory(PathBuf),
     /// Custom resources.
-    Kubernetes(Client),
+    Kubernetes {
+        /// With an identity that may write them.
+        client: Client,
+        /// Where refusals are said.
+        events: Events,
+    },
 }
 
 impl Home {
@@ -37,7 +42,7 @@ impl Home {
     pub fn place(&self, peer: &ClusterName) -> Place {
         match self {
             Self::Directory(_) => Place::File { file: file_name(peer), line: None },
-            Self::Kubernetes(_) => Place::Kubernetes { managed_by: MANAGER.to_owned() },
+            Self::Kubernetes { .. } => Place::Kubernetes { managed_by: MANAGER.to_owned() },
         }
     }
 
@@ -72,7 +77,7 @@ impl Home {
                 durable::write(&path, text.as_bytes())
                     .with_context(|| format!("cannot write {}", path.display()))
             }
-            Self::Kubernetes(client) => {
+            Self::Kubernetes { client, .. } => {
                 let object = json!({
                     "apiVersion": peer.api_version,
                     "kind": peer.kind,
@@ -101,7 +106,7 @@ impl Home {
                 let path = path(directory, peer);
                 durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
-            Self::Kubernetes(client) => {
+            Self::Kubernetes { client, .. } => {
                 match objects(client).delete(peer.as_str(), &DeleteParams::default()).await {
                     Ok(_) => {}
                     Err(kube::Error::Api(status)) if status.code == 404 => {}
@@ -116,7 +121,8 @@ impl Home {
     }
 }
 
-fn objects(client: &Client) -> Api<DynamicObject> {
+/// The custom resources.
+pub(super) fn objects(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource(ObjectKind::MeshPeer))
 }
 

@@ -87,7 +87,7 @@ pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch:
     };
     let events = match &config.origin {
         Origin::Directory(_) => None,
-        Origin::Kubernetes(kubernetes) => Some(Events::spawn(kubernetes.client.clone(), cancel.clone())),
+        Origin::Kubernetes(kubernetes) => Some(kubernetes.events.clone()),
     };
     let (states, receiver) = watch::channel(None);
     tokio::spawn(async move {

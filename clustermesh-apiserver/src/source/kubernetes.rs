@@ -76,6 +76,8 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_
 pub struct Config {
     /// With an identity that may read what we watch.
     pub client: Client,
+    /// Where problems of objects are said.
+    pub events: Events,
     /// Told why the first list is not complete.
     pub waiting: Condition,
 }

@@ -61,9 +61,8 @@ impl Events {
     }
 
     /// Something about an object that its author should know.
-    pub fn warn(&self, object: &ObjectKey, snapshot: &Snapshot, reason: &str, mut note: String) {
+    pub fn warn(&self, object: &ObjectKey, snapshot: &Snapshot, reason: &str, note: String) {
         let resource = resource(object.kind);
-        note.truncate(note.floor_char_boundary(NOTE_MAX_BYTES));
         let uid = snapshot.objects.get(object).and_then(|found| found.parsed.uid);
         let reference = ObjectReference {
             api_version: Some(resource.api_version),
@@ -73,6 +72,12 @@ impl Events {
             uid: uid.map(|uid| uid.to_string()),
             ..ObjectReference::default()
         };
+        self.say(reference, reason, note);
+    }
+
+    /// A warning about an object.
+    pub fn say(&self, object: ObjectReference, reason: &str, mut note: String) {
+        note.truncate(note.floor_char_boundary(NOTE_MAX_BYTES));
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
@@ -81,6 +86,6 @@ impl Events {
             secondary: None,
         };
         // Full: see EVENTS_MAX.
-        drop(self.0.try_send((reference, event)));
+        drop(self.0.try_send((object, event)));
     }
 }

@@ -35,7 +35,9 @@ struct Source {
 impl Source {
     fn of(server: ApiServer) -> Self {
         let (readiness, cancel) = (Readiness::default(), CancellationToken::new());
-        let config = Config { client: server.client(), waiting: readiness.needs("source", "not begun") };
+        let waiting = readiness.needs("source", "not begun");
+        let events = Events::spawn(server.client(), cancel.clone());
+        let config = Config { client: server.client(), events, waiting };
         let listings = spawn(config, cancel.clone());
         Self { server, listings, readiness, _end: cancel.drop_guard() }
     }
