@@ -4,7 +4,7 @@ use api::{bytes::ClusterUuid, name::ClusterName};
 use clap::{Args, Parser, Subcommand};
 use daemon::{args::LogArgs, spiffe::Role};
 use ipnet::IpNet;
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use crate::{
     init::{ClusterConfig, EncryptionScope},
@@ -66,6 +66,10 @@ pub struct InitArgs {
     /// What is encrypted, or dropped.
     #[arg(long, value_enum, default_value_t)]
     pub encryption_scope: EncryptionScope,
+    /// A Secret of the pod's namespace that keeps what no source can rebuild. When it holds this cluster already, the
+    /// directory becomes this cluster's; else the cluster and the Secret are made.
+    #[arg(long, value_name = "NAME")]
+    pub state_secret: Option<String>,
 }
 
 impl InitArgs {
@@ -111,6 +115,16 @@ pub struct RunArgs {
     /// Where the objects to announce are, and the home of MeshPeer objects.
     #[command(flatten)]
     pub source: SourceArgs,
+    /// The Secret that `init --state-secret` made: what no source can rebuild is kept there, too.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    pub state_secret: Option<String>,
+    /// A ConfigMap of the pod's namespace into which the CA's certificate is written, as `bundle.pem`.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    pub bundle_configmap: Option<String>,
+    /// Pods of this service account are given the certificate of the node they run on (see `mesh-node-agent
+    /// --enrol-token`).
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes")]
+    pub enrol_service_account: Option<ServiceAccount>,
     /// Where to serve gRPC: the etcd v3 API and our admin service, with mutual TLS.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:2379")]
     pub listen: SocketAddr,
@@ -129,4 +143,26 @@ pub struct SourceArgs {
     /// The Kubernetes API: of the pod this runs in, or of the kubeconfig in $KUBECONFIG.
     #[arg(long)]
     pub kubernetes: bool,
+}
+
+/// A service account of the Kubernetes API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl FromStr for ServiceAccount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err("NAMESPACE/NAME is expected, such as clustermesh/node-agent".to_owned()),
+        }
+    }
 }

@@ -7,8 +7,11 @@ pub mod backend;
 pub mod face;
 pub mod health;
 pub mod init;
+pub mod keep;
 pub mod peers;
 pub mod pki;
 pub mod publish;
 pub mod run;
 pub mod source;
+#[cfg(test)]
+mod stand_in;

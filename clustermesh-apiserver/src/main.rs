@@ -4,8 +4,10 @@ use anyhow::Context;
 use api::bytes::ClusterUuid;
 use clap::Parser;
 use clustermesh_apiserver::{
-    args::{CertCommand, Cli, Command},
-    init,
+    args::{CertCommand, Cli, Command, InitArgs},
+    init::{self, ClusterConfig},
+    keep::{self, StateSecret},
+    pki::Layout,
 };
 use daemon::args::exit;
 use std::{process::ExitCode, time::SystemTime};
@@ -20,10 +22,11 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Init(args) => {
             let config = args.config(new_uuid());
             config.check().context("these addresses cannot be a cluster's")?;
-            init::init(&args.data_dir, &config, SystemTime::now()).with_context(|| {
+            let made = make(args, &config);
+            let uuid = made.with_context(|| {
                 format!("cannot make cluster {} in {}", config.name, args.data_dir.display())
             })?;
-            println!("cluster {} ({}) is in {}", config.name, config.uuid, args.data_dir.display());
+            println!("cluster {} ({uuid}) is in {}", config.name, args.data_dir.display());
             println!("operator's context: {}", args.data_dir.join("admin/config.yaml").display());
             Ok(())
         }
@@ -42,6 +45,21 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             })
         }
     }
+}
+
+/// Makes the cluster, or takes the one that the Secret holds. Gives its UUID.
+fn make(args: &InitArgs, config: &ClusterConfig) -> anyhow::Result<ClusterUuid> {
+    let now = SystemTime::now();
+    let Some(name) = &args.state_secret else {
+        init::init(&args.data_dir, config, now)?;
+        return Ok(config.uuid);
+    };
+    let layout = Layout::new(&args.data_dir);
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    runtime.block_on(async {
+        StateSecret::new(keep::kubernetes().await?, name).init(&layout, config, now).await
+    })?;
+    Ok(ClusterConfig::load(&layout)?.uuid)
 }
 
 /// A random UUID (RFC 9562, version 4).

@@ -30,6 +30,7 @@ pub use world::World;
 use crate::{
     admin::{Description, PeerAdmin, PeerError, Removed},
     backend::Engine,
+    keep::Keep,
     publish::Own,
     source::driver::State,
 };
@@ -37,10 +38,7 @@ use api::{bytes::Nonce, name::ClusterName, peer::MeshPeer};
 use daemon::tls::Tls;
 use ipnet::IpNet;
 use manager::{Contracts, Manager, Request};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -59,8 +57,8 @@ pub struct Config {
     pub own: Own,
     /// Where the objects are written.
     pub home: Home,
-    /// The synced file of closed prefixes.
-    pub closed: PathBuf,
+    /// Where closed prefixes are kept.
+    pub keep: Keep,
     /// `host:port` by which peers reach us.
     pub endpoints: Vec<String>,
 }
@@ -112,7 +110,7 @@ pub async fn spawn(
     source: watch::Receiver<Option<State>>,
     cancel: CancellationToken,
 ) -> anyhow::Result<(Peers, JoinHandle<()>)> {
-    let closed = ClosedPrefixes::load(&config.closed)?;
+    let closed = ClosedPrefixes::load(&config.keep.path(closed::FILE))?;
     let world = world::follow(engine.clone(), cancel.clone()).await;
     let left = sweep::left(&engine, &config.own.name).await?;
     let (requests, receiver) = mpsc::channel(REQUESTS_MAX);

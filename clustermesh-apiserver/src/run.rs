@@ -10,12 +10,13 @@ mod renew;
 
 use crate::{
     admin::AdminService,
-    args::{RunArgs, SourceArgs},
+    args::RunArgs,
     authz,
     backend::{self, Engine},
     face::{self, Doors},
     health::{self, Metrics},
     init::ClusterConfig,
+    keep::{self, Keep, StateSecret},
     peers::{self, Home},
     pki::Layout,
     publish,
@@ -86,15 +87,10 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.
     let inner = CancellationToken::new();
-    let (origin, home) = origin(&args.source, &source_ready, &inner).await?;
-    let sources = source::driver::spawn(source_config(origin, &layout, &config), inner.clone())?;
+    let (origin, home, keep) = surroundings(args, &layout, &source_ready, &inner).await?;
+    let sources = source::driver::spawn(source_config(origin, keep.clone(), &config), inner.clone())?;
     let (published, publishing) = publish::spawn(engine.clone(), own.clone(), sources.clone(), inner.clone());
-    let peering = peers::Config {
-        own: own.clone(),
-        home,
-        closed: layout.root().join("closed.json"),
-        endpoints: config.advertise.clone(),
-    };
+    let peering = peers::Config { own: own.clone(), home, keep, endpoints: config.advertise.clone() };
     let (peers, peering) =
         peers::spawn(engine.clone(), tls.clone(), peering, sources.clone(), inner.clone()).await?;
     let renewing =
@@ -138,33 +134,29 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     served
 }
 
-/// Where objects are read, and where MeshPeer objects are written.
-async fn origin(
-    args: &SourceArgs,
+/// Where objects are read, where MeshPeer objects are written, and where what no source can rebuild is kept.
+async fn surroundings(
+    args: &RunArgs,
+    layout: &Layout,
     waiting: &Condition,
     cancel: &CancellationToken,
-) -> anyhow::Result<(Origin, Home)> {
-    if let Some(directory) = &args.manifests {
-        return Ok((Origin::Directory(directory.clone()), Home::Directory(directory.clone())));
+) -> anyhow::Result<(Origin, Home, Keep)> {
+    if let Some(directory) = &args.source.manifests {
+        let (origin, home) = (Origin::Directory(directory.clone()), Home::Directory(directory.clone()));
+        return Ok((origin, home, Keep::new(layout, None)));
     }
-    let hint = "run in a pod with a service account, or name a kubeconfig in KUBECONFIG";
-    let config = kube::Config::infer()
-        .await
-        .with_context(|| Hint::new("cannot tell how to reach the Kubernetes API (--kubernetes)", hint))?;
-    let url = config.cluster_url.to_string();
-    let client = kube::Client::try_from(config)
-        .with_context(|| format!("cannot use the credentials for the Kubernetes API at {url}"))?;
-    info!(url, "Reading the Kubernetes API");
+    let client = keep::kubernetes().await.context("--kubernetes")?;
+    let secret = args.state_secret.as_ref().map(|name| StateSecret::new(client.clone(), name));
     let events = Events::spawn(client.clone(), cancel.clone());
     let home = Home::Kubernetes { client: client.clone(), events: events.clone() };
     let source = source::kubernetes::Config { client, events, waiting: waiting.clone() };
-    Ok((Origin::Kubernetes(source), home))
+    Ok((Origin::Kubernetes(source), home, Keep::new(layout, secret)))
 }
 
-fn source_config(origin: Origin, layout: &Layout, config: &ClusterConfig) -> source::driver::Config {
+fn source_config(origin: Origin, keep: Keep, config: &ClusterConfig) -> source::driver::Config {
     source::driver::Config {
         origin,
-        memory: layout.root().join("memory.json"),
+        keep,
         facts: source::index::Facts {
             cluster: config.name.clone(),
             uuid: config.uuid,

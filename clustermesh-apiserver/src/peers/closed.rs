@@ -3,9 +3,11 @@
 
 use anyhow::Context;
 use api::{name::ClusterName, peer::overlap};
-use daemon::durable;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, io, path::Path};
+
+/// Where they are kept in the data directory.
+pub const FILE: &str = "closed.json";
 
 /// The closed prefixes by the peer they belonged to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -30,13 +32,10 @@ impl ClosedPrefixes {
         }
     }
 
-    /// Writes the file, durably.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn store(&self, path: &Path) -> anyhow::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self).expect("closed prefixes are plain data");
-        durable::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
+    /// As the file's content.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("closed prefixes are plain data")
     }
 
     /// A peer went: its prefixes close.

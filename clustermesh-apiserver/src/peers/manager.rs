@@ -13,7 +13,7 @@ pub(super) use operator::Request;
 
 use super::{
     Config, Status,
-    closed::ClosedPrefixes,
+    closed::{self, ClosedPrefixes},
     home,
     roster::{InForce, Roster, roster},
     session::{self, Running, Wish, WishKind},
@@ -254,7 +254,7 @@ impl Manager {
         if !prefixes.is_empty() {
             let mut closed = self.closed.clone();
             closed.close(name, prefixes);
-            self.set_closed(closed)?;
+            self.set_closed(closed).await?;
         }
         self.write_closed().await?;
         sweep::sweep(&self.engine, &self.config.own.name, name).await?;
@@ -268,14 +268,14 @@ impl Manager {
         let claimed: Vec<IpNet> = active.flat_map(|peer| peer.spec.contract.cidrs.clone()).collect();
         let mut closed = self.closed.clone();
         closed.claim(&claimed);
-        self.set_closed(closed)?;
+        self.set_closed(closed).await?;
         self.write_closed().await
     }
 
     /// The file first: what the store says of closed prefixes follows from it.
-    fn set_closed(&mut self, closed: ClosedPrefixes) -> anyhow::Result<()> {
+    async fn set_closed(&mut self, closed: ClosedPrefixes) -> anyhow::Result<()> {
         if closed != self.closed {
-            closed.store(&self.config.closed)?;
+            self.config.keep.write(closed::FILE, &closed.to_bytes()).await?;
             self.closed = closed;
         }
         Ok(())

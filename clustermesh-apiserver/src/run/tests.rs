@@ -1,4 +1,5 @@
 use super::*;
+use crate::args::SourceArgs;
 use crate::init;
 use api::peer::{API_VERSION, Contract, KIND, Limits, MeshPeer, MeshPeerSpec, Metadata, Stale};
 use daemon::{
@@ -172,6 +173,9 @@ fn args(dir: &Path) -> RunArgs {
     RunArgs {
         data_dir: dir.to_owned(),
         source: SourceArgs { manifests: Some(dir.join("manifests")), kubernetes: false },
+        state_secret: None,
+        bundle_configmap: None,
+        enrol_service_account: None,
         listen: free_port(),
         health: free_port(),
     }

@@ -4,10 +4,11 @@ use super::{
     index::{Desired, Facts, Index, Notice},
     kubernetes::{self, Events},
     manifests::directory,
-    memory::Memory,
+    memory::{self, Memory},
     object::{Body, Object, ObjectKey},
     snapshot::{Listing, Place, Problem, Snapshot},
 };
+use crate::keep::Keep;
 use api::{name::ClusterName, peer::MeshPeer};
 use ipnet::IpNet;
 use std::{
@@ -41,8 +42,8 @@ pub enum Origin {
 pub struct Config {
     /// Where the objects are.
     pub origin: Origin,
-    /// The synced file of what no source can rebuild.
-    pub memory: PathBuf,
+    /// Where what no source can rebuild is kept.
+    pub keep: Keep,
     /// What the meaning of objects depends on.
     pub facts: Facts,
     /// Where mesh addresses come from.
@@ -80,7 +81,7 @@ pub struct State {
 /// # Errors
 /// When there is a memory that cannot be read: going on would give every node another address.
 pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch::Receiver<Option<State>>> {
-    let memory = Memory::load(&config.memory)?;
+    let memory = Memory::load(&config.keep.path(memory::FILE))?;
     let listings = match &config.origin {
         Origin::Directory(directory) => directory::spawn(directory.clone(), cancel.clone()),
         Origin::Kubernetes(kubernetes) => kubernetes::spawn(kubernetes.clone(), cancel.clone()),
@@ -119,8 +120,8 @@ async fn follow(
         }
         let (state, remembered) = compute(&config, &memory, &listing);
         if remembered != memory {
-            // An address that others may learn is on the disk before anybody does.
-            while let Err(error) = remembered.store(&config.memory) {
+            // An address that others may learn is kept before anybody does.
+            while let Err(error) = config.keep.write(memory::FILE, &remembered.to_bytes()).await {
                 error!(
                     error = format!("{error:#}"),
                     "Cannot remember mesh addresses; nothing new is announced"

@@ -12,9 +12,11 @@ use super::{
 use allocation::Allocation;
 use anyhow::Context;
 use api::{bytes::ClusterUuid, name::NodeName};
-use daemon::durable;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
+
+/// Where it is kept in the data directory.
+pub const FILE: &str = "memory.json";
 
 /// What is remembered of a source's objects.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,13 +52,10 @@ impl Memory {
         }
     }
 
-    /// Writes the file, durably.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn store(&self, path: &Path) -> anyhow::Result<()> {
-        let bytes = serde_json::to_vec_pretty(self).expect("a memory is plain data");
-        durable::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
+    /// As the file's content.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a memory is plain data")
     }
 
     /// The objects of a snapshot with UID and creation. Objects that vanished are forgotten: one that returns is new.

@@ -117,7 +117,7 @@ impl Manager {
         }
         let mut closed = self.closed.clone();
         let opened = closed.forget(name);
-        self.set_closed(closed).map_err(PeerError::Home)?;
+        self.set_closed(closed).await.map_err(PeerError::Home)?;
         self.write_closed().await.map_err(PeerError::Home)?;
         Ok(opened)
     }

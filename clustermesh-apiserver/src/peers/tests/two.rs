@@ -7,6 +7,7 @@ use crate::{
     backend::Engine,
     face::{self, Doors, Listening},
     init::{self, ClusterConfig},
+    keep::Keep,
     peers::{self, Peers},
     pki::Layout,
     publish::{self, Own, writes},
@@ -80,10 +81,11 @@ impl Cluster {
         };
         let cancel = CancellationToken::new();
         let manifests = directory.path().join("manifests");
+        let keep = Keep::new(&layout, None);
         let sources = source::driver::spawn(
             source::driver::Config {
                 origin: source::driver::Origin::Directory(manifests.clone()),
-                memory: layout.root().join("source.json"),
+                keep: keep.clone(),
                 facts: source::index::Facts {
                     cluster: own.name.clone(),
                     uuid: own.uuid,
@@ -97,10 +99,9 @@ impl Cluster {
         )
         .expect("a source");
         let (_, mut tasks) = publish::spawn(engine.clone(), own.clone(), sources.clone(), cancel.clone());
-        let closed = layout.root().join("closed.json");
         let endpoints = vec![port.address().to_string()];
         let home = peers::Home::Directory(manifests);
-        let peering = peers::Config { own: own.clone(), home, closed, endpoints };
+        let peering = peers::Config { own: own.clone(), home, keep, endpoints };
         let (peers, task) = peers::spawn(engine.clone(), tls.clone(), peering, sources, cancel.clone())
             .await
             .expect("peerings");

@@ -5,6 +5,7 @@ use crate::source::{
     driver::{self, Config, Origin},
     index::Facts,
 };
+use crate::{keep::Keep, pki::Layout};
 use api::{
     key::MeshKey,
     record::{Heartbeat, Synced},
@@ -43,7 +44,7 @@ impl Cluster {
         };
         let config = Config {
             origin: Origin::Directory(directory.path().join("manifests")),
-            memory: directory.path().join("source.json"),
+            keep: Keep::new(&Layout::new(directory.path()), None),
             facts,
             mesh_cidrs: own.mesh_cidrs.clone(),
         };

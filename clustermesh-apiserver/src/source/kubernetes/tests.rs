@@ -1,12 +1,10 @@
 //! The whole source against a small API of our own, in one thread, with a clock that waits for nobody.
 
-mod server;
-
 use super::*;
 use crate::source::object::Body;
+use crate::stand_in::ApiServer;
 use daemon::health::Readiness;
 use serde_json::{Value, json};
-use server::ApiServer;
 
 fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "uid": "6f1c2a34-0000-4000-8000-000000000001",

@@ -1,11 +1,12 @@
-//! A small Kubernetes API of our own: lists in pages, watches with bookmarks, and every way in which they fail. The real
+//! A small Kubernetes API of our own: lists in pages, watches with bookmarks, objects made and patched, and every way in
+//! which that fails. The real
 //! one is in the Kubernetes tier; this one adds what a real one does seldom.
 
 use axum::{
     Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{Query, Request, State},
-    http::StatusCode,
+    http::{Method, StatusCode},
     response::{IntoResponse, Response},
 };
 use futures::StreamExt;
@@ -32,6 +33,8 @@ struct Inner {
     forbidden: BTreeSet<String>,
     /// Every list and watch, in their order.
     requests: Vec<String>,
+    /// What is answered to those who make an object of a kind that is never kept, such as a TokenReview.
+    answers: BTreeMap<String, Box<dyn Fn(&Value) -> Value + Send>>,
 }
 
 impl ApiServer {
@@ -111,6 +114,16 @@ impl ApiServer {
         self.0.lock().expect("no panic").forbidden.insert(plural.to_owned());
     }
 
+    /// Answers whoever makes such an object.
+    pub fn answer(&self, plural: &str, answer: impl Fn(&Value) -> Value + Send + 'static) {
+        self.0.lock().expect("no panic").answers.insert(plural.to_owned(), Box::new(answer));
+    }
+
+    /// An object as it is.
+    pub fn get(&self, plural: &str, name: &str) -> Option<Value> {
+        self.0.lock().expect("no panic").objects.get(plural)?.get(name).cloned()
+    }
+
     /// Lists and watches so far.
     pub fn requests(&self) -> Vec<String> {
         self.0.lock().expect("no panic").requests.clone()
@@ -137,6 +150,32 @@ impl Inner {
         )
     }
 
+    /// A request about one object.
+    fn one(&mut self, method: &Method, plural: &str, name: Option<String>, body: Value) -> Response {
+        self.version += 1;
+        let version = json!(self.version.to_string());
+        let all = self.objects.entry(plural.to_owned()).or_default();
+        let key = name.unwrap_or_else(|| self::name(&body));
+        let held = all.iter().find(|(name, _)| name.rsplit('/').next() == key.rsplit('/').next());
+        let held = held.map(|(name, object)| (name.clone(), object.clone()));
+        let (code, object) = match (method.as_str(), held) {
+            ("POST", Some(_)) => {
+                return axum_json(StatusCode::CONFLICT, &status(409, "AlreadyExists", "it exists"));
+            }
+            ("POST", None) => (StatusCode::CREATED, (key, body)),
+            ("GET", Some(held)) => return axum_json(StatusCode::OK, &held.1),
+            ("PATCH", Some((name, mut object))) => {
+                merge(&mut object, body);
+                (StatusCode::OK, (name, object))
+            }
+            (_, _) => return axum_json(StatusCode::NOT_FOUND, &status(404, "NotFound", "there is none")),
+        };
+        let (key, mut object) = object;
+        object["metadata"]["resourceVersion"] = version;
+        all.insert(key, object.clone());
+        axum_json(code, &object)
+    }
+
     fn watch(&mut self, plural: &str) -> Response {
         let (sender, receiver) = mpsc::unbounded_channel();
         let bookmark =
@@ -155,13 +194,22 @@ async fn answer(
 ) -> Response {
     let mut reachable = server.1.subscribe();
     reachable.wait_for(|reachable| *reachable).await.expect("the server lives");
-    let plural = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+    let (plural, name) = resource(request.uri().path());
     if plural == "version" {
         let version = json!({"major": "1", "minor": "37", "gitVersion": "v1.37.2", "gitCommit": "", "gitTreeState": "",
             "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
         return axum_json(StatusCode::OK, &version);
     }
+    let method = request.method().clone();
+    let body = to_bytes(request.into_body(), usize::MAX).await.expect("a body");
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut inner = server.0.lock().expect("no panic");
+    if let Some(answer) = inner.answers.get(&plural) {
+        return axum_json(StatusCode::CREATED, &answer(&body));
+    }
+    if method != Method::GET || name.is_some() {
+        return inner.one(&method, &plural, name, body);
+    }
     let watching = query.contains_key("watch");
     inner.requests.push(format!("{} {plural}", if watching { "watch" } else { "list" }));
     if inner.missing.contains(&plural) {
@@ -191,5 +239,28 @@ fn name(object: &Value) -> String {
     match field("namespace") {
         Some(namespace) => format!("{namespace}/{}", field("name").expect("it has one")),
         None => field("name").expect("it has one").to_owned(),
+    }
+}
+
+/// The resource and, where one is meant, the object's name.
+fn resource(path: &str) -> (String, Option<String>) {
+    let mut parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let skip = if parts[0] == "apis" { 3 } else { 2 };
+    parts.drain(..skip.min(parts.len() - 1));
+    if parts[0] == "namespaces" && parts.len() > 2 {
+        parts.drain(..2);
+    }
+    (parts[0].to_owned(), parts.get(1).map(|&name| name.to_owned()))
+}
+
+/// RFC 7396.
+fn merge(into: &mut Value, patch: Value) {
+    match patch {
+        Value::Object(patch) => {
+            for (key, value) in patch {
+                merge(&mut into[key], value);
+            }
+        }
+        value => *into = value,
     }
 }

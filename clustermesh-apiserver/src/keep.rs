@@ -1,0 +1,202 @@
+//! Where what no source can rebuild is kept: the data directory alone, or a Secret of our namespace, too. With the Secret,
+//! a pod on another machine and with an empty disk is the same cluster.
+//!
+//! ```text
+//!  init:   Secret ──lay──▶ data directory        or, for the first time: data directory ──create──▶ Secret
+//!  run:    a change ──▶ Secret ──▶ data directory ──▶ it counts
+//! ```
+//!
+//! Invariants
+//! - the Secret is written before the directory: what counts here counts for the pod that follows;
+//! - of two `init`s at the same time one makes the cluster, and the other one takes it.
+
+use crate::{
+    init::{self, ClusterConfig},
+    pki::{Existing, Layout, write_file},
+};
+use anyhow::{Context, bail};
+use daemon::{args::Hint, durable};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+
+/// What the Secret holds: its key, the file, and the file's mode. `cluster.yaml` comes last: with it the directory is
+/// complete.
+const FILES: [(&str, &str, u32); 9] = [
+    ("ca.crt", "ca/cert.pem", 0o644),
+    ("ca.key", "ca/key.pem", 0o600),
+    ("operator.crt", "admin/cert.pem", 0o644),
+    ("operator.key", "admin/key.pem", 0o600),
+    ("operator-bundle.crt", "admin/bundle.pem", 0o644),
+    ("operator.yaml", "admin/config.yaml", 0o644),
+    ("memory.json", "memory.json", 0o600),
+    ("closed.json", "closed.json", 0o600),
+    ("cluster.yaml", "cluster.yaml", 0o644),
+];
+
+/// Most bytes of a Secret (Kubernetes: 1 MiB of data, as base64). Mesh addresses take about 120 bytes a node.
+const SECRET_MAX_BYTES: usize = 768 * 1024;
+
+/// Where changes are kept. Cheap to clone.
+#[derive(Clone)]
+pub struct Keep {
+    root: PathBuf,
+    secret: Option<StateSecret>,
+}
+
+impl Keep {
+    /// In the data directory, and in the Secret when there is one.
+    #[must_use]
+    pub fn new(layout: &Layout, secret: Option<StateSecret>) -> Self {
+        Self { root: layout.root().to_owned(), secret }
+    }
+
+    /// Where a file is read.
+    #[must_use]
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.root.join(file)
+    }
+
+    /// Replaces one of the files.
+    ///
+    /// # Errors
+    /// When the Kubernetes API or the disk refuses; nothing counts then.
+    pub async fn write(&self, file: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        if let Some(secret) = &self.secret {
+            secret.set(file, bytes).await?;
+        }
+        let path = self.path(file);
+        durable::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// The Secret of one cluster.
+#[derive(Clone)]
+pub struct StateSecret {
+    api: Api<Secret>,
+    name: String,
+}
+
+impl StateSecret {
+    /// Of the namespace that the client is in.
+    #[must_use]
+    pub fn new(client: Client, name: &str) -> Self {
+        Self { api: Api::default_namespaced(client), name: name.to_owned() }
+    }
+
+    /// Makes the data directory that of this Secret's cluster, or makes a cluster and the Secret. True when the cluster
+    /// is new.
+    ///
+    /// # Errors
+    /// When the Secret is another cluster's, or the Kubernetes API or the disk refuses.
+    pub async fn init(
+        &self,
+        layout: &Layout,
+        wanted: &ClusterConfig,
+        now: SystemTime,
+    ) -> anyhow::Result<bool> {
+        if self.take(layout, wanted, now).await? {
+            return Ok(false);
+        }
+        if !layout.cluster().exists() {
+            init::init(layout.root(), wanted, now)?;
+        }
+        let data = read(layout)?;
+        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+        let secret = Secret { metadata, data: Some(data), ..Secret::default() };
+        match self.api.create(&PostParams::default(), &secret).await {
+            Ok(_) => Ok(true),
+            // Somebody else was quicker: that one's cluster it is.
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                match self.take(layout, wanted, now).await? {
+                    true => Ok(false),
+                    false => bail!("Secret {} was made and removed while we looked", self.name),
+                }
+            }
+            Err(error) => Err(error).with_context(|| format!("cannot create Secret {}", self.name)),
+        }
+    }
+
+    /// Lays what the Secret holds into the data directory; false when there is none.
+    async fn take(&self, layout: &Layout, wanted: &ClusterConfig, now: SystemTime) -> anyhow::Result<bool> {
+        let secret = self.api.get_opt(&self.name).await;
+        let Some(secret) = secret.with_context(|| format!("cannot read Secret {}", self.name))? else {
+            return Ok(false);
+        };
+        let data = secret.data.unwrap_or_default();
+        let Some(text) = data.get("cluster.yaml") else {
+            bail!(Hint::new(
+                format!("Secret {} has no cluster.yaml: it is not a cluster's state", self.name),
+                "name another one with --state-secret, or remove it if it is left from a trial",
+            ));
+        };
+        let held: ClusterConfig = serde_saphyr::from_slice(&text.0)
+            .with_context(|| format!("cannot understand cluster.yaml of Secret {}", self.name))?;
+        if held.name != wanted.name {
+            bail!(Hint::new(
+                format!("Secret {} is cluster {}'s, not {}'s", self.name, held.name, wanted.name),
+                "a cluster keeps its name: peers know it by it. Use another Secret for another cluster",
+            ));
+        }
+        for (key, file, mode) in FILES {
+            if let Some(bytes) = data.get(key) {
+                write_file(&layout.root().join(file), &bytes.0, mode, Existing::Replace)?;
+            }
+        }
+        // What the installation says now: ranges and endpoints may change, who it is does not.
+        let config = ClusterConfig { uuid: held.uuid, ..wanted.clone() };
+        if config != held {
+            let keep = Keep::new(layout, Some(self.clone()));
+            keep.write("cluster.yaml", config.to_yaml()?.as_bytes()).await?;
+        }
+        init::issue_server(&crate::pki::Authority::load(layout)?, layout, &config, now)?;
+        Ok(true)
+    }
+
+    async fn set(&self, file: &str, bytes: &[u8]) -> anyhow::Result<()> {
+        let (key, ..) = FILES.iter().find(|(_, of, _)| *of == file).expect("one of the files we keep");
+        if bytes.len() > SECRET_MAX_BYTES {
+            bail!("{file} has {} bytes, and a Secret takes {SECRET_MAX_BYTES}", bytes.len());
+        }
+        let patch = Patch::Merge(json!({"data": {*key: ByteString(bytes.to_vec())}}));
+        let written = self.api.patch(&self.name, &PatchParams::default(), &patch).await;
+        written.with_context(|| format!("cannot write {key} into Secret {}", self.name))?;
+        Ok(())
+    }
+}
+
+/// The files that are there.
+fn read(layout: &Layout) -> anyhow::Result<BTreeMap<String, ByteString>> {
+    let mut data = BTreeMap::new();
+    for (key, file, _) in FILES {
+        let path = layout.root().join(file);
+        match std::fs::read(&path) {
+            Ok(bytes) => drop(data.insert(key.to_owned(), ByteString(bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+    Ok(data)
+}
+
+/// The Kubernetes API of the pod we run in, or of the kubeconfig in `$KUBECONFIG`.
+///
+/// # Errors
+/// When neither is there, or its credentials cannot be used.
+pub async fn kubernetes() -> anyhow::Result<Client> {
+    let hint = "run in a pod with a service account, or name a kubeconfig in KUBECONFIG";
+    let config = kube::Config::infer()
+        .await
+        .with_context(|| Hint::new("cannot tell how to reach the Kubernetes API", hint))?;
+    let url = config.cluster_url.to_string();
+    tracing::info!(url, "Using the Kubernetes API");
+    Client::try_from(config)
+        .with_context(|| format!("cannot use the credentials for the Kubernetes API at {url}"))
+}
+
+#[cfg(test)]
+mod tests;
