@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "etcd/server/etcdserver/api/v3lock/v3lockpb/v3lock.proto",
             "etcd/server/etcdserver/api/v3election/v3electionpb/v3election.proto",
             "mesh/v1/admin.proto",
+            "mesh/v1/enrolment.proto",
         ],
         ["proto"],
     )?;

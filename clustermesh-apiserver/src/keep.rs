@@ -16,13 +16,22 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use daemon::{args::Hint, durable};
-use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use std::{collections::BTreeMap, path::PathBuf, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+use tracing::{info, warn};
 
 /// What the Secret holds: its key, the file, and the file's mode. `cluster.yaml` comes last: with it the directory is
 /// complete.
@@ -40,6 +49,9 @@ const FILES: [(&str, &str, u32); 9] = [
 
 /// Most bytes of a Secret (Kubernetes: 1 MiB of data, as base64). Mesh addresses take about 120 bytes a node.
 const SECRET_MAX_BYTES: usize = 768 * 1024;
+
+/// Time between attempts to write the bundle.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Where changes are kept. Cheap to clone.
 #[derive(Clone)]
@@ -183,6 +195,18 @@ fn read(layout: &Layout) -> anyhow::Result<BTreeMap<String, ByteString>> {
     Ok(data)
 }
 
+/// Writes the CA's certificate where pods find it, until that is done.
+pub async fn publish_bundle(client: Client, name: String, bundle_pem: String) {
+    let api: Api<ConfigMap> = Api::default_namespaced(client);
+    let metadata = json!({"name": name});
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"bundle.pem": bundle_pem}});
+    let params = PatchParams::apply("clustermesh-apiserver").force();
+    while let Err(error) = api.patch(&name, &params, &Patch::Apply(&object)).await {
+        warn!(%error, "Cannot write the trust bundle into ConfigMap {name}; trying again");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
 /// The Kubernetes API of the pod we run in, or of the kubeconfig in `$KUBECONFIG`.
 ///
 /// # Errors
@@ -193,7 +217,7 @@ pub async fn kubernetes() -> anyhow::Result<Client> {
         .await
         .with_context(|| Hint::new("cannot tell how to reach the Kubernetes API", hint))?;
     let url = config.cluster_url.to_string();
-    tracing::info!(url, "Using the Kubernetes API");
+    info!(url, "Using the Kubernetes API");
     Client::try_from(config)
         .with_context(|| format!("cannot use the credentials for the Kubernetes API at {url}"))
 }

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod args;
 pub mod authz;
 pub mod backend;
+pub mod enrol;
 pub mod face;
 pub mod health;
 pub mod init;

@@ -13,6 +13,7 @@ use crate::{
     args::RunArgs,
     authz,
     backend::{self, Engine},
+    enrol::Enrol,
     face::{self, Doors},
     health::{self, Metrics},
     init::ClusterConfig,
@@ -87,7 +88,14 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.
     let inner = CancellationToken::new();
-    let (origin, home, keep) = surroundings(args, &layout, &source_ready, &inner).await?;
+    let around = surroundings(args, &layout, &source_ready, &inner).await?;
+    let Surroundings { origin, home, keep, client } = around;
+    let enrol = client.clone().zip(args.enrol_service_account.clone());
+    let enrol = enrol.map(|(client, account)| Enrol::new(client, layout.clone(), config.uuid, account));
+    if let Some((client, name)) = client.zip(args.bundle_configmap.clone()) {
+        let bundle = tls.identity().bundle_pem().to_owned();
+        tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish_bundle(client, name, bundle)));
+    }
     let sources = source::driver::spawn(source_config(origin, keep.clone(), &config), inner.clone())?;
     let (published, publishing) = publish::spawn(engine.clone(), own.clone(), sources.clone(), inner.clone());
     let peering = peers::Config { own: own.clone(), home, keep, endpoints: config.advertise.clone() };
@@ -119,7 +127,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         peers: peers.status(),
     };
     metrics.begin(sources);
-    let served = port.serve(doors, AdminService::new(Arc::new(peers))).await;
+    let served = port.serve(doors, AdminService::new(Arc::new(peers)), enrol).await;
 
     inner.cancel();
     for task in publishing {
@@ -134,23 +142,35 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     served
 }
 
-/// Where objects are read, where MeshPeer objects are written, and where what no source can rebuild is kept.
+/// What we depend on outside.
+struct Surroundings {
+    /// Where objects are read.
+    origin: Origin,
+    /// Where MeshPeer objects are written.
+    home: Home,
+    /// Where what no source can rebuild is kept.
+    keep: Keep,
+    /// The Kubernetes API, where there is one.
+    client: Option<kube::Client>,
+}
+
 async fn surroundings(
     args: &RunArgs,
     layout: &Layout,
     waiting: &Condition,
     cancel: &CancellationToken,
-) -> anyhow::Result<(Origin, Home, Keep)> {
+) -> anyhow::Result<Surroundings> {
     if let Some(directory) = &args.source.manifests {
         let (origin, home) = (Origin::Directory(directory.clone()), Home::Directory(directory.clone()));
-        return Ok((origin, home, Keep::new(layout, None)));
+        return Ok(Surroundings { origin, home, keep: Keep::new(layout, None), client: None });
     }
     let client = keep::kubernetes().await.context("--kubernetes")?;
     let secret = args.state_secret.as_ref().map(|name| StateSecret::new(client.clone(), name));
     let events = Events::spawn(client.clone(), cancel.clone());
     let home = Home::Kubernetes { client: client.clone(), events: events.clone() };
-    let source = source::kubernetes::Config { client, events, waiting: waiting.clone() };
-    Ok((Origin::Kubernetes(source), home, Keep::new(layout, secret)))
+    let source = source::kubernetes::Config { client: client.clone(), events, waiting: waiting.clone() };
+    let origin = Origin::Kubernetes(source);
+    Ok(Surroundings { origin, home, keep: Keep::new(layout, secret), client: Some(client) })
 }
 
 fn source_config(origin: Origin, keep: Keep, config: &ClusterConfig) -> source::driver::Config {

@@ -23,6 +23,8 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 #[derive(Clone)]
 pub struct ApiServer(Arc<Mutex<Inner>>, watch::Sender<bool>);
 
+type Answer = Box<dyn Fn(&Value) -> Value + Send>;
+
 #[derive(Default)]
 struct Inner {
     version: u64,
@@ -34,7 +36,7 @@ struct Inner {
     /// Every list and watch, in their order.
     requests: Vec<String>,
     /// What is answered to those who make an object of a kind that is never kept, such as a TokenReview.
-    answers: BTreeMap<String, Box<dyn Fn(&Value) -> Value + Send>>,
+    answers: BTreeMap<String, Answer>,
 }
 
 impl ApiServer {
@@ -117,11 +119,6 @@ impl ApiServer {
     /// Answers whoever makes such an object.
     pub fn answer(&self, plural: &str, answer: impl Fn(&Value) -> Value + Send + 'static) {
         self.0.lock().expect("no panic").answers.insert(plural.to_owned(), Box::new(answer));
-    }
-
-    /// An object as it is.
-    pub fn get(&self, plural: &str, name: &str) -> Option<Value> {
-        self.0.lock().expect("no panic").objects.get(plural)?.get(name).cloned()
     }
 
     /// Lists and watches so far.

@@ -1,11 +1,7 @@
 //! Arguments that all processes share, and how a process ends.
 
-use crate::{
-    log::Format,
-    spiffe::Role,
-    tls::{Identity, IdentityError, IdentityPaths},
-};
-use std::{fmt, io::Write, path::PathBuf, process::ExitCode};
+use crate::log::Format;
+use std::{fmt, io::Write, process::ExitCode};
 
 /// `--log` and `--log-format`.
 #[derive(Debug, Clone, clap::Args)]
@@ -16,36 +12,6 @@ pub struct LogArgs {
     /// How to write it.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", global = true)]
     pub log_format: Format,
-}
-
-/// `--cert`, `--key` and `--bundle`.
-#[derive(Debug, Clone, clap::Args)]
-pub struct IdentityArgs {
-    /// Our certificate, PEM.
-    #[arg(long, value_name = "FILE")]
-    pub cert: PathBuf,
-    /// Its private key, PEM.
-    #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
-    /// The CA certificates of our cluster, PEM.
-    #[arg(long, value_name = "FILE")]
-    pub bundle: PathBuf,
-}
-
-impl IdentityArgs {
-    /// The three paths.
-    #[must_use]
-    pub fn paths(&self) -> IdentityPaths {
-        IdentityPaths { cert: self.cert.clone(), key: self.key.clone(), bundle: self.bundle.clone() }
-    }
-
-    /// Loads and checks the identity of a process of this role.
-    ///
-    /// # Errors
-    /// [`IdentityError`] names the file, the certificate and the reason.
-    pub fn load(&self, role: Role) -> Result<Identity, IdentityError> {
-        Identity::load(&self.paths(), role)
-    }
 }
 
 /// What somebody can do about an error: given as the context of an `anyhow` error, printed under it by [`exit`].

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  --cert --key --bundle ──▶ Identity ──▶ Tls ──┬─▶ connect(tls, endpoint, expected) ──▶ Connection { channel, server }
-//!                                   peers' bundles ──▶ TrustStore ─┴─▶ Acceptor::accept(tcp) ──▶ Accepted { peer }
+//!                                   peers' bundles ──▶ TrustStore ─┴─▶ Acceptor::accept(tcp) ──▶ Known, or Stranger
 //! ```
 //!
 //! Invariants
 //! - a chain is verified only against the bundle of the trust domain in its one URI SAN;
 //! - under a peer's bundle the only role is that peer's `cluster`, with that peer's name;
 //! - a client checks the server's ID the same way: host names mean nothing;
+//! - who shows no certificate is a stranger, only where strangers are let in, and never taken for anybody;
 //! - no session is resumed: who was removed from the trust store cannot come back by a ticket;
 //! - a refusal names the certificate, the reason and the side, on both sides: the alert we send is as exact as TLS has.
 
@@ -20,9 +21,9 @@ mod refused;
 mod trust;
 mod verify;
 
-pub use accept::{AcceptError, Accepted, Acceptor, PeerInfo};
+pub use accept::{AcceptError, Accepted, Acceptor, Arrival, PeerInfo, Shaken, Stranger, StrangerInfo};
 pub use certificate::Certificate;
-pub use connect::{ConnectError, Connection, Expected, connect, connect_any};
+pub use connect::{ConnectError, Connection, Expected, connect, connect_any, connect_as_stranger};
 pub use identity::{Identity, IdentityError, IdentityPaths};
 pub use refused::{Reason, Refused, Side};
 pub use trust::{BundleError, TrustStore};

@@ -1,8 +1,8 @@
 //! The command line.
 
-use crate::compose::LISTEN_PORT;
+use crate::{compose::LISTEN_PORT, identity::IdentityArgs};
 use clap::Parser;
-use daemon::args::{IdentityArgs, LogArgs};
+use daemon::args::LogArgs;
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Programs one node's data path: services at the socket, tunnels to every other cluster's nodes, and what may pass.

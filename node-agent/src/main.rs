@@ -16,6 +16,7 @@ mod apiserver;
 mod args;
 mod compose;
 mod host;
+mod identity;
 mod kept;
 mod metrics;
 mod probe;

@@ -7,6 +7,7 @@ use crate::{
     args::Args,
     compose::Composed,
     host::Host,
+    identity::Credentials,
     kept::{self, Found, KeptFile, Outcome},
     metrics::Metrics,
     probe::{self, Probes, Target},
@@ -24,7 +25,6 @@ use daemon::{
     args::Hint,
     health::{self, Condition, Readiness},
     shutdown,
-    spiffe::Role,
     tls::Tls,
 };
 use follow::Following;
@@ -61,10 +61,12 @@ const END_WITHIN: Duration = Duration::from_secs(5);
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let started = Instant::now();
     let ending = shutdown::on_signal()?;
-    let identity = args.identity.load(Role::Node)?;
-    let node = identity.id().node_name().context("the certificate names no node")?;
     fs::create_dir_all(&args.state_dir)
         .with_context(|| format!("cannot make {}", args.state_dir.display()))?;
+    let credentials = Credentials::new(&args.identity, &args.apiserver, &args.state_dir);
+    let Some(identity) = ending.run_until_cancelled(credentials.identity()).await else { return Ok(()) };
+    let identity = identity?;
+    let node = identity.id().node_name().context("the certificate names no node")?;
     let mut host = Host::open(&args)?;
 
     let readiness = Readiness::default();
@@ -79,7 +81,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let serving = tokio::spawn(health::serve(listener, readiness, registry, ending.clone()));
 
     let owner = Owner { uuid: identity.id().trust_domain(), node: node.clone() };
-    let apiserver = Apiserver::new(Tls::new(identity), args.apiserver.clone());
+    let tls = Tls::new(identity);
+    tokio::spawn(credentials.keep_good(tls.clone(), ending.clone()));
+    let apiserver = Apiserver::new(tls, args.apiserver.clone());
     let (wishes, wished) = watch::channel(Wishes::new());
     let writer = tokio::spawn(writer::run(apiserver.clone(), wished, ending.clone()));
 

@@ -1,4 +1,4 @@
-//! The services that travel: etcd's v3 API and our admin service, as clients and servers.
+//! The services that travel: etcd's v3 API, our admin service and enrolment, as clients and servers.
 //!
 //! ```text
 //!  proto/etcd/…  ─┐
@@ -66,6 +66,19 @@ pub mod mesh {
         )]
         pub mod v1 {
             include!(concat!(env!("OUT_DIR"), "/mesh.admin.v1.rs"));
+        }
+    }
+
+    /// How a process gets its first certificate.
+    pub mod enrolment {
+        /// The first version.
+        #[allow(
+            missing_docs,
+            clippy::all,
+            reason = "generated from proto/mesh/v1/enrolment.proto, which carries the comments"
+        )]
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/mesh.enrolment.v1.rs"));
         }
     }
 }

@@ -80,6 +80,7 @@ const SEEN: [Grant; 6] = [Grant::Yes, Grant::No, Grant::No, Grant::No, Grant::Ye
 const OPERATED: [Grant; 6] = [Grant::Yes, Grant::No, Grant::No, Grant::No, Grant::Yes, Grant::No];
 
 const ONE_MEMBER: Served = Served::Not("this is one server, and its members do not change");
+const STRANGERS: Served = Served::Not("it is served to those who have no certificate yet");
 const NOT_ETCD: Served = Served::Not("this is not etcd, and has nothing to do here");
 
 /// Every method of every service, in the order of the protocol's files.
@@ -140,4 +141,5 @@ pub const TABLE: &[Row] = &[
     new("/mesh.admin.v1.Admin/ApplyPeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/RemovePeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/Forget", Served::Yes, OPERATED),
+    new("/mesh.enrolment.v1.Enrolment/EnrolNode", STRANGERS, [Grant::No; 6]),
 ];

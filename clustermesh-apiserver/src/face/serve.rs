@@ -1,14 +1,18 @@
 //! The port: connections become known peers, and known peers' requests reach the services.
 
 use super::{Doors, doorman::DoormanLayer};
+use crate::enrol::Enrol;
 use anyhow::Context;
-use daemon::tls::{Accepted, Acceptor};
+use daemon::tls::{Accepted, Acceptor, Arrival, Shaken, Stranger};
 use rpc::{
     etcdserverpb::{
         cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
         maintenance_server::MaintenanceServer, watch_server::WatchServer,
     },
-    mesh::admin::v1::admin_server::{Admin, AdminServer},
+    mesh::{
+        admin::v1::admin_server::{Admin, AdminServer},
+        enrolment::v1::enrolment_server::EnrolmentServer,
+    },
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
 };
@@ -18,6 +22,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{debug, warn};
 
@@ -33,6 +38,13 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A connection that answers no ping for this long, twice, is gone.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// Open connections of strangers: a node enrols in a fraction of a second, and one that waits comes again.
+const STRANGERS_MAX: usize = 64;
+/// How long a stranger may stay.
+const STRANGER_STAYS: Duration = Duration::from_secs(10);
+/// A stranger's request: a token and a certificate request, 2 KiB each.
+const STRANGERS_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// A bound port.
 #[derive(Debug)]
@@ -58,15 +70,20 @@ impl Listening {
         self.at
     }
 
-    /// Serves until the doors' shutdown, then lets running requests finish.
+    /// Serves until the doors' shutdown, then lets running requests finish. Strangers are let in for `enrol` only, and
+    /// not at all without it.
     ///
     /// # Errors
     /// When the server fails as a whole.
-    pub async fn serve(self, doors: Doors, admin: impl Admin) -> anyhow::Result<()> {
+    pub async fn serve(self, doors: Doors, admin: impl Admin, enrol: Option<Enrol>) -> anyhow::Result<()> {
         let shutdown = doors.shutdown().clone();
         let acceptor = Acceptor::new(doors.tls().clone());
+        let acceptor = if enrol.is_some() { acceptor.with_strangers() } else { acceptor };
         let (give, incoming) = mpsc::channel(HANDSHAKES_MAX);
+        let (give_stranger, strangers) = mpsc::channel(HANDSHAKES_MAX);
+        let give = Give { known: give, stranger: give_stranger };
         let accepting = tokio::spawn(accept(self.listener, acceptor, doors.clone(), give));
+        let enrolling = tokio::spawn(serve_strangers(enrol, strangers, shutdown.clone()));
         let served = Server::builder()
             .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -88,15 +105,47 @@ impl Listening {
             .await;
         shutdown.cancel();
         accepting.await.context("the accepting task panicked")?;
+        enrolling.await.context("the enrolling task panicked")?;
         served.context("the gRPC server failed")
     }
 }
 
+/// A server of its own: whatever a stranger asks for, nothing but enrolment is there.
+async fn serve_strangers(
+    enrol: Option<Enrol>,
+    strangers: mpsc::Receiver<Counted<Stranger>>,
+    shutdown: CancellationToken,
+) {
+    let Some(enrol) = enrol else { return };
+    let service = EnrolmentServer::new(enrol).max_decoding_message_size(STRANGERS_MESSAGE_BYTES_MAX);
+    let served = Server::builder()
+        .concurrency_limit_per_connection(1)
+        .max_concurrent_streams(1)
+        .max_connection_age(STRANGER_STAYS)
+        .add_service(service)
+        .serve_with_incoming_shutdown(
+            ReceiverStream::new(strangers).map(Ok::<_, io::Error>),
+            shutdown.cancelled_owned(),
+        )
+        .await;
+    if let Err(error) = served {
+        warn!(%error, "Enrolment is not served any more");
+    }
+}
+
+/// Where arrivals go.
+#[derive(Clone)]
+struct Give {
+    known: mpsc::Sender<Counted<Accepted>>,
+    stranger: mpsc::Sender<Counted<Stranger>>,
+}
+
 /// Takes connections and shakes hands, several at a time.
-async fn accept(listener: TcpListener, acceptor: Acceptor, doors: Doors, give: mpsc::Sender<Counted>) {
+async fn accept(listener: TcpListener, acceptor: Acceptor, doors: Doors, give: Give) {
     let shutdown = doors.shutdown().clone();
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
         let next = async {
             let connection = Arc::clone(&connections).acquire_owned().await;
@@ -118,28 +167,41 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, doors: Doors, give: m
             }
         };
         let (acceptor, doors, give) = (acceptor.clone(), doors.clone(), give.clone());
+        let strangers = Arc::clone(&strangers);
         tokio::spawn(async move {
-            let shaken = shake(&acceptor, &doors, tcp, from).await;
+            let arrival = shake(&acceptor, &doors, tcp, from).await;
             drop(handshake);
-            if let Some(accepted) = shaken {
-                // The server has ended: so has this connection.
-                give.send(Counted { accepted, _connection: connection }).await.ok();
+            // When a server has ended, so has its connection.
+            match arrival {
+                Some(Arrival::Known(shaken)) => {
+                    give.known.send(Counted { shaken, _place: connection }).await.ok();
+                }
+                Some(Arrival::Stranger(shaken)) => match strangers.try_acquire_owned() {
+                    Ok(place) => drop(give.stranger.send(Counted { shaken, _place: place }).await),
+                    Err(_) => warn!(%from, "Refused a stranger: {STRANGERS_MAX} are here already"),
+                },
+                None => {}
             }
         });
     }
 }
 
-async fn shake(acceptor: &Acceptor, doors: &Doors, tcp: TcpStream, from: SocketAddr) -> Option<Accepted> {
+async fn shake(acceptor: &Acceptor, doors: &Doors, tcp: TcpStream, from: SocketAddr) -> Option<Arrival> {
     // Without it small answers wait for the client's acknowledgement.
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%from, %error, "A connection ended before it began");
         return None;
     }
     match acceptor.accept(tcp, from).await {
-        Ok(accepted) => {
-            doors.count(|counters| &counters.accepted);
-            debug!(%from, who = %accepted.peer().id, "Connected");
-            Some(accepted)
+        Ok(arrival) => {
+            match &arrival {
+                Arrival::Known(accepted) => {
+                    doors.count(|counters| &counters.accepted);
+                    debug!(%from, who = %accepted.peer().id, "Connected");
+                }
+                Arrival::Stranger(_) => debug!(%from, "A stranger has connected"),
+            }
+            Some(arrival)
         }
         Err(error) => {
             doors.count(|counters| &counters.refused_connections);
@@ -153,8 +215,7 @@ use counted::Counted;
 
 /// A connection and its place among the many.
 mod counted {
-    use super::{Accepted, OwnedSemaphorePermit};
-    use daemon::tls::PeerInfo;
+    use super::{OwnedSemaphorePermit, Shaken};
     use std::{
         io,
         pin::Pin,
@@ -164,39 +225,39 @@ mod counted {
     use tonic::transport::server::Connected;
 
     #[derive(Debug)]
-    pub(super) struct Counted {
-        pub(super) accepted: Accepted,
-        pub(super) _connection: OwnedSemaphorePermit,
+    pub(super) struct Counted<S> {
+        pub(super) shaken: S,
+        pub(super) _place: OwnedSemaphorePermit,
     }
 
-    impl Connected for Counted {
-        type ConnectInfo = PeerInfo;
-        fn connect_info(&self) -> PeerInfo {
-            self.accepted.connect_info()
+    impl<I: Clone + Send + Sync + 'static> Connected for Counted<Shaken<I>> {
+        type ConnectInfo = I;
+        fn connect_info(&self) -> I {
+            self.shaken.connect_info()
         }
     }
 
-    impl AsyncRead for Counted {
+    impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         fn poll_read(
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
             buf: &mut ReadBuf<'_>,
         ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.accepted).poll_read(cx, buf)
+            Pin::new(&mut self.shaken).poll_read(cx, buf)
         }
     }
 
-    impl AsyncWrite for Counted {
+    impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.accepted).poll_write(cx, buf)
+            Pin::new(&mut self.shaken).poll_write(cx, buf)
         }
 
         fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.accepted).poll_flush(cx)
+            Pin::new(&mut self.shaken).poll_flush(cx)
         }
 
         fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.accepted).poll_shutdown(cx)
+            Pin::new(&mut self.shaken).poll_shutdown(cx)
         }
     }
 }

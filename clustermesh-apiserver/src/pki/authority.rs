@@ -7,17 +7,17 @@ use super::{
 use api::{bytes::ClusterUuid, name::ClusterName};
 use daemon::{
     spiffe::{Role, SpiffeId},
-    tls::{Certificate, IdentityPaths},
+    tls::IdentityPaths,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use std::{
     fs, io,
     net::IpAddr,
     path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 /// A CA lives ten years: peers hold its bundle, and replacing it is work on both sides.
@@ -125,6 +125,35 @@ impl Authority {
         days: u32,
         now: SystemTime,
     ) -> Result<Issued, PkiError> {
+        let key = KeyPair::generate().map_err(cannot("make a key"))?;
+        let cert_pem = self.sign(id, hosts, days, now, &key)?;
+        Ok(Issued { cert_pem, key_pem: key.serialize_pem(), bundle_pem: self.cert_pem.clone() })
+    }
+
+    /// A certificate for `id` and the public key of a request (PKCS #10, PEM), PEM. Nothing else of the request counts.
+    ///
+    /// # Errors
+    /// [`PkiError`] when it is no certificate request.
+    pub fn issue_for(
+        &self,
+        request_pem: &str,
+        id: &SpiffeId,
+        days: u32,
+        now: SystemTime,
+    ) -> Result<String, PkiError> {
+        let request = CertificateSigningRequestParams::from_pem(request_pem);
+        let request = request.map_err(cannot("read the certificate request"))?;
+        self.sign(id, &[], days, now, &request.public_key)
+    }
+
+    fn sign(
+        &self,
+        id: &SpiffeId,
+        hosts: &[&str],
+        days: u32,
+        now: SystemTime,
+        key: &impl PublicKeyData,
+    ) -> Result<String, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(&format!("{} {}", id.role(), id.name()));
         params.subject_alt_names = names(id, hosts).map_err(cannot("put the names into a certificate"))?;
@@ -139,9 +168,8 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = (now + DAY * days).into();
-        let key = KeyPair::generate().map_err(cannot("make a key"))?;
-        let cert = params.signed_by(&key, &self.issuer).map_err(cannot("sign a certificate"))?;
-        Ok(Issued { cert_pem: cert.pem(), key_pem: key.serialize_pem(), bundle_pem: self.cert_pem.clone() })
+        let cert = params.signed_by(key, &self.issuer).map_err(cannot("sign a certificate"))?;
+        Ok(cert.pem())
     }
 }
 
@@ -155,14 +183,6 @@ impl Issued {
         write_file(&to.bundle, self.bundle_pem.as_bytes(), 0o644, existing)?;
         write_file(&to.cert, self.cert_pem.as_bytes(), 0o644, existing)
     }
-}
-
-/// Whether less than a third of a certificate's life remains.
-#[must_use]
-pub fn due_for_renewal(certificate: &Certificate, now: SystemTime) -> bool {
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let left = certificate.not_after_s.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX));
-    left < (certificate.not_after_s - certificate.not_before_s) / 3
 }
 
 fn common_name(name: &str) -> DistinguishedName {

@@ -2,7 +2,7 @@
 
 use crate::{
     init::{ClusterConfig, issue_server},
-    pki::{Authority, Layout, PkiError, due_for_renewal},
+    pki::{Authority, Layout, PkiError},
 };
 use anyhow::Context;
 use daemon::{
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(3_600);
 /// When the CA cannot be used, or the disk refuses.
 pub(super) fn if_due(layout: &Layout, config: &ClusterConfig, now: SystemTime) -> Result<bool, PkiError> {
     match Certificate::load(&layout.server().cert) {
-        Ok(certificate) if !due_for_renewal(&certificate, now) => return Ok(false),
+        Ok(certificate) if !certificate.due_for_renewal(now) => return Ok(false),
         Ok(certificate) => info!(certificate = certificate.describe(), "Renewing our own certificate"),
         Err(error) => error!(%error, "Cannot read our own certificate; issuing a new one"),
     }

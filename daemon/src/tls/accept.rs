@@ -44,10 +44,11 @@ pub enum AcceptError {
     Slow,
 }
 
-/// Makes connections of known peers.
+/// Makes connections of known peers, and of strangers where they are let in.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     tls: Tls,
+    strangers: bool,
 }
 
 #[derive(Debug)]
@@ -63,16 +64,27 @@ impl Acceptor {
     /// Accepts as `tls` says at the time of each connection.
     #[must_use]
     pub fn new(tls: Tls) -> Self {
-        Self { tls }
+        Self { tls, strangers: false }
+    }
+
+    /// Lets clients in that show no certificate, as [`Arrival::Stranger`]s. One that shows a certificate is judged as
+    /// ever.
+    #[must_use]
+    pub fn with_strangers(self) -> Self {
+        Self { strangers: true, ..self }
     }
 
     /// Shakes hands and learns who it is.
     ///
     /// # Errors
     /// [`AcceptError`]: the text names the client's certificate and the reason when we refused it.
-    pub async fn accept(&self, tcp: TcpStream, from: SocketAddr) -> Result<Accepted, AcceptError> {
+    pub async fn accept(&self, tcp: TcpStream, from: SocketAddr) -> Result<Arrival, AcceptError> {
         let verdict = Verdict::default();
-        let judge = ClientJudge { trust: self.tls.trust().clone(), verdict: Arc::clone(&verdict) };
+        let judge = ClientJudge {
+            trust: self.tls.trust().clone(),
+            strangers: self.strangers,
+            verdict: Arc::clone(&verdict),
+        };
         // Our own processes speak 1.3 only; stock etcdctl 3.5 forces 1.2 (its client sets it as the maximum).
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -86,9 +98,14 @@ impl Acceptor {
         let shaken = timeout(HANDSHAKE_MAX, TlsAcceptor::from(Arc::new(config)).accept(tcp)).await;
         let stream = shaken.map_err(|_| AcceptError::Slow)?;
         match (stream, verdict.get()) {
-            (Ok(stream), Some(Ok(id))) => Ok(Accepted { stream, peer: PeerInfo { id: id.clone(), from } }),
+            (Ok(stream), Some(Ok(id))) => {
+                Ok(Arrival::Known(Shaken { stream, info: PeerInfo { id: id.clone(), from } }))
+            }
             (_, Some(Err(refused))) => Err(refused.clone().into()),
             (Err(error), _) => Err(AcceptError::Handshake(error)),
+            (Ok(stream), None) if self.strangers => {
+                Ok(Arrival::Stranger(Shaken { stream, info: StrangerInfo { from } }))
+            }
             (Ok(_), None) => {
                 Err(AcceptError::Handshake(io::Error::other("no client certificate was judged")))
             }
@@ -105,29 +122,51 @@ pub struct PeerInfo {
     pub from: SocketAddr,
 }
 
-/// A connection whose peer we know.
-#[derive(Debug)]
-pub struct Accepted {
-    stream: TlsStream<TcpStream>,
-    peer: PeerInfo,
+/// Nobody we know: in the extensions of every request of the connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrangerInfo {
+    /// Where it came from.
+    pub from: SocketAddr,
 }
 
-impl Accepted {
+/// Who came.
+#[derive(Debug)]
+pub enum Arrival {
+    /// Its certificate was judged.
+    Known(Accepted),
+    /// It has shown none.
+    Stranger(Stranger),
+}
+
+/// A connection whose peer we know.
+pub type Accepted = Shaken<PeerInfo>;
+
+/// A connection of somebody without a certificate.
+pub type Stranger = Shaken<StrangerInfo>;
+
+/// A connection after its handshake.
+#[derive(Debug)]
+pub struct Shaken<I> {
+    stream: TlsStream<TcpStream>,
+    info: I,
+}
+
+impl<I> Shaken<I> {
     /// Who is at the other end.
     #[must_use]
-    pub fn peer(&self) -> &PeerInfo {
-        &self.peer
+    pub fn peer(&self) -> &I {
+        &self.info
     }
 }
 
-impl Connected for Accepted {
-    type ConnectInfo = PeerInfo;
-    fn connect_info(&self) -> PeerInfo {
-        self.peer.clone()
+impl<I: Clone + Send + Sync + 'static> Connected for Shaken<I> {
+    type ConnectInfo = I;
+    fn connect_info(&self) -> I {
+        self.info.clone()
     }
 }
 
-impl AsyncRead for Accepted {
+impl<I: Unpin> AsyncRead for Shaken<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -137,7 +176,7 @@ impl AsyncRead for Accepted {
     }
 }
 
-impl AsyncWrite for Accepted {
+impl<I: Unpin> AsyncWrite for Shaken<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

@@ -3,7 +3,11 @@
 use super::refused::Reason;
 use crate::spiffe::SpiffeId;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer, time::ASN1Time};
 
 /// The parts of a certificate that we judge it by. Nothing here says that anybody signed it.
@@ -57,6 +61,14 @@ impl Certificate {
         } else {
             Ok(())
         }
+    }
+
+    /// Whether less than a third of its life remains.
+    #[must_use]
+    pub fn due_for_renewal(&self, now: SystemTime) -> bool {
+        let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let left = self.not_after_s.saturating_sub(i64::try_from(now_s).unwrap_or(i64::MAX));
+        left < (self.not_after_s - self.not_before_s) / 3
     }
 
     /// For messages: the ID if there is one, else the subject; and the serial number.

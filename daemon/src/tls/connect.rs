@@ -3,6 +3,7 @@
 use super::{
     Tls, provider,
     refused::Refused,
+    trust::{BundleError, TrustStore},
     verify::{ServerJudge, Verdict},
 };
 use crate::spiffe::{Role, SpiffeId};
@@ -39,7 +40,7 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Which server we mean: a cluster's apiserver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
-    trust_domain: ClusterUuid,
+    trust_domain: Option<ClusterUuid>,
     name: Option<ClusterName>,
 }
 
@@ -47,18 +48,18 @@ impl Expected {
     /// The apiserver of this cluster, whatever it is called: for those who know its UUID from their own certificate.
     #[must_use]
     pub fn cluster_of(trust_domain: ClusterUuid) -> Self {
-        Self { trust_domain, name: None }
+        Self { trust_domain: Some(trust_domain), name: None }
     }
 
     /// The apiserver of this cluster with this name: for peers.
     #[must_use]
     pub fn cluster(trust_domain: ClusterUuid, name: ClusterName) -> Self {
-        Self { trust_domain, name: Some(name) }
+        Self { trust_domain: Some(trust_domain), name: Some(name) }
     }
 
     pub(super) fn matches(&self, id: &SpiffeId) -> bool {
         id.role() == Role::Cluster
-            && id.trust_domain() == self.trust_domain
+            && self.trust_domain.is_none_or(|domain| id.trust_domain() == domain)
             && self.name.as_ref().is_none_or(|name| name.as_str() == id.name())
     }
 }
@@ -66,7 +67,10 @@ impl Expected {
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name.as_ref().map_or("*", ClusterName::as_str);
-        write!(f, "spiffe://{}/cluster/{name}", self.trust_domain)
+        match self.trust_domain {
+            Some(domain) => write!(f, "spiffe://{domain}/cluster/{name}"),
+            None => write!(f, "spiffe://*/cluster/{name}"),
+        }
     }
 }
 
@@ -92,6 +96,9 @@ pub enum ConnectError {
         /// Which certificate, and why.
         source: Refused,
     },
+    /// We have no bundle to hold anybody against.
+    #[error("cannot use the trust bundle")]
+    Bundle(#[source] BundleError),
     /// There was nothing to try.
     #[error("there is no endpoint to connect to")]
     NoEndpoint,
@@ -116,6 +123,19 @@ pub struct Connection {
 /// # Errors
 /// [`ConnectError`]; [`Refused`] in it names the server's certificate and the reason.
 pub async fn connect(tls: &Tls, endpoint: &str, expected: &Expected) -> Result<Connection, ConnectError> {
+    dial(Us::Known(tls.clone()), endpoint, expected).await
+}
+
+/// Connects to an apiserver before we have a certificate: whichever one our bundle vouches for.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_as_stranger(bundle_pem: &str, endpoint: &str) -> Result<Connection, ConnectError> {
+    let trust = TrustStore::first_contact(bundle_pem).map_err(ConnectError::Bundle)?;
+    dial(Us::Stranger(trust), endpoint, &Expected { trust_domain: None, name: None }).await
+}
+
+async fn dial(us: Us, endpoint: &str, expected: &Expected) -> Result<Connection, ConnectError> {
     let bad = || ConnectError::Endpoint(endpoint.chars().take(128).collect());
     let (host, port) = endpoint.rsplit_once(':').ok_or_else(bad)?;
     if host.is_empty() || port.parse::<u16>().is_err() {
@@ -124,7 +144,7 @@ pub async fn connect(tls: &Tls, endpoint: &str, expected: &Expected) -> Result<C
     // `http`: what the channel sees is plain, because the connector below already speaks TLS.
     let uri: Uri = format!("http://{endpoint}").parse().map_err(|_| bad())?;
     let dialer = Dialer {
-        tls: tls.clone(),
+        us,
         expected: expected.clone(),
         endpoint: endpoint.into(),
         last: Arc::new(Mutex::new(None)),
@@ -173,9 +193,16 @@ pub async fn connect_any<S: AsRef<str>>(
     Err(last)
 }
 
+/// Who dials.
+#[derive(Debug, Clone)]
+enum Us {
+    Known(Tls),
+    Stranger(TrustStore),
+}
+
 #[derive(Debug, Clone)]
 struct Dialer {
-    tls: Tls,
+    us: Us,
     expected: Expected,
     endpoint: Arc<str>,
     last: Arc<Mutex<Option<Result<SpiffeId, Refused>>>>,
@@ -198,19 +225,21 @@ impl Dialer {
     async fn dial(&self) -> io::Result<Explained> {
         let tcp = TcpStream::connect(&*self.endpoint).await?;
         tcp.set_nodelay(true)?;
-        let identity = self.tls.identity();
-        let verdict = Verdict::default();
-        let judge = ServerJudge {
-            trust: self.tls.trust().clone(),
-            expected: self.expected.clone(),
-            verdict: Arc::clone(&verdict),
+        let (trust, identity) = match &self.us {
+            Us::Known(tls) => (tls.trust().clone(), Some(tls.identity())),
+            Us::Stranger(trust) => (trust.clone(), None),
         };
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let verdict = Verdict::default();
+        let judge = ServerJudge { trust, expected: self.expected.clone(), verdict: Arc::clone(&verdict) };
+        let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("ring speaks TLS 1.3")
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(judge))
-            .with_client_cert_resolver(Arc::new(Ours(Arc::clone(&identity.key))));
+            .with_custom_certificate_verifier(Arc::new(judge));
+        let mut config = match &identity {
+            Some(identity) => config.with_client_cert_resolver(Arc::new(Ours(Arc::clone(&identity.key)))),
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = Resumption::disabled();
         // The ID in the certificate says who it is; the name that TLS wants is not sent anywhere it could matter.
@@ -218,8 +247,8 @@ impl Dialer {
         let nobody = ServerName::try_from("mesh.invalid").expect("a valid DNS name");
         let shaken = TlsConnector::from(Arc::new(config)).connect(nobody, tcp).await;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = verdict.get().cloned();
-        let explain =
-            Explain { ours: identity.certificate().describe(), endpoint: Arc::clone(&self.endpoint) };
+        let ours = identity.map_or_else(|| "(none)".to_owned(), |identity| identity.certificate().describe());
+        let explain = Explain { ours, endpoint: Arc::clone(&self.endpoint) };
         match (shaken, verdict.get()) {
             (Ok(stream), _) => Ok(Explained { stream, explain }),
             (Err(_), Some(Err(refused))) => Err(io::Error::new(io::ErrorKind::InvalidData, refused.clone())),

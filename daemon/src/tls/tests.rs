@@ -36,6 +36,36 @@ async fn a_node_and_its_apiserver_know_each_other() {
 }
 
 #[tokio::test]
+async fn a_stranger_comes_in_only_where_strangers_are_let_in_and_believes_only_its_bundle() {
+    let (west, evil) = (Ca::new("west"), Ca::new("evil"));
+    let identity = west.issue(WEST, Role::Cluster, "west").tls(Role::Cluster);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+    let at = listener.local_addr().expect("bound").to_string();
+    let arrive = async |acceptor: Acceptor, bundle: String| {
+        let arriving = async {
+            let (tcp, from) = listener.accept().await.expect("somebody");
+            match acceptor.accept(tcp, from).await {
+                Ok(Arrival::Known(accepted)) => accepted.peer().id.to_string(),
+                Ok(Arrival::Stranger(_)) => "a stranger".to_owned(),
+                Err(error) => chain(&error),
+            }
+        };
+        let dialing = async { connect_as_stranger(&bundle, &at).await.map(|connection| connection.server) };
+        tokio::join!(arriving, dialing)
+    };
+    let strict = Acceptor::new(identity);
+    let open = strict.clone().with_strangers();
+    let (arrived, dialed) = arrive(open.clone(), west.pem()).await;
+    assert_eq!(arrived, "a stranger");
+    assert_eq!(dialed.expect("let in").to_string(), format!("spiffe://{WEST}/cluster/west"));
+    let (arrived, _) = arrive(strict, west.pem()).await;
+    assert!(arrived.contains("peer sent no certificates"), "{arrived}");
+    let (_, dialed) = arrive(open, evil.pem()).await;
+    let refused = chain(&dialed.expect_err("of another CA"));
+    assert!(refused.contains("not signed by a CA in the trust bundle of our own cluster"), "{refused}");
+}
+
+#[tokio::test]
 async fn a_peers_apiserver_is_known_by_its_own_ca_in_both_directions() {
     let (west, east) = (Ca::new("west"), Ca::new("east"));
     let server = west.serve(&west.issue(WEST, Role::Cluster, "west"), &[(EAST, "east", &east)]).await;
@@ -304,7 +334,8 @@ impl Ca {
         tokio::spawn(async move {
             while let Ok((tcp, from)) = listener.accept().await {
                 let text = match acceptor.accept(tcp, from).await {
-                    Ok(accepted) => {
+                    Ok(Arrival::Stranger(_)) => "a stranger".to_owned(),
+                    Ok(Arrival::Known(accepted)) => {
                         let text = accepted.peer().id.to_string();
                         give.send(Ok(accepted)).await.expect("the server runs");
                         text

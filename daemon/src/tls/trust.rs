@@ -65,7 +65,8 @@ pub struct TrustStore {
 
 #[derive(Debug)]
 struct Bundles {
-    own: ClusterUuid,
+    /// None at a first contact: whatever trust domain our bundle vouches for is ours.
+    own: Option<ClusterUuid>,
     own_roots: Arc<RootCertStore>,
     peers: BTreeMap<ClusterUuid, (ClusterName, Arc<RootCertStore>)>,
 }
@@ -73,11 +74,18 @@ struct Bundles {
 impl TrustStore {
     pub(super) fn new(identity: &Identity) -> Self {
         let bundles = Bundles {
-            own: identity.id().trust_domain(),
+            own: Some(identity.id().trust_domain()),
             own_roots: Arc::clone(&identity.roots),
             peers: BTreeMap::new(),
         };
         Self { bundles: Arc::new(RwLock::new(bundles)), changed: watch::Sender::new(()) }
+    }
+
+    /// Of somebody who has a bundle, and no identity yet.
+    pub(super) fn first_contact(bundle_pem: &str) -> Result<Self, BundleError> {
+        let own_roots = Arc::new(parse_bundle(bundle_pem)?);
+        let bundles = Bundles { own: None, own_roots, peers: BTreeMap::new() };
+        Ok(Self { bundles: Arc::new(RwLock::new(bundles)), changed: watch::Sender::new(()) })
     }
 
     /// Checks that a text is a bundle, before it is written anywhere.
@@ -100,7 +108,7 @@ impl TrustStore {
     ) -> Result<(), BundleError> {
         let roots = Arc::new(parse_bundle(bundle_pem)?);
         let mut bundles = self.bundles.write().unwrap_or_else(PoisonError::into_inner);
-        if uuid != bundles.own {
+        if bundles.own != Some(uuid) {
             bundles.peers.insert(uuid, (name, roots));
         }
         drop(bundles);
@@ -132,9 +140,12 @@ impl TrustStore {
     }
 
     /// Who we are.
+    ///
+    /// # Panics
+    /// Never for a store that a [`super::Tls`] shows: that one has an identity.
     #[must_use]
     pub fn own(&self) -> ClusterUuid {
-        self.bundles.read().unwrap_or_else(PoisonError::into_inner).own
+        self.bundles.read().unwrap_or_else(PoisonError::into_inner).own.expect("of an identity")
     }
 
     pub(super) fn set_own(&self, identity: &Identity) {
@@ -143,7 +154,7 @@ impl TrustStore {
 
     pub(super) fn voucher(&self, domain: ClusterUuid) -> Option<Voucher> {
         let bundles = self.bundles.read().unwrap_or_else(PoisonError::into_inner);
-        if domain == bundles.own {
+        if bundles.own.is_none_or(|own| domain == own) {
             return Some(Voucher::Own(Arc::clone(&bundles.own_roots)));
         }
         let (name, roots) = bundles.peers.get(&domain)?;

@@ -119,10 +119,16 @@ fn answer(verdict: &Verdict, judged: Result<SpiffeId, Refused>) -> Result<(), Er
 #[derive(Debug)]
 pub(super) struct ClientJudge {
     pub(super) trust: TrustStore,
+    /// Whether a client may show no certificate.
+    pub(super) strangers: bool,
     pub(super) verdict: Verdict,
 }
 
 impl ClientCertVerifier for ClientJudge {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.strangers
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

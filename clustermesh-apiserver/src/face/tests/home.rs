@@ -48,7 +48,7 @@ impl Cluster {
         let doors = Doors::new(own, tls.clone(), engine.clone(), shutdown.clone());
         let port = bind("127.0.0.1:0".parse().expect("loopback")).await.expect("bound");
         let at = port.address().to_string();
-        tokio::spawn(port.serve(doors, AdminService::new(Arc::new(NoPeers))));
+        tokio::spawn(port.serve(doors, AdminService::new(Arc::new(NoPeers)), None));
         Self { at, tls, engine, _end: shutdown.clone().drop_guard(), shutdown, dir }
     }
 

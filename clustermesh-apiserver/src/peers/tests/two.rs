@@ -114,7 +114,7 @@ impl Cluster {
             cancel.clone(),
         );
         let admin = AdminService::new(Arc::new(peers.clone()));
-        tasks.push(tokio::spawn(async move { port.serve(doors, admin).await.expect("served") }));
+        tasks.push(tokio::spawn(async move { port.serve(doors, admin, None).await.expect("served") }));
         Self { config, directory, address, engine, tls, peers, cancel, tasks }
     }
 
