@@ -82,7 +82,7 @@ impl Keep {
             secret.set(file, bytes).await?;
         }
         let path = self.path(file);
-        durable::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+        durable::write_private(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     }
 }
 

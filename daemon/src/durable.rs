@@ -1,8 +1,9 @@
 //! Files that are there after a crash: written beside, synced, renamed, and the directory synced.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -12,11 +13,29 @@ use std::{
 /// # Errors
 /// Whatever the file system says.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_as(path, bytes, 0o666)
+}
+
+/// As [`write`], for a file that nobody but its owner may read.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_as(path, bytes, 0o600)
+}
+
+/// `mode` is what the process's mask leaves of it.
+fn write_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let directory = parent(path);
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     // A leading dot keeps a half-written file out of every list of manifests.
     let temporary = directory.join(format!(".{}.tmp", name.to_string_lossy()));
-    let mut file = File::create(&temporary)?;
+    // What a crash left has the mode of its own time.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;

@@ -143,10 +143,11 @@ impl Credentials {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
             .with_context(|| format!("cannot close {} to others", dir.display()))?;
         // A crash in between leaves a pair that does not belong together: it is not used, and enrolled again.
-        for (path, text) in [(&self.paths.key, key.serialize_pem()), (&self.paths.cert, certificate)] {
-            durable::write(path, text.as_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
+        let IdentityPaths { key: key_path, cert, .. } = &self.paths;
+        durable::write_private(key_path, key.serialize_pem().as_bytes())
+            .with_context(|| format!("cannot write {}", key_path.display()))?;
+        durable::write(cert, certificate.as_bytes())
+            .with_context(|| format!("cannot write {}", cert.display()))?;
         let identity = Identity::load(&self.paths, Role::Node)?;
         info!(id = %identity.id(), "Enrolled");
         Ok(identity)
