@@ -39,6 +39,7 @@
 mod cgroup;
 mod cni;
 mod cut;
+mod delay;
 mod enter;
 mod hold;
 mod lab;
@@ -57,6 +58,7 @@ mod underlay;
 mod up;
 
 pub use cut::{Cut, Side, Traffic};
+pub use delay::relay;
 pub use enter::Entrance;
 pub use hold::{HoldSpec, hold};
 pub use lab::{Lab, UpOptions};

@@ -47,6 +47,8 @@ pub struct State {
     pub processes: BTreeMap<Proc, ProcessId>,
     /// The links that are cut.
     pub cuts: Vec<Cut>,
+    /// The relays that delay packets, by how many milliseconds.
+    pub relays: BTreeMap<u16, ProcessId>,
 }
 
 /// The right to change a lab; given back when dropped, also by the kernel when the process dies.

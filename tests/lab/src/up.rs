@@ -66,6 +66,7 @@ fn build(paths: &Paths, file: &TopologyFile, mesh_lab: &Path, interrupt: &Interr
         places: BTreeMap::new(),
         processes: BTreeMap::new(),
         cuts: Vec::new(),
+        relays: BTreeMap::new(),
     };
     let builder = Builder { paths, topology, mesh_lab, interrupt };
 
