@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::place::{Name, Place};
 use crate::shell::feed;
 use crate::topology::{DualNet, Topology};
-use crate::underlay::uplinks;
+use crate::underlay::{Lan, links, uplinks};
 
 #[cfg(test)]
 mod tests;
@@ -152,6 +152,8 @@ fn ends(topology: &Topology, side: &Side) -> Result<Ends> {
             Side::Cluster(cluster),
             Place::Node { cluster: of, .. } | Place::ClusterHost { cluster: of, .. },
         ) => of == cluster,
+        // The box that one of its machines stands behind is all that the underlay sees of it.
+        (Side::Cluster(cluster), Place::Nat { nat }) => stands_behind(topology, cluster, nat),
         (Side::Cluster(_), Place::Underlay | Place::Host { .. } | Place::Pod { .. }) => false,
         (Side::Place(named), place) => named == place,
     };
@@ -168,9 +170,20 @@ fn ends(topology: &Topology, side: &Side) -> Result<Ends> {
         }
     }
     if ends.ports.is_empty() {
-        bail!("`{side}` is no cluster and no machine of this lab: `mesh-lab places` lists the machines");
+        bail!(
+            "`{side}` is no cluster and no machine on the underlay of this lab: `mesh-lab places` lists the machines; \
+             of one behind a NAT box the box can be cut"
+        );
     }
     Ok(ends)
+}
+
+fn stands_behind(topology: &Topology, cluster: &Name, nat: &Name) -> bool {
+    let machines = links(topology).into_iter().filter(|link| link.lan == Lan::Behind(nat.clone()));
+    machines.map(|link| link.place).any(|place| match place {
+        Place::Node { cluster: of, .. } | Place::ClusterHost { cluster: of, .. } => of == *cluster,
+        Place::Underlay | Place::Nat { .. } | Place::Host { .. } | Place::Pod { .. } => false,
+    })
 }
 
 fn pods_behind(topology: &Topology, place: &Place) -> Option<DualNet> {
@@ -178,7 +191,11 @@ fn pods_behind(topology: &Topology, place: &Place) -> Option<DualNet> {
         Place::Node { cluster, node } => {
             Some(topology.clusters.get(cluster)?.nodes.get(node)?.pod_cidrs.value)
         }
-        Place::Underlay | Place::Host { .. } | Place::ClusterHost { .. } | Place::Pod { .. } => None,
+        Place::Underlay
+        | Place::Nat { .. }
+        | Place::Host { .. }
+        | Place::ClusterHost { .. }
+        | Place::Pod { .. } => None,
     }
 }
 

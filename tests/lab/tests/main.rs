@@ -8,6 +8,8 @@ mod hostile;
 mod leftovers;
 #[path = "main/long_links.rs"]
 mod long_links;
+#[path = "main/nats.rs"]
+mod nats;
 #[path = "main/network.rs"]
 mod network;
 #[path = "main/places.rs"]

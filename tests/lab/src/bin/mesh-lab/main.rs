@@ -122,6 +122,11 @@ enum Cmd {
         /// Another.
         b: String,
     },
+    /// Has a NAT box forget all mappings and make new ones at other ports, as when it is restarted.
+    Rebind {
+        /// The box, without `nat/`.
+        nat: Name,
+    },
     /// Watches the frames of a place, until Ctrl-C if nothing else is said. Exit code 1 when one must not be there.
     Sniff(sniff::Options),
     /// Holds a place's namespaces (used by `up`).
@@ -200,6 +205,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             attach()?.cut(&a, &b, what)?;
         }
         Cmd::Heal { a, b } => attach()?.heal(&a, &b)?,
+        Cmd::Rebind { nat } => attach()?.rebind(&nat)?,
         Cmd::Sniff(options) => return sniff::run(&attach()?, &options),
         Cmd::Hold { spec } => {
             let spec: HoldSpec = serde_json::from_str(&spec).context("not a holder's task")?;
