@@ -76,7 +76,12 @@ pub fn files() -> PathBuf {
 impl Mesh {
     /// Machines and pods, and on the disk of each cluster what `init` and `cert issue` make; nothing of the mesh runs.
     pub fn up(options: UpOptions) -> Result<Self> {
-        let lab = Lab::up_with(files().join("topology.yaml"), options)?;
+        Self::up_in(&files().join("topology.yaml"), options)
+    }
+
+    /// As [`Mesh::up`], in a topology that differs from this crate's in where its machines stand.
+    pub fn up_in(topology: &Path, options: UpOptions) -> Result<Self> {
+        let lab = Lab::up_with(topology, options)?;
         let bin = lab.state()?.bin;
         let mesh = Self { lab, bin };
         for cluster in [A, B] {

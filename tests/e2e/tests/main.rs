@@ -22,6 +22,8 @@ mod headless;
 mod hostile_peer;
 #[path = "main/leftovers.rs"]
 mod leftovers;
+#[path = "main/nats.rs"]
+mod nats;
 #[path = "main/operator.rs"]
 mod operator;
 #[path = "main/scope_all.rs"]
