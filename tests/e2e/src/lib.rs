@@ -3,6 +3,8 @@
 //! The products run as anywhere: by their flags, on their default ports and paths. Nothing of the lab changes what they
 //! do; this crate only does what an operator would (init, certificates, manifests, start, meshctl).
 
+pub mod kubernetes;
+
 use anyhow::{Context, Result, bail};
 use lab::{Lab, Report, Rule, Sniffer, UpOptions, Watch, Whom};
 use std::{
