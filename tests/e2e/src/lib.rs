@@ -3,6 +3,8 @@
 //! The products run as anywhere: by their flags, on their default ports and paths. Nothing of the lab changes what they
 //! do; this crate only does what an operator would (init, certificates, manifests, start, meshctl).
 
+pub mod kubernetes;
+
 use anyhow::{Context, Result, bail};
 use lab::{Lab, Report, Rule, Sniffer, UpOptions, Watch, Whom};
 use std::{
@@ -76,7 +78,12 @@ pub fn files() -> PathBuf {
 impl Mesh {
     /// Machines and pods, and on the disk of each cluster what `init` and `cert issue` make; nothing of the mesh runs.
     pub fn up(options: UpOptions) -> Result<Self> {
-        let lab = Lab::up_with(files().join("topology.yaml"), options)?;
+        Self::up_in(&files().join("topology.yaml"), options)
+    }
+
+    /// As [`Mesh::up`], in a topology that differs from this crate's in where its machines stand.
+    pub fn up_in(topology: &Path, options: UpOptions) -> Result<Self> {
+        let lab = Lab::up_with(topology, options)?;
         let bin = lab.state()?.bin;
         let mesh = Self { lab, bin };
         for cluster in [A, B] {

@@ -20,8 +20,12 @@ mod global_service;
 mod headless;
 #[path = "main/hostile_peer.rs"]
 mod hostile_peer;
+#[path = "main/kubernetes.rs"]
+mod kubernetes;
 #[path = "main/leftovers.rs"]
 mod leftovers;
+#[path = "main/nats.rs"]
+mod nats;
 #[path = "main/operator.rs"]
 mod operator;
 #[path = "main/scope_all.rs"]

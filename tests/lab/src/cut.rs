@@ -1,6 +1,6 @@
 //! Cut links, as one nftables table of the underlay: what is cut is said whole each time, and replaced at once.
 //!
-//! Packets are dropped where they come in from their machine, by what they are addressed to, so that a cut holds inside
+//! Packets are dropped, or marked for the relay that delays them, where they come in from their machine, by what they are addressed to, so that a cut holds inside
 //! a segment as well as between two, and for pods' addresses as well as for nodes'.
 
 use std::fmt::{self, Write};
@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::place::{Name, Place};
 use crate::shell::feed;
 use crate::topology::{DualNet, Topology};
-use crate::underlay::uplinks;
+use crate::underlay::{Lan, links, uplinks};
 
 #[cfg(test)]
 mod tests;
@@ -60,6 +60,8 @@ pub enum Traffic {
     Percent(u8),
     /// What exceeds this rate, in each direction and family: a link that is slow, and has no queue.
     AboveKbit(u32),
+    /// None, but every IP packet of the link takes this many milliseconds longer in each direction.
+    DelayMs(u16),
 }
 
 impl Lab {
@@ -73,6 +75,8 @@ impl Lab {
             if !state.cuts.contains(&cut) {
                 state.cuts.push(cut);
             }
+            let delays: Vec<_> = state.cuts.iter().filter_map(|cut| cut.what.delay_ms()).collect();
+            self.relay_all(&mut state.relays, delays)?;
             self.apply(&state.cuts)
         })
     }
@@ -122,11 +126,11 @@ fn ruleset(topology: &Topology, cuts: &[Cut]) -> Result<String> {
         let (a, b) = (ends(topology, &cut.a)?, ends(topology, &cut.b)?);
         for (from, to) in [(&a, &b), (&b, &a)] {
             for (family, addresses) in [("ip", &to.v4), ("ip6", &to.v6)] {
-                let matched = cut.what.matched(family);
+                let (matched, verdict) = (cut.what.matched(family), cut.what.verdict());
                 let (ports, addresses) = (from.ports.join(", "), addresses.join(", "));
                 writeln!(
                     text,
-                    "    iifname {{ {ports} }} {family} daddr {{ {addresses} }} {matched}counter drop"
+                    "    iifname {{ {ports} }} {family} daddr {{ {addresses} }} {matched}counter {verdict}"
                 )?;
             }
         }
@@ -148,6 +152,8 @@ fn ends(topology: &Topology, side: &Side) -> Result<Ends> {
             Side::Cluster(cluster),
             Place::Node { cluster: of, .. } | Place::ClusterHost { cluster: of, .. },
         ) => of == cluster,
+        // The box that one of its machines stands behind is all that the underlay sees of it.
+        (Side::Cluster(cluster), Place::Nat { nat }) => stands_behind(topology, cluster, nat),
         (Side::Cluster(_), Place::Underlay | Place::Host { .. } | Place::Pod { .. }) => false,
         (Side::Place(named), place) => named == place,
     };
@@ -164,9 +170,20 @@ fn ends(topology: &Topology, side: &Side) -> Result<Ends> {
         }
     }
     if ends.ports.is_empty() {
-        bail!("`{side}` is no cluster and no machine of this lab: `mesh-lab places` lists the machines");
+        bail!(
+            "`{side}` is no cluster and no machine on the underlay of this lab: `mesh-lab places` lists the machines; \
+             of one behind a NAT box the box can be cut"
+        );
     }
     Ok(ends)
+}
+
+fn stands_behind(topology: &Topology, cluster: &Name, nat: &Name) -> bool {
+    let machines = links(topology).into_iter().filter(|link| link.lan == Lan::Behind(nat.clone()));
+    machines.map(|link| link.place).any(|place| match place {
+        Place::Node { cluster: of, .. } | Place::ClusterHost { cluster: of, .. } => of == *cluster,
+        Place::Underlay | Place::Nat { .. } | Place::Host { .. } | Place::Pod { .. } => false,
+    })
 }
 
 fn pods_behind(topology: &Topology, place: &Place) -> Option<DualNet> {
@@ -174,7 +191,11 @@ fn pods_behind(topology: &Topology, place: &Place) -> Option<DualNet> {
         Place::Node { cluster, node } => {
             Some(topology.clusters.get(cluster)?.nodes.get(node)?.pod_cidrs.value)
         }
-        Place::Underlay | Place::Host { .. } | Place::ClusterHost { .. } | Place::Pod { .. } => None,
+        Place::Underlay
+        | Place::Nat { .. }
+        | Place::Host { .. }
+        | Place::ClusterHost { .. }
+        | Place::Pod { .. } => None,
     }
 }
 
@@ -182,7 +203,7 @@ impl Traffic {
     /// The part of a rule that selects it.
     fn matched(self, family: &str) -> String {
         match (self, family) {
-            (Self::All, _) => String::new(),
+            (Self::All | Self::DelayMs(_), _) => String::new(),
             (Self::Udp, _) => "meta l4proto udp ".to_owned(),
             (Self::Icmp, "ip6") => format!("icmpv6 type {ICMP6} "),
             (Self::Icmp, _) => "meta l4proto icmp ".to_owned(),
@@ -192,6 +213,21 @@ impl Traffic {
                 let bytes = u64::from(rate) * 1_000 / 8;
                 format!("limit rate over {bytes} bytes/second burst {} bytes ", (bytes / 50).max(2_048))
             }
+        }
+    }
+
+    /// What becomes of it. Of two delays the later one counts, and what another cut drops is dropped after a mark, too.
+    fn verdict(self) -> String {
+        match self.delay_ms() {
+            Some(delay_ms) => format!("meta mark set {delay_ms}"),
+            None => "drop".to_owned(),
+        }
+    }
+
+    fn delay_ms(self) -> Option<u16> {
+        match self {
+            Self::DelayMs(delay_ms) => Some(delay_ms),
+            Self::All | Self::Udp | Self::Icmp | Self::Percent(_) | Self::AboveKbit(_) => None,
         }
     }
 }
@@ -240,6 +276,7 @@ impl fmt::Display for Traffic {
             Self::Icmp => f.pad("icmp"),
             Self::Percent(share) => f.pad(&format!("{share} %")),
             Self::AboveKbit(rate) => f.pad(&format!("above {rate} kbit/s")),
+            Self::DelayMs(delay_ms) => f.pad(&format!("delayed by {delay_ms} ms")),
         }
     }
 }

@@ -219,7 +219,8 @@ pub(crate) fn destroy(paths: &Paths) -> Result<()> {
     if let Ok(state) = state {
         // Collects those that are our own children, when the lab is used as a library.
         let holders = state.places.values().map(|entrance| entrance.net);
-        for process in holders.chain(state.processes.values().copied()) {
+        let started = state.processes.values().chain(state.relays.values()).copied();
+        for process in holders.chain(started) {
             let _gone = process.activity();
         }
     }

@@ -10,8 +10,10 @@
 //!        ┌──────────────┴──────────────┐          a link: veth eth0 ⇄ a port of the segment's bridge
 //!   segment of cluster-a          segment of cluster-b
 //!    │      │       │              │      │      │
-//!   a1     a2    control          b1     b2   control
-//!  (pods) (pods)                 (pods) (pods)
+//!   a1     a2    control          b1   nat/home control
+//!  (pods) (pods)                 (pods)   │
+//!                                         b2
+//!                                       (pods)
 //! ```
 //!
 //! A **place** is where a program can run. Every place is a network namespace and a cgroup; nodes and hosts have a mount
@@ -30,19 +32,22 @@
 //! - **The lab does not know the products.** It starts command lines, with no variable of its own but `{bin}`, `{lab}`
 //!   and `{file}` in the topology.
 //! - Texts for `ip`, `nft`, `iptables-restore` and the CNI plugins come from pure functions of the [`Topology`]
-//!   (`underlay`, `cut`, `node`, `cni`); `up` and `run` are the shell that feeds them.
+//!   (`underlay`, `cut`, `delay`, `nat`, `node`, `cni`); `up` and `run` are the shell that feeds them.
 //!
 //! Tests use it as a library: [`Lab::up`] gives a handle whose drop takes the lab down, [`Lab::exec`] and
-//! [`Lab::command`] run programs in places, [`Lab::inside`] opens sockets there, [`Lab::cut`] and [`Lab::kill`] break
-//! things, and a [`Sniffer`] tells what passed.
+//! [`Lab::command`] run programs in places, [`Lab::inside`] opens sockets there, [`Lab::cut`], [`Lab::rebind`] and
+//! [`Lab::kill`] break things, and a [`Sniffer`] tells what passed.
 
 mod cgroup;
 mod cni;
 mod cut;
+mod delay;
 mod enter;
 mod hold;
 mod lab;
 mod mounts;
+mod nat;
+mod netfilter;
 mod node;
 mod place;
 mod preflight;
@@ -57,6 +62,7 @@ mod underlay;
 mod up;
 
 pub use cut::{Cut, Side, Traffic};
+pub use delay::relay;
 pub use enter::Entrance;
 pub use hold::{HoldSpec, hold};
 pub use lab::{Lab, UpOptions};
@@ -66,6 +72,6 @@ pub use run::ProcessStatus;
 pub use sniffer::{AllowList, Class, Report, Rule, Sniffer, Watch, Whom, parse_rules};
 pub use state::{Paths, State};
 pub use topology::{
-    Cluster, Cni, CommandLine, DualAddr, DualNet, Guest, Host, Node, Pod, ProcessSpec, Ready, RpFilter,
-    Topology, TopologyFile, Underlay,
+    Cluster, Cni, CommandLine, DualAddr, DualNet, Guest, Host, Nat, NatKind, Node, Pod, ProcessSpec, Ready,
+    RpFilter, Topology, TopologyFile, Underlay,
 };

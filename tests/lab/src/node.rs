@@ -1,6 +1,6 @@
 //! What a real node carries: forwarding, a reverse path filter, kube-proxy's chains and a FORWARD policy of DROP.
 
-use crate::topology::{Cluster, Node};
+use crate::topology::{Cluster, Nat, Node};
 
 /// Sysctls of every place: addresses are static, and no address waits for duplicate detection.
 const QUIET: [(&str, &str); 8] = [
@@ -45,6 +45,16 @@ pub fn router_sysctls() -> Vec<(String, String)> {
     let mut sysctls = owned(&QUIET);
     sysctls.extend(owned(&FORWARDING));
     sysctls.extend(BRIDGE_NF.map(|name| (name.to_owned(), "0".to_owned())));
+    sysctls
+}
+
+/// Sysctls of a NAT box: a router that forgets UDP soon.
+#[must_use]
+pub fn nat_sysctls(nat: &Nat) -> Vec<(String, String)> {
+    let mut sysctls = router_sysctls();
+    for name in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+        sysctls.push((format!("net/netfilter/{name}"), nat.udp_timeout_s.to_string()));
+    }
     sysctls
 }
 

@@ -20,6 +20,11 @@ pub struct Name(String);
 pub enum Place {
     /// The router between the clusters, and the bridges of their segments.
     Underlay,
+    /// A box that translates the addresses of what stands behind it.
+    Nat {
+        /// Its name.
+        nat: Name,
+    },
     /// A machine that belongs to no cluster, for example an administrator's.
     Host {
         /// Its name.
@@ -68,7 +73,7 @@ pub enum BadName {
     Name(String),
     /// Not the name of a place.
     #[error(
-        "`{0}` is not a place: write underlay, host/NAME, CLUSTER/host/NAME, CLUSTER/node/NAME or CLUSTER/pod/NAME"
+        "`{0}` is not a place: write underlay, nat/NAME, host/NAME, CLUSTER/host/NAME, CLUSTER/node/NAME or CLUSTER/pod/NAME"
     )]
     Place(String),
     /// Not the name of a process.
@@ -103,6 +108,7 @@ impl FromStr for Place {
     fn from_str(text: &str) -> Result<Self, BadName> {
         match text.split('/').collect::<Vec<_>>()[..] {
             ["underlay"] => Ok(Self::Underlay),
+            ["nat", nat] => Ok(Self::Nat { nat: nat.parse()? }),
             ["host", host] => Ok(Self::Host { host: host.parse()? }),
             [cluster, "host", host] => {
                 Ok(Self::ClusterHost { cluster: cluster.parse()?, host: host.parse()? })
@@ -133,6 +139,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&match self {
             Self::Underlay => "underlay".to_owned(),
+            Self::Nat { nat } => format!("nat/{nat}"),
             Self::Host { host } => format!("host/{host}"),
             Self::ClusterHost { cluster, host } => format!("{cluster}/host/{host}"),
             Self::Node { cluster, node } => format!("{cluster}/node/{node}"),

@@ -172,7 +172,7 @@ pub(crate) fn autostart(
 /// Which processes start before which.
 fn stage(place: &Place) -> u8 {
     match place {
-        Place::Underlay => 0,
+        Place::Underlay | Place::Nat { .. } => 0,
         Place::Host { .. } | Place::ClusterHost { .. } => 1,
         Place::Node { .. } => 2,
         Place::Pod { .. } => 3,

@@ -47,6 +47,10 @@ pub struct State {
     pub processes: BTreeMap<Proc, ProcessId>,
     /// The links that are cut.
     pub cuts: Vec<Cut>,
+    /// The relays that delay packets, by how many milliseconds.
+    pub relays: BTreeMap<u16, ProcessId>,
+    /// How often each NAT box was bound anew.
+    pub rebinds: BTreeMap<Name, u8>,
 }
 
 /// The right to change a lab; given back when dropped, also by the kernel when the process dies.
@@ -102,6 +106,7 @@ impl Paths {
         let lab = &self.cgroup;
         match place {
             Place::Underlay => lab.join("underlay"),
+            Place::Nat { nat } => lab.join("nats").join(nat.as_str()),
             Place::Host { host } => lab.join("hosts").join(host.as_str()),
             Place::ClusterHost { cluster, host: machine } | Place::Node { cluster, node: machine } => {
                 lab.join(cluster.as_str()).join(machine.as_str())
@@ -118,7 +123,7 @@ impl Paths {
     pub fn cgroup_of_programs(&self, topology: &Topology, place: &Place) -> PathBuf {
         let root = self.cgroup_root(topology, place);
         match place {
-            Place::Underlay | Place::Pod { .. } => root,
+            Place::Underlay | Place::Nat { .. } | Place::Pod { .. } => root,
             Place::Host { .. } | Place::ClusterHost { .. } | Place::Node { .. } => root.join("host"),
         }
     }

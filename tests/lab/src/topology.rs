@@ -2,6 +2,7 @@
 
 mod check;
 mod dual;
+mod nat;
 mod process;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 pub use dual::{DualAddr, DualNet};
+pub use nat::{Nat, NatKind};
 pub use process::{CommandLine, ProcessSpec, Ready, Templates};
 
 use crate::place::{Name, Place};
@@ -30,6 +32,9 @@ pub struct Topology {
     /// Machines that belong to no cluster.
     #[serde(default)]
     pub hosts: BTreeMap<Name, Guest>,
+    /// Boxes between a segment and machines behind them.
+    #[serde(default)]
+    pub nats: BTreeMap<Name, Nat>,
     /// The router's own processes.
     #[serde(default)]
     pub underlay: Underlay,
@@ -71,8 +76,10 @@ pub struct Cluster {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Node {
-    /// Its addresses on the segment.
+    /// Its addresses on the segment, or behind the box.
     pub addresses: Spanned<DualAddr>,
+    /// The NAT box that it stands behind. None: it is on the cluster's segment.
+    pub behind: Option<Spanned<Name>>,
     /// The prefixes of its pods.
     pub pod_cidrs: Spanned<DualNet>,
     /// The CNI plugin that attaches its pods.
@@ -89,8 +96,10 @@ pub struct Node {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// Its addresses on the segment.
+    /// Its addresses on the segment, or behind the box.
     pub addresses: Spanned<DualAddr>,
+    /// The NAT box that it stands behind. None: it is on the cluster's segment.
+    pub behind: Option<Spanned<Name>>,
     /// Its processes.
     #[serde(default)]
     pub run: Vec<ProcessSpec>,
@@ -100,10 +109,12 @@ pub struct Host {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guest {
-    /// The cluster whose segment it is plugged into.
+    /// The cluster whose segment it, or the box that it stands behind, is plugged into.
     pub segment: Spanned<Name>,
-    /// Its addresses on the segment.
+    /// Its addresses on the segment, or behind the box.
     pub addresses: Spanned<DualAddr>,
+    /// The NAT box that it stands behind.
+    pub behind: Option<Spanned<Name>>,
     /// Its processes.
     #[serde(default)]
     pub run: Vec<ProcessSpec>,
@@ -192,6 +203,7 @@ impl Topology {
     #[must_use]
     pub fn places(&self) -> Vec<Place> {
         let mut places = vec![Place::Underlay];
+        places.extend(self.nats.keys().map(|nat| Place::Nat { nat: nat.clone() }));
         places.extend(self.hosts.keys().map(|host| Place::Host { host: host.clone() }));
         for (cluster, it) in &self.clusters {
             let hosts = it
@@ -214,6 +226,7 @@ impl Topology {
     pub fn processes(&self, place: &Place) -> Result<&[ProcessSpec]> {
         let found = match place {
             Place::Underlay => Some(&self.underlay.run),
+            Place::Nat { nat } => self.nats.get(nat).map(|it| &it.run),
             Place::Host { host } => self.hosts.get(host).map(|it| &it.run),
             Place::ClusterHost { cluster, host } => {
                 self.clusters.get(cluster).and_then(|it| it.hosts.get(host)).map(|it| &it.run)
@@ -230,12 +243,14 @@ impl Topology {
             .with_context(|| format!("there is no place {place}: `mesh-lab places` lists them"))
     }
 
-    /// A place's own addresses: on the segment, or the pod's. The underlay's router has one pair a cluster.
+    /// A place's own addresses: on the segment, behind the box, or the pod's. The underlay's router has one pair a
+    /// cluster; a NAT box has the one that the underlay sees.
     #[must_use]
     pub fn addresses(&self, place: &Place) -> Vec<IpAddr> {
         let cluster = |name: &Name| self.clusters.get(name);
         let found: Vec<DualAddr> = match place {
             Place::Underlay => self.clusters.values().map(|it| it.router()).collect(),
+            Place::Nat { nat } => self.nats.get(nat).map(|it| it.addresses.value).into_iter().collect(),
             Place::Host { host } => self.hosts.get(host).map(|it| it.addresses.value).into_iter().collect(),
             Place::ClusterHost { cluster: c, host } => cluster(c)
                 .and_then(|it| it.hosts.get(host))

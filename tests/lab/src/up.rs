@@ -17,7 +17,8 @@ use crate::enter::Entrance;
 use crate::hold::{HoldSpec, READY, View};
 use crate::lab::{Interrupt, destroy};
 use crate::mounts::MachineMounts;
-use crate::node::{Family, iptables, node_sysctls, quiet_sysctls, router_sysctls};
+use crate::nat::ruleset;
+use crate::node::{Family, iptables, nat_sysctls, node_sysctls, quiet_sysctls, router_sysctls};
 use crate::place::{Name, Place};
 use crate::preflight;
 use crate::process::ProcessId;
@@ -25,7 +26,7 @@ use crate::run;
 use crate::shell::feed;
 use crate::state::{Paths, State};
 use crate::topology::{Topology, TopologyFile};
-use crate::underlay::{machine_batch, router_batch, uplinks};
+use crate::underlay::{links, machine_batch, nat_batch, router_batch};
 
 /// Takes down what has the name, and brings the lab up.
 pub(crate) fn bring_up(
@@ -66,6 +67,8 @@ fn build(paths: &Paths, file: &TopologyFile, mesh_lab: &Path, interrupt: &Interr
         places: BTreeMap::new(),
         processes: BTreeMap::new(),
         cuts: Vec::new(),
+        relays: BTreeMap::new(),
+        rebinds: BTreeMap::new(),
     };
     let builder = Builder { paths, topology, mesh_lab, interrupt };
 
@@ -119,7 +122,7 @@ impl Builder<'_> {
         let cgroup = self.paths.cgroup_of_programs(self.topology, place);
         cgroup::create(&cgroup)?;
         let view = match place {
-            Place::Underlay => View::Outside,
+            Place::Underlay | Place::Nat { .. } => View::Outside,
             Place::Host { .. } | Place::ClusterHost { .. } | Place::Node { .. } => {
                 let var_lib_mesh = self.paths.place(place).join("var-lib-mesh");
                 fs::create_dir_all(&var_lib_mesh)
@@ -134,6 +137,7 @@ impl Builder<'_> {
         };
         let sysctls = match place {
             Place::Underlay => router_sysctls(),
+            Place::Nat { nat } => nat_sysctls(&self.topology.nats[nat]),
             Place::Node { cluster, node } => node_sysctls(&self.topology.clusters[cluster].nodes[node]),
             Place::Host { .. } | Place::ClusterHost { .. } | Place::Pod { .. } => quiet_sysctls(),
         };
@@ -168,9 +172,17 @@ impl Builder<'_> {
         let holders =
             state.places.iter().map(|(place, entrance)| (place.clone(), entrance.net.pid)).collect();
         self.ip_batch(state, &Place::Underlay, &router_batch(self.topology, &holders))?;
-        for link in uplinks(self.topology) {
+        for nat in self.topology.nats.keys() {
+            self.ip_batch(state, &Place::Nat { nat: nat.clone() }, &nat_batch(self.topology, nat, &holders))?;
+        }
+        for link in links(self.topology) {
             self.interrupt.check()?;
             self.ip_batch(state, &link.place, &machine_batch(self.topology, &link))?;
+        }
+        for (name, nat) in &self.topology.nats {
+            let place = Place::Nat { nat: name.clone() };
+            let nft = entrance(state, &place)?.command(self.mesh_lab, ["nft", "-f", "-"]);
+            feed(nft, &format!("cannot write the rules of {place}"), &ruleset(nat, 0))?;
         }
         Ok(())
     }

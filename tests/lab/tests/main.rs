@@ -6,6 +6,10 @@ mod commands;
 mod hostile;
 #[path = "main/leftovers.rs"]
 mod leftovers;
+#[path = "main/long_links.rs"]
+mod long_links;
+#[path = "main/nats.rs"]
+mod nats;
 #[path = "main/network.rs"]
 mod network;
 #[path = "main/places.rs"]

@@ -1,9 +1,11 @@
-//! Links as they are between sites: some packets are lost, and there is not much room.
+//! Links as they are between sites: some packets are lost, there is not much room, and the other site is far away.
+
+use std::collections::BTreeSet;
 
 use e2e::{A, B, both, report};
 use lab::Traffic;
 
-use crate::story::{SHOWN, Story};
+use crate::story::{SHOWN, Story, eventually};
 
 #[test]
 fn clusters_connect_and_serve_each_other_over_a_link_that_loses_and_over_one_that_is_slow() {
@@ -25,6 +27,52 @@ fn clusters_connect_and_serve_each_other_over_a_link_that_loses_and_over_one_tha
     story.carts("cluster-a/pod/client", &A, both);
     story.lab.heal(A.name, B.name).unwrap();
     story.ctl(&["status", "--wait", "--timeout", "40"]);
+}
+
+#[test]
+fn clusters_connect_and_serve_each_other_over_half_a_second_there_and_back_with_loss() {
+    let story = Story::running("long-link");
+    // The operator is far away from one of the two, too.
+    let far = ["host/admin", A.name];
+    for side in far {
+        story.lab.cut(side, B.name, Traffic::DelayMs(250)).unwrap();
+        story.lab.cut(side, B.name, Traffic::Percent(5)).unwrap();
+    }
+    story.connect();
+    for (place, url) in [("cluster-a/pod/client", A.cart), ("cluster-b/pod/client", B.cart)] {
+        // Each request is answered, when TCP has sent again what was lost; and both clusters answer.
+        let mut answered = BTreeSet::new();
+        eventually("both clusters answer", SHOWN * 3, || {
+            let answer = story.said(place, &format!("curl -gsS --max-time 20 http://{url}/"));
+            answered.insert(answer.split('/').next().unwrap_or_default().to_owned());
+            if answered.len() == 2 { Ok(()) } else { Err(answer) }
+        });
+    }
+    transfer(&story, 20_000);
+    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    assert!(
+        round_trips_us(&story).iter().all(|rtt| (500_000..1_000_000).contains(rtt)),
+        "{:?}",
+        story.status()
+    );
+
+    for side in far {
+        story.lab.heal(side, B.name).unwrap();
+    }
+    eventually("the status sees that the link is short again", SHOWN, || {
+        let seen = round_trips_us(&story);
+        if seen.iter().all(|rtt| *rtt < 250_000) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+    story.ctl(&["status", "--wait", "--timeout", "40"]);
+}
+
+/// The longest round trip of each cluster to its peer, as the status tells it.
+fn round_trips_us(story: &Story) -> Vec<u64> {
+    let (_, status) = story.status();
+    let clusters = status.as_array().unwrap().iter();
+    let seen: Vec<_> = clusters.filter_map(|cluster| cluster["peers"][0]["rttMaxUs"].as_u64()).collect();
+    assert_eq!(seen.len(), 2, "{status}");
+    seen
 }
 
 /// Three seconds of TCP from pod to pod (96 kB), each byte checked, and at least so many of them.

@@ -54,6 +54,12 @@ impl Story {
         Self(Mesh::up(UpOptions { name, ..UpOptions::default() }).unwrap())
     }
 
+    /// The same, in a topology of the test's own.
+    pub fn made_in(name: &str, topology: &Path) -> Self {
+        let name = Some(format!("e2e-{name}").parse().unwrap());
+        Self(Mesh::up_in(topology, UpOptions { name, ..UpOptions::default() }).unwrap())
+    }
+
     /// Both clusters run and serve their own; they do not know each other.
     pub fn running(name: &str) -> Self {
         Self(Mesh::running(&format!("e2e-{name}")).unwrap())

@@ -57,3 +57,12 @@ fn a_link_that_loses_or_is_slow_drops_a_share_or_what_is_too_fast() {
     let limit = "limit rate over 1000000 bytes/second burst 20000 bytes counter drop";
     assert!(slow.len() == 4 && slow.iter().all(|rule| rule.ends_with(limit)), "{slow:?}");
 }
+
+#[test]
+fn a_link_that_is_long_marks_what_passes_and_drops_nothing_by_itself() {
+    let long = rules(&[("cluster-a", "cluster-b", Traffic::DelayMs(250))]);
+    assert!(
+        long.len() == 4 && long.iter().all(|rule| rule.ends_with("counter meta mark set 250")),
+        "{long:?}"
+    );
+}

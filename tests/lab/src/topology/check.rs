@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use serde_saphyr::Spanned;
 
-use super::{Cluster, DualAddr, DualNet, ProcessSpec, Topology};
+use super::{Cluster, DualAddr, DualNet, Nat, ProcessSpec, Topology};
 use crate::place::Name;
 
 /// Cluster names that would collide with directories of the lab's cgroup.
-const RESERVED: [&str; 2] = ["underlay", "hosts"];
+const RESERVED: [&str; 3] = ["underlay", "hosts", "nats"];
 
 /// One contradiction and the line it was seen at.
 pub(super) struct Problem {
@@ -25,16 +25,36 @@ pub(super) fn problems(topology: &Topology) -> Vec<Problem> {
             found.add(&cluster.subnets, format!("a cluster cannot be called `{name}`"));
         }
         found.check_prefixes(name, cluster);
-        found.check_machines(name, cluster);
+        found.check_machines(name, cluster, &topology.nats);
         found.check_pods(name, cluster);
     }
     for (name, guest) in &topology.hosts {
         match topology.clusters.get(&guest.segment.value) {
             None => found
                 .add(&guest.segment, format!("host {name}: there is no cluster `{}`", guest.segment.value)),
-            Some(cluster) => found.check_on_segment(&format!("host {name}"), cluster, &guest.addresses),
+            Some(cluster) => {
+                let owner = format!("host {name}");
+                found.check_attached(&owner, cluster, (&guest.addresses, &guest.behind), &topology.nats);
+            }
+        }
+        if let Some(nat) = guest.behind.as_ref().and_then(|behind| topology.nats.get(&behind.value))
+            && nat.segment.value != guest.segment.value
+        {
+            found.add(&guest.segment, format!("host {name}: its box is on {}", nat.segment.value));
         }
         found.check_processes(&format!("host {name}"), &guest.run);
+    }
+    for (name, nat) in &topology.nats {
+        let owner = format!("nat {name}");
+        match topology.clusters.get(&nat.segment.value) {
+            None => found.add(&nat.segment, format!("{owner}: there is no cluster `{}`", nat.segment.value)),
+            Some(cluster) => found.check_on_lan(&owner, cluster.subnets.value, &nat.addresses),
+        }
+        found.check_prefix(format!("prefixes inside {name}"), &nat.inside);
+        if nat.udp_timeout_s == 0 {
+            found.add(&nat.segment, format!("{owner}: udp_timeout_s is at least 1"));
+        }
+        found.check_processes(&owner, &nat.run);
     }
     found.check_processes("underlay", &topology.underlay.run);
     found.problems
@@ -62,16 +82,7 @@ impl Findings {
             ("mesh_cidrs", &cluster.mesh_cidrs),
         ];
         for (what, prefix) in four {
-            let owner = format!("{what} of {name}");
-            let clash = self
-                .prefixes
-                .iter()
-                .find(|(_, other)| other.overlaps(prefix.value))
-                .map(|(other, _)| other.clone());
-            if let Some(other) = clash {
-                self.add(prefix, format!("{owner} overlap the {other}"));
-            }
-            self.prefixes.push((owner, prefix.value));
+            self.check_prefix(format!("{what} of {name}"), prefix);
         }
         let mut seen: Vec<(&Name, DualNet)> = Vec::new();
         for (node, it) in &cluster.nodes {
@@ -85,9 +96,22 @@ impl Findings {
         }
     }
 
-    fn check_machines(&mut self, name: &Name, cluster: &Cluster) {
+    fn check_prefix(&mut self, owner: String, prefix: &Spanned<DualNet>) {
+        let clash = self
+            .prefixes
+            .iter()
+            .find(|(_, other)| other.overlaps(prefix.value))
+            .map(|(other, _)| other.clone());
+        if let Some(other) = clash {
+            self.add(prefix, format!("{owner} overlap the {other}"));
+        }
+        self.prefixes.push((owner, prefix.value));
+    }
+
+    fn check_machines(&mut self, name: &Name, cluster: &Cluster, nats: &BTreeMap<Name, Nat>) {
         for (node, it) in &cluster.nodes {
-            self.check_on_segment(&format!("node {name}/{node}"), cluster, &it.addresses);
+            let owner = format!("node {name}/{node}");
+            self.check_attached(&owner, cluster, (&it.addresses, &it.behind), nats);
             self.check_processes(&format!("node {name}/{node}"), &it.run);
         }
         for (host, it) in &cluster.hosts {
@@ -95,7 +119,8 @@ impl Findings {
             if cluster.nodes.contains_key(host) {
                 self.add(&it.addresses, format!("{name} has a node and a host called `{host}`"));
             }
-            self.check_on_segment(&format!("host {name}/{host}"), cluster, &it.addresses);
+            let owner = format!("host {name}/{host}");
+            self.check_attached(&owner, cluster, (&it.addresses, &it.behind), nats);
             self.check_processes(&format!("host {name}/{host}"), &it.run);
         }
     }
@@ -132,11 +157,28 @@ impl Findings {
         }
     }
 
-    fn check_on_segment(&mut self, owner: &str, cluster: &Cluster, addresses: &Spanned<DualAddr>) {
-        if !cluster.subnets.value.contains(addresses.value) {
+    /// A machine is on its segment, or behind the box that it names.
+    fn check_attached(
+        &mut self,
+        owner: &str,
+        cluster: &Cluster,
+        (addresses, behind): (&Spanned<DualAddr>, &Option<Spanned<Name>>),
+        nats: &BTreeMap<Name, Nat>,
+    ) {
+        match behind {
+            None => self.check_on_lan(owner, cluster.subnets.value, addresses),
+            Some(behind) => match nats.get(&behind.value) {
+                None => self.add(behind, format!("{owner}: there is no nat `{}`", behind.value)),
+                Some(nat) => self.check_on_lan(owner, nat.inside.value, addresses),
+            },
+        }
+    }
+
+    fn check_on_lan(&mut self, owner: &str, subnets: DualNet, addresses: &Spanned<DualAddr>) {
+        if !subnets.contains(addresses.value) {
             self.add(addresses, format!("{owner}: its addresses are not in the subnets of its segment"));
         }
-        if cluster.router().both().iter().any(|router| addresses.value.both().contains(router)) {
+        if subnets.first().both().iter().any(|router| addresses.value.both().contains(router)) {
             self.add(addresses, format!("{owner}: the first address of a subnet is the router's"));
         }
         self.check_unique(owner, addresses);

@@ -2,10 +2,12 @@ use super::Topology;
 
 const TWO_CLUSTERS: &str = include_str!("../../topologies/two-clusters.yaml");
 
-/// What is said about the two-cluster topology with the first occurrence of a text replaced, and the line of it.
-fn complaint(from: &str, to: &str) -> (String, usize) {
-    let (before, _) = TWO_CLUSTERS.split_once(from).expect("the topology has the text");
-    let broken = TWO_CLUSTERS.replacen(from, to, 1);
+const NATS: &str = include_str!("../../topologies/nats.yaml");
+
+/// What is said about a topology with the first occurrence of a text replaced, and the line of it.
+fn complaint(text: &str, from: &str, to: &str) -> (String, usize) {
+    let (before, _) = text.split_once(from).expect("the topology has the text");
+    let broken = text.replacen(from, to, 1);
     let said = Topology::parse(&broken, "lab.yaml").expect_err("it contradicts itself").to_string();
     (said, before.lines().count().max(1))
 }
@@ -35,10 +37,28 @@ fn an_error_names_file_line_and_what_is_wrong() {
         ("two-clusters\n", "Two Clusters\n", "not a name"),
     ];
     for (from, to, reason) in table {
-        let (said, line) = complaint(from, to);
+        let (said, line) = complaint(TWO_CLUSTERS, from, to);
         assert!(
             said.contains(&format!("lab.yaml:{line}: ")) && said.contains(reason),
             "{from} -> {to}, {line}: {said}"
         );
+    }
+}
+
+#[test]
+fn a_box_stands_on_a_segment_and_what_is_behind_it_has_addresses_of_it() {
+    assert_eq!(Topology::parse(NATS, "nats.yaml").unwrap().places().len(), 9);
+    let table = [
+        ("segment: site", "segment: nowhere", "there is no cluster `nowhere`"),
+        ("behind: home", "behind: hame", "there is no nat `hame`"),
+        ("kind: symmetric", "kind: symmetrical", "unknown variant `symmetrical`"),
+        ("[192.0.2.22, ", "[192.0.2.21, ", "both have 192.0.2.21"),
+        ("[172.16.1.0/24", "[172.16.2.0/24", "overlap the prefixes inside home"),
+        ("[172.16.1.2, ", "[192.0.2.13, ", "not in the subnets of its segment"),
+        ("[172.16.1.2, ", "[172.16.1.1, ", "is the router's"),
+    ];
+    for (from, to, reason) in table {
+        let (said, _) = complaint(NATS, from, to);
+        assert!(said.contains(reason), "{from} -> {to}: {said}");
     }
 }

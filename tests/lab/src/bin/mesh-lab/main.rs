@@ -111,6 +111,9 @@ enum Cmd {
         /// Only what exceeds this rate, in each direction.
         #[arg(long, value_name = "KBIT", value_parser = clap::value_parser!(u32).range(8..), conflicts_with_all = ["udp", "icmp", "loss"])]
         rate_kbit: Option<u32>,
+        /// Nothing, but every packet takes so much longer, in each direction.
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..=10_000), conflicts_with_all = ["udp", "icmp", "loss", "rate_kbit"])]
+        delay_ms: Option<u16>,
     },
     /// Heals whatever is cut between two clusters or machines.
     Heal {
@@ -119,11 +122,19 @@ enum Cmd {
         /// Another.
         b: String,
     },
+    /// Has a NAT box forget all mappings and make new ones at other ports, as when it is restarted.
+    Rebind {
+        /// The box, without `nat/`.
+        nat: Name,
+    },
     /// Watches the frames of a place, until Ctrl-C if nothing else is said. Exit code 1 when one must not be there.
     Sniff(sniff::Options),
     /// Holds a place's namespaces (used by `up`).
     #[command(hide = true)]
     Hold { spec: String },
+    /// Delays the packets of a queue (used by `cut`).
+    #[command(hide = true)]
+    Delay { ms: u16 },
     /// Runs a program in a place that is given whole (used by `up` and by tests).
     #[command(hide = true)]
     Enter {
@@ -182,22 +193,25 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Cmd::Pause { proc } => attach()?.pause(&proc.to_string())?,
         Cmd::Resume { proc } => attach()?.resume(&proc.to_string())?,
         Cmd::Logs { proc, follow } => show::log(&attach()?, &proc, follow)?,
-        Cmd::Cut { a, b, udp, icmp, loss, rate_kbit } => {
-            let what = match (udp, icmp, loss, rate_kbit) {
+        Cmd::Cut { a, b, udp, icmp, loss, rate_kbit, delay_ms } => {
+            let what = match (udp, icmp, loss, rate_kbit, delay_ms) {
                 (true, ..) => Traffic::Udp,
                 (_, true, ..) => Traffic::Icmp,
-                (_, _, Some(percent), _) => Traffic::Percent(percent),
-                (.., Some(rate)) => Traffic::AboveKbit(rate),
-                (false, false, None, None) => Traffic::All,
+                (_, _, Some(percent), ..) => Traffic::Percent(percent),
+                (_, _, _, Some(rate), _) => Traffic::AboveKbit(rate),
+                (.., Some(delay_ms)) => Traffic::DelayMs(delay_ms),
+                (false, false, None, None, None) => Traffic::All,
             };
             attach()?.cut(&a, &b, what)?;
         }
         Cmd::Heal { a, b } => attach()?.heal(&a, &b)?,
+        Cmd::Rebind { nat } => attach()?.rebind(&nat)?,
         Cmd::Sniff(options) => return sniff::run(&attach()?, &options),
         Cmd::Hold { spec } => {
             let spec: HoldSpec = serde_json::from_str(&spec).context("not a holder's task")?;
             lab::hold(&spec)?;
         }
+        Cmd::Delay { ms } => lab::relay(ms)?,
         Cmd::Enter { session, entrance, argv } => {
             if session {
                 nix::unistd::setsid().context("cannot leave the terminal's session")?;

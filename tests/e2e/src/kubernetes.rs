@@ -1,0 +1,315 @@
+//! Real parts of Kubernetes in a cluster of the lab: etcd and kube-apiserver on the host `control`, kube-proxy on nodes.
+//!
+//! `ci/kubernetes.sh` builds them, `ci/etcd.sh` installs etcd. They run as they do anywhere, and end with the lab.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lab::{Lab, ProcessId};
+use nix::sys::signal::Signal;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+
+use crate::{Cluster, Mesh, files, succeed};
+
+/// Beside the mesh's own store, which has etcd's port there.
+const ETCD: &str = "http://127.0.0.1:12379";
+const ETCD_PEERS: &str = "http://127.0.0.1:12380";
+
+/// The apiserver's port on the control host.
+const PORT: u16 = 6443;
+
+/// Who may everything.
+const TOKEN: &str = "lab-admin";
+
+/// The apiserver is ready in 5 s, on a machine that builds meanwhile in some more.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// A cluster's Kubernetes.
+#[derive(Debug)]
+pub struct Kubernetes<'a> {
+    mesh: &'a Mesh,
+    cluster: Cluster,
+    programs: PathBuf,
+    dir: PathBuf,
+}
+
+/// How kube-proxy writes its rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyMode {
+    /// Chains of iptables.
+    Iptables,
+    /// Tables of its own in nftables.
+    Nftables,
+}
+
+/// A kube-proxy at work.
+#[derive(Debug)]
+pub struct KubeProxy {
+    process: ProcessId,
+}
+
+impl<'a> Kubernetes<'a> {
+    /// Starts etcd and kube-apiserver, and waits until it serves.
+    pub fn start(mesh: &'a Mesh, cluster: Cluster) -> Result<Self> {
+        let cache = cache()?;
+        let kubernetes = Self {
+            mesh,
+            cluster,
+            programs: cache.join("kubernetes-1.37.2"),
+            dir: mesh.dir().join(cluster.name).join("kubernetes"),
+        };
+        let (etcd, apiserver) = (cache.join("etcd-3.5.1/etcd"), kubernetes.programs.join("kube-apiserver"));
+        present(&etcd, "ci/etcd.sh")?;
+        present(&apiserver, "ci/kubernetes.sh")?;
+        fs::create_dir_all(&kubernetes.dir)?;
+        let key = KeyPair::generate().context("cannot make a key for service accounts")?;
+        kubernetes.write("sa.key", &key.serialize_pem())?;
+        kubernetes.write("sa.pub", &key.public_key_pem())?;
+        kubernetes.write("tokens.csv", &format!("{TOKEN},admin,1,\"system:masters\"\n"))?;
+
+        let data = kubernetes.path("etcd");
+        kubernetes.spawn(
+            &kubernetes.control(),
+            "etcd",
+            &[
+                &etcd.display().to_string(),
+                "--data-dir",
+                &data,
+                "--unsafe-no-fsync",
+                "--listen-client-urls",
+                ETCD,
+                "--advertise-client-urls",
+                ETCD,
+                "--listen-peer-urls",
+                ETCD_PEERS,
+            ],
+        )?;
+        let (host, _) = cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
+        kubernetes.spawn(
+            &kubernetes.control(),
+            "kube-apiserver",
+            &[
+                &apiserver.display().to_string(),
+                &format!("--etcd-servers={ETCD}"),
+                &format!("--bind-address={host}"),
+                &format!("--advertise-address={host}"),
+                &format!("--secure-port={PORT}"),
+                &format!("--cert-dir={}", kubernetes.path("certs")),
+                &format!("--service-cluster-ip-range={}", cluster.services),
+                "--service-account-issuer=https://kubernetes.default.svc",
+                &format!("--service-account-key-file={}", kubernetes.path("sa.pub")),
+                &format!("--service-account-signing-key-file={}", kubernetes.path("sa.key")),
+                &format!("--token-auth-file={}", kubernetes.path("tokens.csv")),
+                "--authorization-mode=RBAC",
+                "--endpoint-reconciler-type=none",
+            ],
+        )?;
+        kubernetes.await_ok("kube-apiserver", || kubernetes.request("GET", "/readyz", None).map(drop))?;
+        Ok(kubernetes)
+    }
+
+    /// Makes the objects of one of this crate's manifests, as an operator's `kubectl apply` would; what controllers and
+    /// kubelets would write, too.
+    pub fn apply(&self, file: &str) -> Result<()> {
+        let source = files().join("manifests").join(self.cluster.name).join(file);
+        let text =
+            fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
+        self.apply_text(&text).with_context(|| format!("cannot apply {file}"))
+    }
+
+    /// The same with a text of the caller's own.
+    pub fn apply_text(&self, text: &str) -> Result<()> {
+        for document in text.split("\n---\n") {
+            let object: Value = serde_saphyr::from_str(document).context("not an object in YAML")?;
+            self.create(&object)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a namespace.
+    pub fn namespace(&self, name: &str) -> Result<()> {
+        self.create(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
+    }
+
+    /// Starts a node's kube-proxy and waits until it has written its rules.
+    pub fn proxy(&self, node: &str, mode: ProxyMode) -> Result<KubeProxy> {
+        let program = self.proxy_program()?;
+        let (host, _) = self.cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
+        self.write("kubeconfig", &kubeconfig(host, &self.path("certs/apiserver.crt")))?;
+        let mode = match mode {
+            ProxyMode::Iptables => "iptables",
+            ProxyMode::Nftables => "nftables",
+        };
+        let place = self.node(node);
+        let process = self.spawn(
+            &place,
+            &format!("kube-proxy-{node}-{mode}"),
+            &[
+                &program,
+                &format!("--kubeconfig={}", self.path("kubeconfig")),
+                &format!("--hostname-override={node}"),
+                &format!("--proxy-mode={mode}"),
+                &format!("--cluster-cidr={}", self.cluster.pods),
+                // The lab's namespaces share the machine's table of connections.
+                "--conntrack-max-per-core=0",
+                "--healthz-bind-address=127.0.0.1:10256",
+                "--metrics-bind-address=127.0.0.1:10249",
+            ],
+        )?;
+        let synced = || {
+            let line = "curl -sf http://127.0.0.1:10256/healthz && \
+                        curl -sf http://127.0.0.1:10249/metrics | grep -q '^kubeproxy_sync_proxy_rules_last_timestamp_seconds.* [1-9]'";
+            succeed(self.lab().exec(&place, ["sh", "-c", line])?).map(drop)
+        };
+        self.await_ok("kube-proxy", synced)?;
+        Ok(KubeProxy { process })
+    }
+
+    /// Removes every rule that a kube-proxy, of either mode, has written on a node; also the lab's imitation of them.
+    pub fn clean(&self, node: &str) -> Result<()> {
+        let argv = [&self.proxy_program()?, "--cleanup"];
+        succeed(self.lab().exec(&self.node(node), argv)?).map(drop)
+    }
+
+    fn create(&self, object: &Value) -> Result<()> {
+        let at = collection(object)?;
+        self.request("POST", &at, Some(("application/json", object)))?;
+        // The status of a new object is nobody's yet; a kubelet writes it afterwards.
+        if object["kind"] == "Node" {
+            let name = object["metadata"]["name"].as_str().context("a node has a name")?;
+            let status = json!({ "status": object["status"] });
+            let patch = Some(("application/merge-patch+json", &status));
+            self.request("PATCH", &format!("{at}/{name}/status"), patch)?;
+        }
+        Ok(())
+    }
+
+    fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<String> {
+        let (host, _) = self.cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
+        let (kind, body) =
+            body.map_or(("application/json", String::new()), |(kind, it)| (kind, it.to_string()));
+        let certificate = self.path("certs/apiserver.crt");
+        let url = format!("https://{host}:{PORT}{path}");
+        let (token, kind) = (format!("Authorization: Bearer {TOKEN}"), format!("Content-Type: {kind}"));
+        let argv =
+            ["curl", "-sS", "--fail-with-body", "--max-time", "10", "--cacert", &certificate, "-X", method];
+        let argv = argv.into_iter().chain(["-H", &token, "-H", &kind, "--data-binary", "@-", &url]);
+        let mut curl = self.lab().command(&self.control(), argv)?;
+        curl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut curl = curl.spawn().context("cannot run `curl`")?;
+        let mut stdin = curl.stdin.take().expect("stdin was piped");
+        // One that fails at once closes its end, and says more than our broken pipe.
+        let _ = stdin.write_all(body.as_bytes());
+        drop(stdin);
+        succeed(curl.wait_with_output()?).with_context(|| format!("{method} {path}"))
+    }
+
+    fn await_ok(&self, what: &str, mut ok: impl FnMut() -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            match ok() {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("{what} was not ready within {READY_WITHIN:?}")));
+                }
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    }
+
+    fn spawn(&self, place: &str, name: &str, argv: &[&str]) -> Result<ProcessId> {
+        let logs = self.mesh.dir().join("logs").join(self.cluster.name).join("kubernetes");
+        fs::create_dir_all(&logs)?;
+        let log = File::create(logs.join(format!("{name}.log")))?;
+        let mut command = self.lab().command(place, argv)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("cannot start {name} in {place}"))?;
+        ProcessId::of(child.id())
+    }
+
+    fn proxy_program(&self) -> Result<String> {
+        let program = self.programs.join("kube-proxy");
+        present(&program, "ci/kubernetes.sh")?;
+        Ok(program.display().to_string())
+    }
+
+    fn lab(&self) -> &Lab {
+        &self.mesh.lab
+    }
+
+    fn control(&self) -> String {
+        format!("{}/host/control", self.cluster.name)
+    }
+
+    fn node(&self, node: &str) -> String {
+        format!("{}/node/{node}", self.cluster.name)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        fs::write(self.dir.join(name), text).with_context(|| format!("cannot write {name}"))
+    }
+}
+
+impl KubeProxy {
+    /// Ends it; its rules stay, as they do on a node.
+    pub fn stop(self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        if self.process.wait_gone(Duration::from_secs(10)) { Ok(()) } else { bail!("kube-proxy did not end") }
+    }
+}
+
+/// Where programs that tests need are kept.
+fn cache() -> Result<PathBuf> {
+    if let Some(cache) = std::env::var_os("MESH_CACHE") {
+        return Ok(cache.into());
+    }
+    let home = std::env::var_os("HOME").context("neither MESH_CACHE nor HOME is set")?;
+    Ok(Path::new(&home).join(".cache/mesh"))
+}
+
+fn present(program: &Path, by: &str) -> Result<()> {
+    if program.is_file() {
+        return Ok(());
+    }
+    bail!("{} is not there: `make test-kubernetes` runs {by}, which makes it", program.display())
+}
+
+/// The path of the collection that an object belongs to.
+fn collection(object: &Value) -> Result<String> {
+    let text = |at: &str| object.pointer(at).and_then(Value::as_str);
+    let kind = text("/kind").context("an object has a kind")?;
+    let namespace = text("/metadata/namespace").map_or(String::new(), |name| format!("/namespaces/{name}"));
+    Ok(match kind {
+        "Namespace" | "Node" => format!("/api/v1/{}s", kind.to_lowercase()),
+        "Service" | "Pod" => format!("/api/v1{namespace}/{}s", kind.to_lowercase()),
+        "EndpointSlice" => format!("/apis/discovery.k8s.io/v1{namespace}/endpointslices"),
+        other => bail!("this test does not know the objects of kind {other}"),
+    })
+}
+
+fn kubeconfig(host: &str, certificate: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Config
+clusters:
+  - name: lab
+    cluster: {{ server: \"https://{host}:{PORT}\", certificate-authority: {certificate} }}
+users:
+  - name: lab
+    user: {{ token: {TOKEN} }}
+contexts:
+  - name: lab
+    context: {{ cluster: lab, user: lab }}
+current-context: lab
+"
+    )
+}
