@@ -1,8 +1,11 @@
-//! Ours and a real etcd, asked the same: what they answer is equal.
+//! Ours and a real etcd, asked the same: what they answer is equal, and what many clients at once saw of either is
+//! what one after the other would have seen.
 //!
 //! ```text
 //!  scripts/*.txt ─▶ [`script::run`] ──┬─▶ etcd 3.5.1 ─▶ transcript ─┐
 //!                   [`show::Show`]    └─▶ our doors  ─▶ transcript ─┴─▶ equal, and as the script's file says
+//!
+//!  [`clients::record`]: puts, deletes, txns, reads and watches at once ─▶ [`history::History`] ─▶ [`check::check`]
 //! ```
 //!
 //! Ours is the face over mutual TLS with an operator's certificate, on an engine in an empty directory: the process
@@ -15,7 +18,12 @@
 
 pub mod api;
 pub mod chance;
+pub mod check;
+pub mod clients;
+pub mod history;
+pub mod model;
 pub mod random;
 pub mod script;
 pub mod server;
 pub mod show;
+pub mod watches;
