@@ -50,12 +50,20 @@ enum Running {
 }
 
 impl Server {
-    /// The etcd that `ci/etcd.sh` installs, or the one that `MESH_ETCD` names.
+    /// The etcd 3.5.1 that `ci/etcd.sh` installs.
     ///
     /// # Errors
     /// What is missing, or why it does not start.
     pub async fn etcd() -> Result<Self> {
-        let program = etcd_program()?;
+        Self::etcd_of("3.5.1").await
+    }
+
+    /// An etcd of another version, that `ci/etcd.sh VERSION` installs.
+    ///
+    /// # Errors
+    /// As [`Server::etcd`].
+    pub async fn etcd_of(version: &str) -> Result<Self> {
+        let program = etcd_program(version)?;
         let dir = TempDir::new().context("cannot make a directory for etcd")?;
         let (mut child, mut log) = spawn_etcd(&program, dir.path())?;
         let at = match timeout(START_MAX, address(&mut log)).await {
@@ -119,15 +127,12 @@ async fn mutual(at: SocketAddr, operator: &Tls) -> Result<Channel> {
     Ok(connect(operator, &at.to_string(), &Expected::cluster_of(UUID)).await?.channel)
 }
 
-fn etcd_program() -> Result<PathBuf> {
-    if let Some(named) = env::var_os("MESH_ETCD") {
-        return Ok(named.into());
-    }
+fn etcd_program(version: &str) -> Result<PathBuf> {
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/mesh"));
     let cache = env::var_os("MESH_CACHE").map(PathBuf::from).or_else(home);
-    let program = cache.context("neither MESH_CACHE nor HOME is set")?.join("etcd-3.5.1/etcd");
+    let program = cache.context("neither MESH_CACHE nor HOME is set")?.join(format!("etcd-{version}/etcd"));
     if !program.is_file() {
-        bail!("{} is missing: run ci/etcd.sh", program.display());
+        bail!("{} is missing: run ci/etcd.sh {version}", program.display());
     }
     Ok(program)
 }

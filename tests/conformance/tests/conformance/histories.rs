@@ -34,6 +34,13 @@ async fn what_many_clients_saw_of_etcd_is_judged_alike() {
     holds(&history);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs an etcd that is built with Go: ci/etcd.sh 3.6.16"]
+async fn a_later_etcd_keeps_its_promises_on_request_too() {
+    let etcd = Server::etcd_of("3.6.16").await.expect("etcd");
+    holds(&record(&etcd, PLAN).await.expect("a run"));
+}
+
 #[test]
 fn a_history_that_cannot_be_is_found_out() {
     holds(&good());

@@ -2,6 +2,7 @@
 
 use conformance::{script, server::Server};
 use expect_test::expect_file;
+use std::fs;
 
 macro_rules! scripts {
     ($($name:ident),* $(,)?) => {$(
@@ -42,15 +43,33 @@ async fn what_differs_on_purpose_is_this() {
     expect_file!["../../scripts/deliberate.diff"].assert_eq(&difference(&etcd, &ours));
 }
 
+/// In three points, which `docs/etcd.md` names; ours are as in 3.5.
+#[tokio::test]
+#[ignore = "needs an etcd that is built with Go: ci/etcd.sh 3.6.16"]
+async fn a_later_etcd_differs_in_this() {
+    let mut files: Vec<_> = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts"))
+        .expect("the scripts")
+        .map(|file| file.expect("a file").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))
+        .collect();
+    files.sort();
+    let mut differences = String::new();
+    for path in files {
+        let script = fs::read_to_string(&path).expect("a script");
+        let later = script::run(&script, &Server::etcd_of("3.6.16").await.expect("etcd")).await;
+        if later != script {
+            let name = path.file_name().expect("a name").display();
+            differences.push_str(&format!("{name}\n{}\n", difference(&script, &later)));
+        }
+    }
+    expect_file!["../../scripts/etcd-3.6.diff"].assert_eq(&differences);
+}
+
 /// Equal, or the lines that are not.
 pub(super) fn assert_same(etcd: &str, ours: &str) {
     assert!(etcd == ours, "ours differs:\n{}", difference(etcd, ours));
 }
 
-fn difference(etcd: &str, ours: &str) -> String {
-    similar::TextDiff::from_lines(etcd, ours)
-        .unified_diff()
-        .context_radius(3)
-        .header("etcd", "ours")
-        .to_string()
+fn difference(etcd: &str, other: &str) -> String {
+    similar::TextDiff::from_lines(etcd, other).unified_diff().context_radius(3).to_string()
 }
