@@ -122,6 +122,11 @@ impl KeyRange {
         }
     }
 
+    /// Whether there can be no key in it: it ends before it begins.
+    pub fn is_empty(&self) -> bool {
+        self.bounds().is_none()
+    }
+
     /// Whether every key the range can name begins with `prefix`: what authorization asks of each range.
     pub fn is_within(&self, prefix: &[u8]) -> bool {
         if !self.start.starts_with(prefix) {

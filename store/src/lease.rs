@@ -235,9 +235,9 @@ impl Store {
         self.leases.by_id.get(&id).map(|lease| &lease.owner)
     }
 
-    /// The ids of all leases, in order; the answer may be given away after the commit.
+    /// The ids of all leases, the one that expires next first (as etcd's); the answer may be given away after the commit.
     pub fn leases(&self) -> Vec<i64> {
-        self.leases.by_id.keys().copied().collect()
+        self.leases.by_expiry.iter().map(|(_, id)| *id).collect()
     }
 
     /// Ends leases whose time is up, each in a revision of its own, the oldest first; returns their ids. There may be

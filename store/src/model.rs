@@ -45,8 +45,8 @@ impl Model {
             changes: Vec::new(),
             applied: 1,
             durable: 1,
-            compacted: 0,
-            compacting: 0,
+            compacted: -1,
+            compacting: -1,
             leases: BTreeMap::new(),
             durable_leases: BTreeMap::new(),
         }
@@ -61,6 +61,10 @@ impl Model {
     pub(crate) fn crash(&mut self, now: Instant) {
         self.changes.retain(|change| change.revision <= self.durable);
         self.applied = self.durable;
+        if self.compacted == 0 {
+            // A disk does not tell a compaction at 0, which is one of nothing, from none.
+            self.compacted = -1;
+        }
         self.compacting = self.compacted;
         self.leases = self.durable_leases.clone();
         for lease in self.leases.values_mut() {
@@ -110,7 +114,9 @@ impl Model {
     }
 
     pub(crate) fn leases(&self) -> Vec<i64> {
-        self.leases.keys().copied().collect()
+        let mut ids: Vec<i64> = self.leases.keys().copied().collect();
+        ids.sort_by_key(|id| (self.leases[id].expires_at, *id));
+        ids
     }
 
     /// Ends what is over, the oldest first.
@@ -254,11 +260,20 @@ impl Model {
         if request.count_only {
             return Ok(RangeResponse { revision: now, count, ..RangeResponse::default() });
         }
+        let bounds = [
+            request.min_mod_revision,
+            request.max_mod_revision,
+            request.min_create_revision,
+            request.max_create_revision,
+        ];
+        if request.sort_order == SortOrder::None && request.limit > 0 && bounds == [0; 4] {
+            kvs.truncate(request.limit as usize + 1);
+        }
         kvs.retain(|kv| {
-            (request.min_mod_revision <= 0 || kv.mod_revision >= request.min_mod_revision)
-                && (request.max_mod_revision <= 0 || kv.mod_revision <= request.max_mod_revision)
-                && (request.min_create_revision <= 0 || kv.create_revision >= request.min_create_revision)
-                && (request.max_create_revision <= 0 || kv.create_revision <= request.max_create_revision)
+            (request.min_mod_revision == 0 || kv.mod_revision >= request.min_mod_revision)
+                && (request.max_mod_revision == 0 || kv.mod_revision <= request.max_mod_revision)
+                && (request.min_create_revision == 0 || kv.create_revision >= request.min_create_revision)
+                && (request.max_create_revision == 0 || kv.create_revision <= request.max_create_revision)
         });
         let descend = request.sort_order == SortOrder::Descend;
         let sign = if descend { -1 } else { 1 };

@@ -23,13 +23,19 @@ impl Readable {
         if revision <= 0 {
             return Ok(self.now);
         }
+        self.check(revision).map(|()| revision)
+    }
+
+    /// Whether a revision can be read; 0 is now. One below it, which a request of its own reads as now, is compacted to a
+    /// txn (etcd `checkRange`).
+    pub(crate) fn check(self, revision: i64) -> Result<(), Error> {
         if revision > self.current {
             return Err(Error::FutureRevision);
         }
-        if revision < self.compacted {
+        if revision != 0 && revision < self.compacted {
             return Err(Error::Compacted { compact_revision: self.compacted });
         }
-        Ok(revision)
+        Ok(())
     }
 }
 
@@ -47,17 +53,15 @@ pub(crate) fn read(
         return Ok(answer);
     }
     let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-    let found = index.range(&range, at);
-    // In stored order nothing beyond the limit has to be looked at, but one key that says there is more.
-    if is_stored_order(request) && !has_bounds(request) {
-        answer.kvs = found.take(limit).collect();
-        answer.more = count > limit;
-    } else {
-        answer.kvs = found.filter(|kv| within_bounds(request, kv)).collect();
+    // Nothing beyond the limit is looked at, but one key that says there is more.
+    let looked_at = if limit_comes_first(request) { limit.saturating_add(1) } else { usize::MAX };
+    let found = index.range(&range, at).take(looked_at);
+    answer.kvs = found.filter(|kv| within_bounds(request, kv)).collect();
+    if !is_stored_order(request) {
         sort(request, &mut answer.kvs);
-        answer.more = answer.kvs.len() > limit;
-        answer.kvs.truncate(limit);
     }
+    answer.more = answer.kvs.len() > limit;
+    answer.kvs.truncate(limit);
     if request.keys_only {
         for kv in &mut answer.kvs {
             kv.value = Bytes::new();
@@ -66,19 +70,25 @@ pub(crate) fn read(
     Ok(answer)
 }
 
+/// In stored order the limit may cut before the sort. etcd does so whenever no order is asked for, another target than
+/// the key included: what it sorts then is the first keys, not all.
+fn limit_comes_first(request: &RangeRequest) -> bool {
+    !has_bounds(request) && (request.sort_order == SortOrder::None || is_stored_order(request))
+}
+
 fn is_stored_order(request: &RangeRequest) -> bool {
     request.sort_target == SortTarget::Key && request.sort_order != SortOrder::Descend
 }
 
 fn has_bounds(request: &RangeRequest) -> bool {
-    request.min_mod_revision > 0
-        || request.max_mod_revision > 0
-        || request.min_create_revision > 0
-        || request.max_create_revision > 0
+    request.min_mod_revision != 0
+        || request.max_mod_revision != 0
+        || request.min_create_revision != 0
+        || request.max_create_revision != 0
 }
 
 fn within_bounds(request: &RangeRequest, kv: &KeyValue) -> bool {
-    let within = |value: i64, min: i64, max: i64| (min <= 0 || value >= min) && (max <= 0 || value <= max);
+    let within = |value: i64, min: i64, max: i64| (min == 0 || value >= min) && (max == 0 || value <= max);
     within(kv.mod_revision, request.min_mod_revision, request.max_mod_revision)
         && within(kv.create_revision, request.min_create_revision, request.max_create_revision)
 }

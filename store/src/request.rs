@@ -17,7 +17,7 @@ pub struct RangeRequest {
     pub limit: i64,
     /// Read as of this revision; 0 or less is now.
     pub revision: i64,
-    /// Direction of the sort.
+    /// Direction of the sort; without one the limit cuts before the sort, not after it.
     pub sort_order: SortOrder,
     /// What is sorted by.
     pub sort_target: SortTarget,
@@ -220,7 +220,7 @@ pub struct WatchRequest {
     pub key: Bytes,
     /// The end, as in [`RangeRequest`].
     pub range_end: Bytes,
-    /// The first revision to deliver; 0 or less is the next one. One that lies ahead is waited for.
+    /// The first revision to deliver; 0 is the next one, and one below it was compacted. One that lies ahead is waited for.
     pub start_revision: i64,
     /// Deliver the keys as they were before.
     pub prev_kv: bool,

@@ -23,6 +23,9 @@ use crate::{Error, HISTORY_AGE_MAX, HISTORY_BYTES_MAX, REQUEST_BYTES_MAX, txn};
 /// The revision of a store in which nothing was ever written, as in etcd.
 const FIRST_REVISION: i64 = 1;
 
+/// The compacted revision of a store in which nothing was compacted, as in etcd. A disk, which cannot say so, says 0.
+const NOTHING_COMPACTED: i64 = -1;
+
 /// How many rows a batch may remove after a compaction, beside [`GARBAGE_PER_PUT`] for each row it writes: so the
 /// removal of a whole history is spread over the writes that follow, and no sync waits for it.
 const GARBAGE_PER_BATCH: usize = 512;
@@ -102,7 +105,7 @@ impl Default for Store {
             history: History::default(),
             applied: FIRST_REVISION,
             durable: FIRST_REVISION,
-            compacted: 0,
+            compacted: NOTHING_COMPACTED,
             compacting: None,
             leases: Leases::default(),
             pending: Batch::default(),
@@ -145,7 +148,7 @@ impl Store {
         }
         store.durable = store.applied;
         // Rows that a compaction left for later are garbage again.
-        store.compact_memory(compacted);
+        store.compact_memory(if compacted == 0 { NOTHING_COMPACTED } else { compacted });
         Ok(store)
     }
 
@@ -159,7 +162,7 @@ impl Store {
         self.applied
     }
 
-    /// The oldest revision that can be read; 0 when nothing was compacted.
+    /// The oldest revision that can be read; below 0 when nothing was compacted.
     pub fn compacted(&self) -> i64 {
         self.compacted
     }

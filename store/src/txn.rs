@@ -143,7 +143,7 @@ fn check_puts(set: &ChangeSet<'_>, txn: &Chosen<'_>) -> Result<(), Error> {
 
 fn check_ranges(set: &ChangeSet<'_>, txn: &Chosen<'_>) -> Result<(), Error> {
     txn.ops.iter().try_for_each(|op| match op {
-        ChosenOp::Range(range) => set.readable().resolve(range.revision).map(|_| ()),
+        ChosenOp::Range(range) => set.readable().check(range.revision),
         ChosenOp::Put(_) | ChosenOp::DeleteRange(_) => Ok(()),
         ChosenOp::Txn(nested) => check_ranges(set, nested),
     })

@@ -16,6 +16,9 @@ const BYTES_PER_POLL_MAX: usize = 1024 * 1024;
 /// the store.
 const CHANGES_PER_POLL_MAX: usize = 10_000;
 
+/// Below the compacted revision of any store: a watch from further below is told the same.
+const BEFORE_EVERYTHING: i64 = -2;
+
 /// What a watcher watches and how far it is. Made by [`Store::watch`], moved by [`Store::poll`].
 #[derive(Clone, Debug)]
 pub struct Watcher {
@@ -65,7 +68,10 @@ impl Store {
             Err(_) => KeyRange::parse(&bytes::Bytes::from_static(b"\0"), &request.range_end)
                 .expect("a key of one byte is a key"),
         };
-        let next = if request.start_revision > 0 { request.start_revision } else { self.durable + 1 };
+        let next = match request.start_revision {
+            0 => self.durable + 1,
+            revision => revision.max(BEFORE_EVERYTHING),
+        };
         Watcher {
             range,
             next,

@@ -20,15 +20,19 @@ pub(super) fn status(error: Error) -> Status {
     }
 }
 
+/// etcd's words since 3.5.8; those before it panic.
+fn unsorted() -> Status {
+    Status::invalid_argument("etcdserver: invalid sort option")
+}
+
 fn unknown(field: &str, number: i32) -> Status {
     Status::invalid_argument(format!("etcdserver: {field} has no value {number}"))
 }
 
 pub(super) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
     use pb::range_request::{SortOrder as Order, SortTarget as Target};
-    let order = Order::try_from(request.sort_order).map_err(|_| unknown("sort_order", request.sort_order))?;
-    let target =
-        Target::try_from(request.sort_target).map_err(|_| unknown("sort_target", request.sort_target))?;
+    let order = Order::try_from(request.sort_order).map_err(|_| unsorted())?;
+    let target = Target::try_from(request.sort_target).map_err(|_| unsorted())?;
     Ok(RangeRequest {
         key: request.key,
         range_end: request.range_end,

@@ -28,7 +28,7 @@ impl Doors {
             success: vec![Op::Put(PutRequest { key, value, lease, ..PutRequest::default() })],
             failure: Vec::new(),
         };
-        let answer = self.engine().txn(request).await.map_err(convert::status)?;
+        let answer = self.engine().txn(request).await.map_err(turn::refused)?;
         if answer.succeeded { Ok(answer.revision) } else { Err(Status::unknown("election: not leader")) }
     }
 
@@ -38,8 +38,8 @@ impl Doors {
 }
 
 /// Whom a request is about.
-fn named(leader: Option<LeaderKey>) -> Result<LeaderKey, Status> {
-    leader.ok_or_else(|| Status::invalid_argument("\"leader\" field must be provided"))
+fn named(leader: Option<&LeaderKey>) -> Result<&LeaderKey, Status> {
+    leader.ok_or_else(|| Status::unknown("\"leader\" field must be provided"))
 }
 
 #[tonic::async_trait]
@@ -58,8 +58,10 @@ impl Election for Doors {
         if turn.said != value {
             self.say(&leader, value).await?;
         }
+        let joined = turn.joined;
         turn.come(self).await?;
-        let header = Some(self.header(self.engine().revision()));
+        // As etcd: the revision as of which it got its place, not that of its turn.
+        let header = Some(self.header(joined));
         Ok(Response::new(CampaignResponse { header, leader: Some(leader) }))
     }
 
@@ -67,10 +69,10 @@ impl Election for Doors {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        let touches = authz::proclaim(request.get_ref()).map_err(convert::status)?;
+        let leader = named(request.get_ref().leader.as_ref())?;
+        let touches = authz::proclaim(request.get_ref()).map_err(turn::refused)?;
         self.check(request.extensions(), "/v3electionpb.Election/Proclaim", &touches)?;
-        let ProclaimRequest { leader, value } = request.into_inner();
-        let revision = self.say(&named(leader)?, value).await?;
+        let revision = self.say(leader, request.get_ref().value.clone()).await?;
         Ok(Response::new(ProclaimResponse { header: Some(self.header(revision)) }))
     }
 
@@ -107,11 +109,11 @@ impl Election for Doors {
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
-        let touches = authz::resign(request.get_ref()).map_err(convert::status)?;
+        let leader = named(request.get_ref().leader.as_ref())?;
+        let touches = authz::resign(request.get_ref()).map_err(turn::refused)?;
         self.check(request.extensions(), "/v3electionpb.Election/Resign", &touches)?;
-        let leader = named(request.into_inner().leader)?;
         // Whoever is no leader any more has nothing to give back.
-        let (revision, _) = turn::delete(self.engine(), leader.key, leader.rev).await?;
+        let (revision, _) = turn::delete(self.engine(), leader.key.clone(), leader.rev).await?;
         Ok(Response::new(ResignResponse { header: Some(self.header(revision)) }))
     }
 }
@@ -139,7 +141,7 @@ async fn observe(
         }
         let request =
             WatchRequest { key, range_end, start_revision: revision + 1, ..WatchRequest::default() };
-        let mut watch = doors.engine().watch(&request).map_err(convert::status)?;
+        let mut watch = doors.engine().watch(&request).map_err(turn::refused)?;
         'leader: loop {
             match watch.next().await {
                 Some(WatchResponse::Events { revision, events }) => {

@@ -1,6 +1,9 @@
 //! etcd's Lock service.
 
-use super::{Doors, convert, turn::Turn};
+use super::{
+    Doors,
+    turn::{self, Turn},
+};
 use crate::authz;
 use bytes::Bytes;
 use rpc::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse, lock_server::Lock};
@@ -20,10 +23,10 @@ impl Lock for Doors {
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        let touches = authz::unlock(request.get_ref()).map_err(convert::status)?;
+        let touches = authz::unlock(request.get_ref()).map_err(turn::refused)?;
         self.check(request.extensions(), "/v3lockpb.Lock/Unlock", &touches)?;
         let delete = DeleteRangeRequest { key: request.into_inner().key, ..DeleteRangeRequest::default() };
-        let answer = self.engine().delete_range(delete).await.map_err(convert::status)?;
+        let answer = self.engine().delete_range(delete).await.map_err(turn::refused)?;
         Ok(Response::new(UnlockResponse { header: Some(self.header(answer.revision)) }))
     }
 }

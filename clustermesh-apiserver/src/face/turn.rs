@@ -10,10 +10,20 @@ use crate::{
 };
 use bytes::Bytes;
 use store::{
-    Compare, CompareResult, CompareTarget, DeleteRangeRequest, EventKind, KeyValue, Op, OpResponse,
+    Compare, CompareResult, CompareTarget, DeleteRangeRequest, Error, EventKind, KeyValue, Op, OpResponse,
     PutRequest, RangeRequest, SortOrder, SortTarget, TxnRequest, WatchRequest,
 };
 use tonic::Status;
+
+/// What the store refuses to whoever asks for a turn: etcd runs the recipe as a client of its own, and of an error passes
+/// on the text alone.
+pub(super) fn refused(error: Error) -> Status {
+    match error {
+        // Whoever can come again is told so.
+        Error::Stopped | Error::TooManyRequests => convert::status(error),
+        _ => Status::unknown(error.to_string()),
+    }
+}
 
 /// A key among those that wait under a name. Dropped before its turn came, it is deleted: whoever asked has gone away.
 #[derive(Debug)]
@@ -23,6 +33,8 @@ pub(super) struct Turn {
     pub(super) key: Bytes,
     /// The revision that created the key: its place.
     pub(super) created: i64,
+    /// The store's revision when it took the place, or found that it had it.
+    pub(super) joined: i64,
     /// The value it has.
     pub(super) said: Bytes,
     /// Kept when this is dropped.
@@ -44,13 +56,13 @@ impl Turn {
             })],
             failure: vec![Op::Range(RangeRequest { key: key.clone(), ..RangeRequest::default() })],
         };
-        let answer = engine.txn(request).await.map_err(convert::status)?;
+        let answer = engine.txn(request).await.map_err(refused)?;
         let had = match answer.responses.into_iter().next() {
             Some(OpResponse::Range(range)) => range.kvs.into_iter().next(),
             Some(OpResponse::Put(_) | OpResponse::DeleteRange(_) | OpResponse::Txn(_)) | None => None,
         };
         let (created, said) = had.map_or((answer.revision, value), |kv| (kv.create_revision, kv.value));
-        Ok(Self { engine, name: name.clone(), key, created, said, has_come: false })
+        Ok(Self { engine, name: name.clone(), key, created, joined: answer.revision, said, has_come: false })
     }
 
     /// Waits until nobody is before us.
@@ -58,10 +70,10 @@ impl Turn {
         let shutdown = doors.shutdown().clone();
         tokio::select! {
             came = self.all_before_are_gone() => came?,
-            () = shutdown.cancelled() => return Err(convert::status(store::Error::Stopped)),
+            () = shutdown.cancelled() => return Err(convert::status(Error::Stopped)),
         }
         // The lease may have ended while we waited.
-        if self.engine.range(&key_only(&self.key)).await.map_err(convert::status)?.kvs.is_empty() {
+        if self.engine.range(&key_only(&self.key)).await.map_err(refused)?.kvs.is_empty() {
             return Err(Status::unknown("mutex: session is expired"));
         }
         self.has_come = true;
@@ -116,7 +128,7 @@ async fn one_of(
         sort_target: SortTarget::Create,
         ..which
     };
-    let answer = engine.range(&request).await.map_err(convert::status)?;
+    let answer = engine.range(&request).await.map_err(refused)?;
     Ok((answer.revision, answer.kvs.into_iter().next()))
 }
 
@@ -127,7 +139,7 @@ pub(super) async fn delete(engine: &Engine, key: Bytes, at: i64) -> Result<(i64,
         success: vec![Op::DeleteRange(DeleteRangeRequest { key, ..DeleteRangeRequest::default() })],
         failure: Vec::new(),
     };
-    let answer = engine.txn(request).await.map_err(convert::status)?;
+    let answer = engine.txn(request).await.map_err(refused)?;
     Ok((answer.revision, answer.succeeded))
 }
 
@@ -148,7 +160,7 @@ fn key_only(key: &Bytes) -> RangeRequest {
 /// Waits until a key is deleted; what happened is looked at from a revision on.
 async fn gone(engine: &Engine, key: Bytes, from: i64) -> Result<(), Status> {
     let request = WatchRequest { key, start_revision: from, no_put: true, ..WatchRequest::default() };
-    let mut watch = engine.watch(&request).map_err(convert::status)?;
+    let mut watch = engine.watch(&request).map_err(refused)?;
     loop {
         match watch.next().await {
             Some(WatchResponse::Events { events, .. }) => {
@@ -159,7 +171,7 @@ async fn gone(engine: &Engine, key: Bytes, from: i64) -> Result<(), Status> {
             Some(WatchResponse::Progress { .. }) => {}
             // Whoever asks looks again.
             Some(WatchResponse::Canceled { .. }) => return Ok(()),
-            None => return Err(convert::status(store::Error::Stopped)),
+            None => return Err(convert::status(Error::Stopped)),
         }
     }
 }

@@ -33,8 +33,11 @@ pub(super) const WATCHES_PER_STREAM_MAX: usize = 64;
 /// Answers that wait for the network; each is one poll of at most 1 MiB, or one larger revision.
 const ANSWERS_MAX: usize = 4;
 
-/// A message's events when the client asked for fragments, in bytes: etcd's limit of a request.
-const FRAGMENT_BYTES_MAX: usize = store::REQUEST_BYTES_MAX;
+/// A message when the client asked for fragments, in bytes: etcd's limit of a request, and 512 KiB for what gRPC adds.
+const FRAGMENT_BYTES_MAX: usize = store::REQUEST_BYTES_MAX + 512 * 1024;
+
+/// The number of `WatchResponse.events`.
+const EVENTS_TAG: u32 = 11;
 
 /// Stands for "no watch" in an answer to a request that made none, and for "all" in a progress answer (etcd).
 const NO_WATCH: i64 = -1;
@@ -119,16 +122,21 @@ impl Control {
 
     async fn create(&mut self, create: pb::WatchCreateRequest) -> Result<(), Gone> {
         let judged = authz::watch(&create).map_err(|error| error.to_string()).and_then(|touches| {
-            self.doors.judge(&self.who, METHOD, &touches).map_err(|denied| denied.to_string())
+            self.doors.judge(&self.who, METHOD, &touches).map_err(|denied| denied.to_string())?;
+            Ok(touches)
         });
-        if let Err(reason) = judged {
-            warn!(who = %self.who, reason, "Refused a watch");
-            return self.refuse(reason).await;
+        let touches = match judged {
+            Ok(touches) => touches,
+            Err(reason) => {
+                warn!(who = %self.who, reason, "Refused a watch");
+                return self.refuse(reason).await;
+            }
+        };
+        if touches.iter().any(|touch| touch.range.is_empty()) {
+            return self.refuse("mvcc: watcher range is empty".to_owned()).await;
         }
         let Some(id) = self.free_id(create.watch_id) else {
-            return self
-                .refuse("etcdserver: mvcc: duplicate watch ID provided on the WatchStream".to_owned())
-                .await;
+            return self.refuse("mvcc: duplicate watch ID provided on the WatchStream".to_owned()).await;
         };
         if self.watches.len() >= WATCHES_PER_STREAM_MAX {
             return self.refuse(format!("a stream may have {WATCHES_PER_STREAM_MAX} watches")).await;
@@ -245,19 +253,20 @@ impl Pump {
         match answer {
             None => Ok(self.answers.send(Err(convert::status(store::Error::Stopped))).await?),
             Some(WatchResponse::Progress { revision }) => Ok(self.answers.send(Ok(of(revision))).await?),
+            // As etcd: where to begin again is all it says, neither a reason nor a revision of the store.
             Some(WatchResponse::Canceled { compact_revision }) => {
-                let cancelled = pb::WatchResponse {
-                    canceled: true,
-                    compact_revision,
-                    cancel_reason: "etcdserver: mvcc: required revision has been compacted".to_owned(),
-                    ..of(self.doors.engine().revision())
-                };
+                let cancelled = pb::WatchResponse { canceled: true, compact_revision, ..of(0) };
                 Ok(self.answers.send(Ok(cancelled)).await?)
             }
             Some(WatchResponse::Events { revision, events }) => {
                 let events = events.into_iter().map(convert::event);
-                let mut parts =
-                    if self.fragment { fragments(events) } else { vec![events.collect()] }.into_iter();
+                let part = pb::WatchResponse { fragment: true, ..of(revision) };
+                let mut parts = if self.fragment {
+                    fragments(events, part.encoded_len())
+                } else {
+                    vec![events.collect()]
+                }
+                .into_iter();
                 while let Some(events) = parts.next() {
                     let fragment = parts.len() > 0;
                     self.answers.send(Ok(pb::WatchResponse { events, fragment, ..of(revision) })).await?;
@@ -268,16 +277,16 @@ impl Pump {
     }
 }
 
-/// Cuts events into messages; an event is never cut.
-fn fragments(events: impl Iterator<Item = mvccpb::Event>) -> Vec<Vec<mvccpb::Event>> {
+/// Cuts events into messages below the bound, each with `beside` bytes of its own; an event is never cut.
+fn fragments(events: impl Iterator<Item = mvccpb::Event>, beside: usize) -> Vec<Vec<mvccpb::Event>> {
     let mut parts = vec![Vec::new()];
-    let mut bytes = 0;
+    let mut bytes = beside;
     for event in events {
-        let size = event.encoded_len();
+        let size = prost::encoding::message::encoded_len(EVENTS_TAG, &event);
         let part = parts.last_mut().expect("there is always one");
-        if bytes + size > FRAGMENT_BYTES_MAX && !part.is_empty() {
+        if bytes + size >= FRAGMENT_BYTES_MAX && !part.is_empty() {
             parts.push(vec![event]);
-            bytes = size;
+            bytes = beside + size;
         } else {
             part.push(event);
             bytes += size;

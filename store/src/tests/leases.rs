@@ -36,6 +36,18 @@ fn a_lease_that_expires_takes_its_keys_in_one_revision() {
 }
 
 #[test]
+fn leases_are_listed_as_they_will_expire() {
+    let (mut store, now) = (Store::default(), Instant::now());
+    for (id, ttl_s) in [(1, 30), (2, 10), (3, 20)] {
+        store.lease_grant(&grant(id, ttl_s), now).expect("granted");
+    }
+    assert_eq!(store.leases(), [2, 3, 1]);
+    store.lease_keep_alive(2, now + Duration::from_secs(9)).expect("it lives");
+    store.lease_keep_alive(3, now + Duration::from_secs(15)).expect("it lives");
+    assert_eq!(store.leases(), [2, 1, 3]);
+}
+
+#[test]
 fn a_restart_gives_a_lease_its_whole_time_again_and_keeps_its_keys_and_owner() {
     let (mut store, mut disk, now) = (Store::default(), Disk::default(), Instant::now());
     store.lease_grant(&LeaseGrant { owner: bytes("w1"), ..grant(7, 10) }, now).expect("granted");

@@ -8,7 +8,7 @@ use super::{Disk, bytes, commit, put, watch_all};
 use crate::row::{Row, State};
 use crate::{
     Code, DeleteRangeRequest, Error, HISTORY_AGE_MAX, KeyRange, Lineage, Op, Polled, PutRequest,
-    RECORD_BYTES_MAX, RangeRequest, RowError, RowId, Store, TXN_OPS_MAX, TxnRequest,
+    RECORD_BYTES_MAX, RangeRequest, RowError, RowId, SortOrder, SortTarget, Store, TXN_OPS_MAX, TxnRequest,
 };
 
 #[test]
@@ -187,6 +187,51 @@ fn refusals_speak_as_etcd_does() {
     .assert_eq(&lines);
     assert_eq!(Error::NoSpace.code(), Code::ResourceExhausted);
     assert_eq!(store.applied(), 4, "what is refused changes nothing");
+}
+
+#[test]
+fn a_limit_without_an_order_cuts_before_the_sort_and_with_one_after_it() {
+    let (mut store, mut disk, now) = (Store::default(), Disk::default(), Instant::now());
+    for (key, value) in [("a", "1"), ("b", "3"), ("c", "4"), ("d", "2")] {
+        store.put(&put(key, value), now).expect("a put");
+    }
+    commit(&mut store, &mut disk);
+    let all = KeyRange::prefix("");
+    let by_value = RangeRequest {
+        key: all.key().clone(),
+        range_end: all.range_end(),
+        limit: 2,
+        sort_target: SortTarget::Value,
+        ..RangeRequest::default()
+    };
+    let values = |request: &RangeRequest| {
+        let answer = store.range(request).expect("a read");
+        assert_eq!((answer.count, answer.more), (4, true));
+        answer.kvs.into_iter().map(|kv| kv.value).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&by_value), [bytes("1"), bytes("3")], "of a, b and c");
+    assert_eq!(values(&RangeRequest { min_mod_revision: 1, ..by_value.clone() }), [bytes("1"), bytes("2")]);
+    let ascending = RangeRequest { sort_order: SortOrder::Ascend, ..by_value };
+    assert_eq!(values(&ascending), [bytes("1"), bytes("2")]);
+    let never = RangeRequest { max_mod_revision: -1, limit: 0, ..ascending };
+    assert_eq!(store.range(&never).expect("a read").kvs, [], "a bound below 0 is one");
+}
+
+#[test]
+fn what_begins_below_everything_was_compacted_but_to_a_plain_read() {
+    let (mut store, mut disk, now) = (Store::default(), Disk::default(), Instant::now());
+    store.put(&put("a", "1"), now).expect("a put");
+    store.compact(0).expect("nothing is compacted, once");
+    assert_eq!(store.compact(0), Err(Error::Compacted { compact_revision: 0 }));
+    commit(&mut store, &mut disk);
+    let read = RangeRequest { key: bytes("a"), revision: -1, ..RangeRequest::default() };
+    assert_eq!(store.range(&read).expect("now").count, 1);
+    let txn = TxnRequest { success: vec![Op::Range(read)], ..TxnRequest::default() };
+    assert_eq!(store.txn(&txn, now), Err(Error::Compacted { compact_revision: 0 }));
+    for start in [-1, i64::MIN] {
+        let mut watcher = store.watch(&watch_all(start));
+        assert_eq!(store.poll(&mut watcher), Polled::Compacted { compact_revision: 0 });
+    }
 }
 
 #[test]
