@@ -334,9 +334,8 @@ impl Agent {
     /// A tunnel whose probes have failed for long enough is silent, whatever the control plane knows.
     fn judge_silence(&mut self, now: Instant) -> bool {
         let is_silent = |(cluster, node): &&(ClusterName, NodeName)| {
-            let measured = self.probes.measured(cluster, node);
-            measured.is_red()
-                && measured.answer.is_some_and(|(at, _)| now.saturating_duration_since(at) >= SILENT_AFTER)
+            let since = self.probes.silent_since(cluster, node);
+            since.is_some_and(|since| now.saturating_duration_since(since) >= SILENT_AFTER)
         };
         let silent: Silent = self.composed.tunnels.keys().filter(is_silent).cloned().collect();
         let changed = silent != self.silent;
