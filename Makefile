@@ -5,11 +5,12 @@ CARGO   ?= cargo
 TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RELEASE := target/release
 
-.PHONY: help demo test lint deps build release clean
+.PHONY: help demo test test-kernels lint deps build release clean
 
 help:
 	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
 	@echo 'make test   everything that is checked: format, lints, docs, unit, property, simulation and end-to-end tests (root)'
+	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 	@echo 'make deps   install the distribution packages that building and testing need'
 
@@ -18,6 +19,9 @@ demo: release
 
 test:
 	@ci/test
+
+test-kernels:
+	@tests/kernels/run
 
 lint: deps
 	$(CARGO) fmt --check
