@@ -66,6 +66,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     fs::create_dir_all(&args.state_dir)
         .with_context(|| format!("cannot make {}", args.state_dir.display()))?;
     let mut host = Host::open(&args)?;
+    let tunnel = host.tunnel_kind().await;
+    info!(device = %tunnel, "Chose the tunnel's device");
 
     let readiness = Readiness::default();
     let programmed = readiness.needs("maps", "the first complete view is not in the maps");
@@ -115,7 +117,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         measured: DatapathMeasured::default(),
         probes: Probes::default(),
         silent: Silent::new(),
-        progress: Progress::default(),
+        progress: Progress::with(tunnel),
         programmed,
         metrics,
         wishes,
