@@ -77,7 +77,13 @@ pub fn run(wish: &Wish) -> String {
     let left = datapath.pending(&image, Completeness::Complete).unwrap();
     let left: Vec<String> = left.iter().map(ToString::to_string).collect();
     assert!(left.is_empty(), "left after a reconcile: {left:#?}, problems {:?}", report.problems);
-    format!("changed {}, problems {:?}, drops {:?}", report.changed, report.problems, report.drops)
+    format!(
+        "changed {}, problems {:?}, drops {:?}, tunnel {}",
+        report.changed,
+        report.problems,
+        report.drops,
+        datapath.tunnel_kind()
+    )
 }
 
 fn image(datapath: &Datapath, wish: &Wish) -> Image {
