@@ -48,7 +48,12 @@ impl Host {
         let private_key = wireguard::load_or_create_private_key(&key)
             .with_context(|| format!("cannot keep the tunnel's private key in {}", key.display()))?;
         let public_key = private_key.public();
-        let options = Options { pin_dir: pin_dir.to_owned(), cgroup_root, private_key };
+        let options = Options {
+            pin_dir: pin_dir.to_owned(),
+            cgroup_root,
+            private_key,
+            tunnel_device: args.tunnel_device.into(),
+        };
         let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
             .context("cannot watch the CNI's results")?;
         Ok(Self {
@@ -64,6 +69,11 @@ impl Host {
     /// What peers know this node by.
     pub fn public_key(&self) -> PublicKey {
         self.public_key
+    }
+
+    /// Whose WireGuard serves the tunnel's device.
+    pub async fn tunnel_kind(&self) -> wireguard::Kind {
+        self.datapath.run(|datapath| datapath.tunnel_kind()).await
     }
 
     /// Nothing of an earlier agent was in the kernel, as after a reboot.

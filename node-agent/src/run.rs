@@ -68,6 +68,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let identity = identity?;
     let node = identity.id().node_name().context("the certificate names no node")?;
     let mut host = Host::open(&args)?;
+    let tunnel = host.tunnel_kind().await;
+    info!(device = %tunnel, "Chose the tunnel's device");
 
     let readiness = Readiness::default();
     let programmed = readiness.needs("maps", "the first complete view is not in the maps");
@@ -119,7 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         measured: DatapathMeasured::default(),
         probes: Probes::default(),
         silent: Silent::new(),
-        progress: Progress::default(),
+        progress: Progress::with(tunnel),
         programmed,
         metrics,
         wishes,

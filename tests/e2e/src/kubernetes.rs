@@ -231,7 +231,8 @@ impl<'a> Kubernetes<'a> {
         let at = collection(object)?;
         match self.request("POST", &at, Some(("application/json", object))) {
             // Whoever needed accounts in it made it before.
-            Err(error) if object["kind"] == "Namespace" && format!("{error:#}").contains("AlreadyExists") => {}
+            Err(error) if object["kind"] == "Namespace" && format!("{error:#}").contains("AlreadyExists") => {
+            }
             answer => drop(answer?),
         }
         // The status of a new object is nobody's yet; a kubelet writes it afterwards.
