@@ -30,7 +30,7 @@ pub enum DeviceError {
     Foreign,
     /// Another kind was asked for.
     #[error(
-        "{MESH_DEVICE} is a WireGuard device of {found}, and {wanted} was asked for: stop mesh-tunnel if it runs, remove \
+        "{MESH_DEVICE} is a {found} WireGuard device, and {wanted} was asked for: stop mesh-tunnel if it runs, remove \
          the device (ip link del {MESH_DEVICE}; traffic to the mesh is dropped meanwhile), and start again"
     )]
     Other {
@@ -94,5 +94,35 @@ mod tests {
         for (what, found, wanted, expected) in cases {
             assert_eq!(keep(found, wanted), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn what_the_kernel_has_is_made_and_what_it_has_not_is_said() {
+        let inside = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root makes network namespaces");
+            let netlink = Netlink::open().expect("a socket");
+            assert_eq!(netlink.tunnel_device().expect("an answer"), Found::Nothing);
+            let only = |kind| choose(&netlink, TunnelDevice::Only(kind)).map_err(|error| error.to_string());
+            let chosen = choose(&netlink, TunnelDevice::Auto).expect("one of the two");
+            match chosen {
+                Kind::Kernel => {
+                    assert_eq!(netlink.tunnel_device().expect("an answer"), Found::Device(Kind::Kernel));
+                    assert_eq!(netlink.make_wireguard().expect("an answer"), Made::Exists);
+                    assert_eq!(only(Kind::Kernel), Ok(Kind::Kernel));
+                    let refused = only(Kind::Userspace).expect_err("the kernel's is there");
+                    assert!(
+                        refused.starts_with("mesh0 is a kernel WireGuard device, and userspace"),
+                        "{refused}"
+                    );
+                }
+                Kind::Userspace => {
+                    assert_eq!(netlink.tunnel_device().expect("an answer"), Found::Nothing);
+                    assert_eq!(only(Kind::Userspace), Ok(Kind::Userspace));
+                    let refused = only(Kind::Kernel).expect_err("there is none");
+                    assert!(refused.starts_with("this kernel has no WireGuard: "), "{refused}");
+                }
+            }
+        });
+        inside.join().expect("it went well");
     }
 }
