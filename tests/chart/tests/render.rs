@@ -1,0 +1,170 @@
+//! What Helm makes of the chart without any cluster. `UPDATE_EXPECT=1` rewrites golden files; read the diff.
+
+use chart::{Helm, Ran, chart, values};
+use expect_test::{Expect, expect, expect_file};
+use serde_json::Value;
+use std::{fs, path::Path};
+
+fn lint(helm: &Helm, name: &str) -> Ran {
+    let (chart, values) = (chart().display().to_string(), values(name).display().to_string());
+    helm.run(&["lint", "--strict", "--kube-version=1.37.2", &chart, "--values", &values]).expect("helm runs")
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
+fn the_chart_passes_the_strict_lint() {
+    let helm = Helm::new().unwrap();
+    for name in ["minimal", "everything"] {
+        let ran = lint(&helm, name);
+        assert!(
+            ran.ok && ran.out.contains("1 chart(s) linted, 0 chart(s) failed"),
+            "{name}: {}{}",
+            ran.out,
+            ran.err
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
+fn it_says_this_to_kubernetes() {
+    let helm = Helm::new().unwrap();
+    expect_file!["../golden/minimal.yaml"].assert_eq(&helm.template("minimal", &[]).unwrap());
+    expect_file!["../golden/everything.yaml"].assert_eq(&helm.template("everything", &[]).unwrap());
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
+fn the_schema_refuses_what_cannot_work() {
+    let helm = Helm::new().unwrap();
+    let (chart, values) = (chart().display().to_string(), values("minimal").display().to_string());
+    let refused = |set: &[&str], expected: Expect| {
+        let mut args = vec!["template", "mesh", &chart, "--kube-version=1.37.2", "--values", &values];
+        args.extend(set.iter().flat_map(|set| ["--set-json", set]));
+        let ran = helm.run(&args).unwrap();
+        assert!(!ran.ok, "{set:?} was taken");
+        let said = ran.err.lines().filter(|line| line.starts_with("- at") || line.starts_with("  - at"));
+        expected.assert_eq(&said.collect::<Vec<_>>().join("\n"));
+    };
+    refused(&["apiserver.replicas=2"], expect!["- at '/apiserver/replicas': value must be 1"]);
+    refused(
+        &[r#"apiserver.strategy="RollingUpdate""#],
+        expect!["- at '/apiserver/strategy': value must be 'Recreate'"],
+    );
+    refused(
+        &[r#"cluster.name="Cluster_A""#],
+        expect!["- at '/cluster/name': 'Cluster_A' does not match pattern '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'"],
+    );
+    refused(
+        &[r#"cluster.podCIDRs=["10.1.0.0"]"#],
+        expect![
+            "- at '/cluster/podCIDRs/0': '10.1.0.0' does not match pattern '^[0-9a-fA-F.:]+/[0-9]{1,3}$'"
+        ],
+    );
+    refused(&["cluster.meshCIDRs=[]"], expect!["- at '/cluster/meshCIDRs': minItems: got 0, want 1"]);
+    refused(
+        &[r#"cluster.encryptionScope="none""#],
+        expect!["- at '/cluster/encryptionScope': value must be one of 'between-clusters', 'all'"],
+    );
+    refused(
+        &[r#"apiserver.advertise=["mesh.example"]"#],
+        expect!["- at '/apiserver/advertise/0': 'mesh.example' does not match pattern '^.+:[0-9]{1,5}$'"],
+    );
+    refused(
+        &[r#"apiserver.service.type="ExternalName""#],
+        expect![
+            "- at '/apiserver/service/type': value must be one of 'ClusterIP', 'NodePort', 'LoadBalancer'"
+        ],
+    );
+    refused(
+        &["apiserver.service.nodePort=32379"],
+        expect![[r#"
+        - at '/apiserver/service': 'allOf' failed
+          - at '/apiserver/service/nodePort': value must be <nil>"#]],
+    );
+    refused(
+        &[
+            r#"apiserver.service.type="NodePort""#,
+            r#"apiserver.service.loadBalancerSourceRanges=["192.0.2.0/24"]"#,
+        ],
+        expect![[r#"
+            - at '/apiserver/service': 'allOf' failed
+              - at '/apiserver/service/loadBalancerSourceRanges': maxItems: got 1, want 0"#]],
+    );
+    refused(
+        &[r#"apiserver.persistence.accessModes=["ReadWriteMany"]"#],
+        expect![
+            "- at '/apiserver/persistence/accessModes/0': value must be one of 'ReadWriteOnce', 'ReadWriteOncePod'"
+        ],
+    );
+    refused(
+        &[r#"apiserver.image.digest="latest""#],
+        expect!["- at '/apiserver/image/digest': 'latest' does not match pattern '^(sha256:[0-9a-f]{64})?$'"],
+    );
+    refused(&["tunnel.mtu=100"], expect!["- at '/tunnel/mtu': minimum: got 100, want 576"]);
+    refused(
+        &["tunnel.updateStrategy={}"],
+        expect!["- at '/tunnel': additional properties 'updateStrategy' not allowed"],
+    );
+    refused(&["metrics.serviceMonitor.enabled=true"], expect!["- at '/metrics/enabled': value must be true"]);
+    refused(&["nodeAgent={}"], expect!["- at '': additional properties 'nodeAgent' not allowed"]);
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
+fn a_cluster_that_is_too_old_is_refused_by_version() {
+    let helm = Helm::new().unwrap();
+    let (chart, values) = (chart().display().to_string(), values("minimal").display().to_string());
+    let ran = helm.run(&["template", "mesh", &chart, "--kube-version=1.29.9", "--values", &values]).unwrap();
+    assert!(!ran.ok && ran.err.contains("chart requires kubeVersion: >=1.30.0-0"), "{}", ran.err);
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
+fn a_new_chart_with_the_same_programs_changes_no_pod() {
+    let helm = Helm::new().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_all(&chart(), copy.path());
+    let meta = fs::read_to_string(copy.path().join("Chart.yaml")).unwrap();
+    fs::write(copy.path().join("Chart.yaml"), meta.replace("\nversion: 0.1.0", "\nversion: 0.1.1")).unwrap();
+    let before = helm.template("minimal", &[]).unwrap();
+    let after = helm.template_of(copy.path(), "minimal", &[]).unwrap();
+    assert_ne!(before, after, "the version is a label of objects");
+    assert_eq!(templates(&before), templates(&after));
+}
+
+/// The pod templates of a rendered chart.
+fn templates(text: &str) -> Vec<Value> {
+    let documents = text.split("\n---\n").map(|it| it.strip_prefix("---\n").unwrap_or(it));
+    let objects = documents.map(|text| serde_saphyr::from_str::<Value>(text).expect("YAML"));
+    let templates: Vec<_> = objects.filter_map(|it| it.pointer("/spec/template").cloned()).collect();
+    assert_eq!(templates.len(), 3);
+    templates
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (entry, to) = (entry.as_ref().unwrap(), to.join(entry.as_ref().unwrap().file_name()));
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_all(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
+fn names_fit_whatever_the_release_is_called() {
+    let helm = Helm::new().unwrap();
+    let (chart, values) = (chart().display().to_string(), values("everything").display().to_string());
+    let release = "a-release-with-a-name-as-long-as-helm-allows-it-53-ch";
+    let text = helm.ok(&["template", release, &chart, "--kube-version=1.37.2", "--values", &values]).unwrap();
+    for document in text.split("\n---\n") {
+        let object: Value =
+            serde_saphyr::from_str(document.strip_prefix("---\n").unwrap_or(document)).unwrap();
+        let name = object["metadata"]["name"].as_str().unwrap();
+        assert!(name.len() <= 63, "{name}");
+    }
+    assert!(!helm.template("minimal", &[]).unwrap().contains("clustermesh-clustermesh"));
+}
