@@ -56,12 +56,16 @@ async fn the_apiserver_runs_restricted_and_what_agents_and_tunnels_need_is_known
         non-default capabilities (container "tunnel" must not include "NET_ADMIN" in securityContext.capabilities.add),
         host namespaces (hostNetwork=true),
         hostPath volumes (volumes "tun", "state", "uapi")"#]]).await;
-    refused("agent", expect![[r#"
+    refused(
+        "agent",
+        expect![[r#"
         host namespaces (hostNetwork=true),
         hostPath volumes (volumes "state", "uapi", "bpf", "cgroup", "cni-results", "netns"),
         hostPort (container "agent" uses hostPort 9878),
         probe or lifecycle host (container "agent" uses probe or lifecycle host "127.0.0.1"),
-        privileged (container "agent" must not set securityContext.privileged=true)"#]]).await;
+        privileged (container "agent" must not set securityContext.privileged=true)"#]],
+    )
+    .await;
 }
 
 #[tokio::test]

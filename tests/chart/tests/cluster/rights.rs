@@ -56,7 +56,7 @@ async fn accounts_may_exactly_this() {
         configmaps mesh-clustermesh-bundle: patch
         endpointslices of discovery.k8s.io: list,watch
         events of events.k8s.io: create,patch
-        meshpeers of clustermesh.io: list,watch,create,patch,delete
+        meshpeers of clustermesh.io: get,list,watch,create,patch,delete
         meshpeers/status of clustermesh.io: patch
         namespaces,nodes,pods,services: list,watch
         secrets mesh-clustermesh-state: get,patch
@@ -66,7 +66,7 @@ async fn accounts_may_exactly_this() {
     expect![[r#"
         endpointslices of discovery.k8s.io: list,watch
         events of events.k8s.io: create,patch
-        meshpeers of clustermesh.io: list,watch,create,patch,delete
+        meshpeers of clustermesh.io: get,list,watch,create,patch,delete
         meshpeers/status of clustermesh.io: patch
         namespaces,nodes,pods,services: list,watch
         tokenreviews of authentication.k8s.io: create"#]]
@@ -166,7 +166,7 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
     .unwrap();
     eventually("it says how the peering is", async || {
         let peer = cluster.get("MeshPeer", "west").await?;
-        peer.pointer("/status/conditions/0").map(drop).with_context(|| peer.to_string())
+        peer.pointer("/status/conditions/0").map(drop).with_context(|| format!("{peer}\n{}", pod.log()))
     })
     .await
     .unwrap();
@@ -263,7 +263,9 @@ impl Pod {
         });
         let here = |arg: &String| {
             let arg = arg.replace("--listen=0.0.0.0:2379", &format!("--listen={grpc}"));
-            arg.replace("--health=0.0.0.0:9879", &format!("--health={health}"))
+            let arg = arg.replace("--health=0.0.0.0:9879", &format!("--health={health}"));
+            // A refusal that it gets over is logged below the ordinary.
+            arg.replace("--log=info", "--log=info,clustermesh_apiserver=debug")
         };
         let args: Vec<String> = self.run.iter().map(here).collect();
         Ok(Running { child: self.command(&args)?.spawn()?, health: health.to_string() })
