@@ -25,6 +25,7 @@ test-kubernetes: deps
 	@ci/kubernetes.sh
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test -p e2e --locked --test main kubernetes -- --ignored
+	$(CARGO) test -p chart --locked -- --ignored
 
 lint: deps
 	$(CARGO) fmt --check

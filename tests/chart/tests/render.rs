@@ -1,7 +1,7 @@
 //! What Helm makes of the chart without any cluster. `UPDATE_EXPECT=1` rewrites golden files; read the diff.
 
 use chart::{Helm, Ran, chart, values};
-use expect_test::{Expect, expect, expect_file};
+use expect_test::{expect, expect_file};
 use serde_json::Value;
 use std::{fs, path::Path};
 
@@ -38,76 +38,74 @@ fn it_says_this_to_kubernetes() {
 fn the_schema_refuses_what_cannot_work() {
     let helm = Helm::new().unwrap();
     let (chart, values) = (chart().display().to_string(), values("minimal").display().to_string());
-    let refused = |set: &[&str], expected: Expect| {
-        let mut args = vec!["template", "mesh", &chart, "--kube-version=1.37.2", "--values", &values];
-        args.extend(set.iter().flat_map(|set| ["--set-json", set]));
-        let ran = helm.run(&args).unwrap();
-        assert!(!ran.ok, "{set:?} was taken");
-        let said = ran.err.lines().filter(|line| line.starts_with("- at") || line.starts_with("  - at"));
-        expected.assert_eq(&said.collect::<Vec<_>>().join("\n"));
-    };
-    refused(&["apiserver.replicas=2"], expect!["- at '/apiserver/replicas': value must be 1"]);
-    refused(
+    let sets: [&[&str]; 16] = [
+        &["apiserver.replicas=2"],
         &[r#"apiserver.strategy="RollingUpdate""#],
-        expect!["- at '/apiserver/strategy': value must be 'Recreate'"],
-    );
-    refused(
         &[r#"cluster.name="Cluster_A""#],
-        expect!["- at '/cluster/name': 'Cluster_A' does not match pattern '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'"],
-    );
-    refused(
         &[r#"cluster.podCIDRs=["10.1.0.0"]"#],
-        expect![
-            "- at '/cluster/podCIDRs/0': '10.1.0.0' does not match pattern '^[0-9a-fA-F.:]+/[0-9]{1,3}$'"
-        ],
-    );
-    refused(&["cluster.meshCIDRs=[]"], expect!["- at '/cluster/meshCIDRs': minItems: got 0, want 1"]);
-    refused(
+        &["cluster.meshCIDRs=[]"],
         &[r#"cluster.encryptionScope="none""#],
-        expect!["- at '/cluster/encryptionScope': value must be one of 'between-clusters', 'all'"],
-    );
-    refused(
         &[r#"apiserver.advertise=["mesh.example"]"#],
-        expect!["- at '/apiserver/advertise/0': 'mesh.example' does not match pattern '^.+:[0-9]{1,5}$'"],
-    );
-    refused(
         &[r#"apiserver.service.type="ExternalName""#],
-        expect![
-            "- at '/apiserver/service/type': value must be one of 'ClusterIP', 'NodePort', 'LoadBalancer'"
-        ],
-    );
-    refused(
         &["apiserver.service.nodePort=32379"],
-        expect![[r#"
-        - at '/apiserver/service': 'allOf' failed
-          - at '/apiserver/service/nodePort': value must be <nil>"#]],
-    );
-    refused(
         &[
             r#"apiserver.service.type="NodePort""#,
             r#"apiserver.service.loadBalancerSourceRanges=["192.0.2.0/24"]"#,
         ],
-        expect![[r#"
-            - at '/apiserver/service': 'allOf' failed
-              - at '/apiserver/service/loadBalancerSourceRanges': maxItems: got 1, want 0"#]],
-    );
-    refused(
         &[r#"apiserver.persistence.accessModes=["ReadWriteMany"]"#],
-        expect![
-            "- at '/apiserver/persistence/accessModes/0': value must be one of 'ReadWriteOnce', 'ReadWriteOncePod'"
-        ],
-    );
-    refused(
         &[r#"apiserver.image.digest="latest""#],
-        expect!["- at '/apiserver/image/digest': 'latest' does not match pattern '^(sha256:[0-9a-f]{64})?$'"],
-    );
-    refused(&["tunnel.mtu=100"], expect!["- at '/tunnel/mtu': minimum: got 100, want 576"]);
-    refused(
+        &["tunnel.mtu=100"],
         &["tunnel.updateStrategy={}"],
-        expect!["- at '/tunnel': additional properties 'updateStrategy' not allowed"],
-    );
-    refused(&["metrics.serviceMonitor.enabled=true"], expect!["- at '/metrics/enabled': value must be true"]);
-    refused(&["nodeAgent={}"], expect!["- at '': additional properties 'nodeAgent' not allowed"]);
+        &["metrics.serviceMonitor.enabled=true"],
+        &["nodeAgent={}"],
+    ];
+    let mut said = String::new();
+    for set in sets {
+        let mut args = vec!["template", "mesh", &chart, "--kube-version=1.37.2", "--values", &values];
+        args.extend(set.iter().flat_map(|set| ["--set-json", set]));
+        let ran = helm.run(&args).unwrap();
+        assert!(!ran.ok, "{set:?} was taken");
+        said += &format!("{}\n", set.join(" "));
+        for line in ran.err.lines().filter(|line| line.trim_start().starts_with("- at")) {
+            said += &format!("  {line}\n");
+        }
+    }
+    expect![[r#"
+        apiserver.replicas=2
+          - at '/apiserver/replicas': value must be 1
+        apiserver.strategy="RollingUpdate"
+          - at '/apiserver/strategy': value must be 'Recreate'
+        cluster.name="Cluster_A"
+          - at '/cluster/name': 'Cluster_A' does not match pattern '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'
+        cluster.podCIDRs=["10.1.0.0"]
+          - at '/cluster/podCIDRs/0': '10.1.0.0' does not match pattern '^[0-9a-fA-F.:]+/[0-9]{1,3}$'
+        cluster.meshCIDRs=[]
+          - at '/cluster/meshCIDRs': minItems: got 0, want 1
+        cluster.encryptionScope="none"
+          - at '/cluster/encryptionScope': value must be one of 'between-clusters', 'all'
+        apiserver.advertise=["mesh.example"]
+          - at '/apiserver/advertise/0': 'mesh.example' does not match pattern '^.+:[0-9]{1,5}$'
+        apiserver.service.type="ExternalName"
+          - at '/apiserver/service/type': value must be one of 'ClusterIP', 'NodePort', 'LoadBalancer'
+        apiserver.service.nodePort=32379
+          - at '/apiserver/service': 'allOf' failed
+            - at '/apiserver/service/nodePort': value must be <nil>
+        apiserver.service.type="NodePort" apiserver.service.loadBalancerSourceRanges=["192.0.2.0/24"]
+          - at '/apiserver/service': 'allOf' failed
+            - at '/apiserver/service/loadBalancerSourceRanges': maxItems: got 1, want 0
+        apiserver.persistence.accessModes=["ReadWriteMany"]
+          - at '/apiserver/persistence/accessModes/0': value must be one of 'ReadWriteOnce', 'ReadWriteOncePod'
+        apiserver.image.digest="latest"
+          - at '/apiserver/image/digest': 'latest' does not match pattern '^(sha256:[0-9a-f]{64})?$'
+        tunnel.mtu=100
+          - at '/tunnel/mtu': minimum: got 100, want 576
+        tunnel.updateStrategy={}
+          - at '/tunnel': additional properties 'updateStrategy' not allowed
+        metrics.serviceMonitor.enabled=true
+          - at '/metrics/enabled': value must be true
+        nodeAgent={}
+          - at '': additional properties 'nodeAgent' not allowed
+    "#]].assert_eq(&said);
 }
 
 #[test]
