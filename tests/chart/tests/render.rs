@@ -1,9 +1,9 @@
 //! What Helm makes of the chart without any cluster. `UPDATE_EXPECT=1` rewrites golden files; read the diff.
 
-use chart::{Helm, Ran, chart, values};
+use chart::{Helm, Ran, chart, ours, values};
 use expect_test::{expect, expect_file};
 use serde_json::Value;
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 fn lint(helm: &Helm, name: &str) -> Ran {
     let (chart, values) = (chart().display().to_string(), values(name).display().to_string());
@@ -129,6 +129,43 @@ fn a_new_chart_with_the_same_programs_changes_no_pod() {
     let after = helm.template_of(copy.path(), "minimal", &[]).unwrap();
     assert_ne!(before, after, "the version is a label of objects");
     assert_eq!(templates(&before), templates(&after));
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
+fn every_argument_is_one_of_the_programs() {
+    let helm = Helm::new().unwrap();
+    let objects = helm.objects("everything", &[]).unwrap();
+    let pods = objects.iter().filter_map(|it| match it["kind"] == "Pod" {
+        true => Some(&it["spec"]),
+        false => it.pointer("/spec/template/spec"),
+    });
+    let containers = pods.flat_map(|spec| ["initContainers", "containers"].map(|of| &spec[of]));
+    let mut asked = Vec::new();
+    for container in containers.filter_map(Value::as_array).flatten() {
+        let program = match container["name"].as_str().unwrap() {
+            "init" | "apiserver" => "clustermesh-apiserver",
+            "agent" => "mesh-node-agent",
+            "tunnel" => "mesh-tunnel",
+            "meshctl" => "meshctl",
+            other => panic!("{other} runs what?"),
+        };
+        let args: Vec<&str> =
+            container["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect();
+        let command: Vec<&str> = args.iter().copied().filter(|arg| !arg.starts_with('-')).collect();
+        let help = Command::new(ours(program).unwrap()).args(&command).arg("--help").output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let known: Vec<&str> = help.split(|c: char| c.is_whitespace() || ",=<".contains(c)).collect();
+        for arg in args.iter().filter(|arg| arg.starts_with('-')) {
+            let flag = arg.split('=').next().unwrap();
+            assert!(known.contains(&flag), "{program} {}: there is no {flag}", command.join(" "));
+        }
+        asked.push(format!("{program} {}", command.join(" ")).trim_end().to_owned());
+    }
+    asked.sort();
+    let programs =
+        ["clustermesh-apiserver init", "clustermesh-apiserver run", "mesh-node-agent", "mesh-tunnel"];
+    assert_eq!(asked, [&programs[..], &["meshctl status"]].concat());
 }
 
 /// The pod templates of a rendered chart.
