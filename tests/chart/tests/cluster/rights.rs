@@ -3,15 +3,24 @@
 use super::{NAMESPACE, apply, cluster};
 use anyhow::{Context, Result, bail};
 use chart::{Cluster, eventually, ours};
+use daemon::{
+    spiffe::Role,
+    tls::{Identity, IdentityPaths, connect_as_stranger},
+};
 use expect_test::expect;
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec, SubjectAccessReview,
-    SubjectAccessReviewSpec,
+use k8s_openapi::api::{
+    authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+    authorization::v1::{
+        ResourceAttributes, SelfSubjectRulesReview, SelfSubjectRulesReviewSpec, SubjectAccessReview,
+        SubjectAccessReviewSpec,
+    },
+    core::v1::ServiceAccount,
 };
 use kube::{
     Api,
     api::{ListParams, PostParams},
 };
+use rpc::mesh::enrolment::v1::{EnrolNodeRequest, enrolment_client::EnrolmentClient};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
@@ -189,6 +198,92 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
     assert_eq!(pod.file("ca/key.pem"), next.file("ca/key.pem"));
 }
 
+#[tokio::test]
+#[ignore = "needs the real parts of Kubernetes: make test-kubernetes"]
+async fn nodes_enrol_by_the_tokens_of_their_pods_and_by_no_other() {
+    let (cluster, helm) = cluster().await;
+    apply(&helm, "install", "minimal", &[]).unwrap();
+    eventually("the CRD is served", async || cluster.api("MeshPeer", None).await.map(drop)).await.unwrap();
+    let deployment = cluster.get("Deployment", &format!("{NAMESPACE}/{APISERVER}")).await.unwrap();
+    let pod = Pod::new(&deployment, &cluster.kubeconfig_of(NAMESPACE, APISERVER).await.unwrap());
+    pod.init().unwrap();
+    let running = pod.run().unwrap();
+    eventually("it is ready", async || running.ready()).await.unwrap();
+
+    let metadata = json!({"name": "n1", "labels": {"kubernetes.io/os": "linux"}});
+    cluster.create(&json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata})).await.unwrap();
+    let agent = "mesh-clustermesh-agent";
+    for account in [agent, "default"] {
+        let metadata = json!({"name": account, "namespace": NAMESPACE});
+        let containers = json!([{"name": "it", "image": "it"}]);
+        let spec = json!({"nodeName": "n1", "serviceAccountName": account, "containers": containers});
+        cluster
+            .create(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}))
+            .await
+            .unwrap();
+    }
+    let enrol = async |account: &str, audience: &str, bound: bool| {
+        let token = token(&cluster, account, audience, bound).await.unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let bundle = pod.file("ca/cert.pem");
+        let channel = connect_as_stranger(&bundle, &running.grpc).await.unwrap().channel;
+        let request = EnrolNodeRequest { token, certificate_request: request };
+        EnrolmentClient::new(channel)
+            .enrol_node(request)
+            .await
+            .map(|answer| (answer.into_inner().certificate, key))
+    };
+
+    let (certificate, key) = enrol(agent, "clustermesh", true).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let [cert, key_file, bundle] = ["cert.pem", "key.pem", "bundle.pem"].map(|name| dir.path().join(name));
+    fs::write(&cert, certificate).unwrap();
+    fs::write(&key_file, key.serialize_pem()).unwrap();
+    fs::write(&bundle, pod.file("ca/cert.pem")).unwrap();
+    let identity = Identity::load(&IdentityPaths { cert, key: key_file, bundle }, Role::Node).unwrap();
+    assert_eq!(identity.id().node_name().unwrap().as_str(), "n1");
+
+    let mut said = String::new();
+    for (account, audience, bound) in [
+        (agent, "https://kubernetes.default.svc", true),
+        (agent, "clustermesh", false),
+        ("default", "clustermesh", true),
+    ] {
+        let refused = enrol(account, audience, bound).await.map(drop).unwrap_err();
+        said += &format!(
+            "{account} for {audience}, {}: {}\n",
+            if bound { "of a pod" } else { "of no pod" },
+            refused.message()
+        );
+    }
+    expect![[r#"
+        mesh-clustermesh-agent for https://kubernetes.default.svc, of a pod: the token is not valid: [invalid bearer token, token audiences ["https://kubernetes.default.svc"] is invalid for the target audiences ["clustermesh"]]
+        mesh-clustermesh-agent for clustermesh, of no pod: the token is bound to no pod on a node: it has to be a projected volume, and Kubernetes 1.30 or newer
+        default for clustermesh, of a pod: the token is system:serviceaccount:mesh:default's, and only system:serviceaccount:mesh:mesh-clustermesh-agent may enrol nodes
+    "#]].assert_eq(&said);
+}
+
+/// A token as a kubelet would project it into the account's pod, or one that is bound to nothing.
+async fn token(cluster: &Cluster, account: &str, audience: &str, bound: bool) -> Result<String> {
+    let pod = cluster.get("Pod", &format!("{NAMESPACE}/{account}")).await?;
+    let bound_object_ref = bound.then(|| BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(account.to_owned()),
+        uid: pod["metadata"]["uid"].as_str().map(str::to_owned),
+    });
+    let spec = TokenRequestSpec {
+        audiences: Some(vec![audience.to_owned()]),
+        bound_object_ref,
+        ..TokenRequestSpec::default()
+    };
+    let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client(), NAMESPACE);
+    let answer = accounts.create_token_request(account, &PostParams::default(), &request).await?;
+    answer.status.and_then(|status| status.token).context("the answer has no token")
+}
+
 /// A peer that does not answer, with a real trust bundle; prepared by a connect when there is a deadline.
 fn stranger(name: &str, deadline_s: Option<u64>) -> Value {
     let dir = tempfile::tempdir().unwrap();
@@ -222,6 +317,7 @@ struct Pod {
 
 struct Running {
     child: Child,
+    grpc: String,
     health: String,
 }
 
@@ -268,7 +364,11 @@ impl Pod {
             arg.replace("--log=info", "--log=info,clustermesh_apiserver=debug")
         };
         let args: Vec<String> = self.run.iter().map(here).collect();
-        Ok(Running { child: self.command(&args)?.spawn()?, health: health.to_string() })
+        Ok(Running {
+            child: self.command(&args)?.spawn()?,
+            grpc: grpc.to_string(),
+            health: health.to_string(),
+        })
     }
 
     fn log(&self) -> String {
