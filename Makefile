@@ -26,6 +26,7 @@ test-kubernetes: deps
 	@ci/kubernetes.sh
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test -p e2e --locked --test main kubernetes -- --ignored
+	$(CARGO) test -p chart --locked -- --ignored
 
 test-kernels:
 	@tests/kernels/run

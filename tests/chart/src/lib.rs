@@ -1,0 +1,60 @@
+//! What the tests of the chart share: Helm, and a Kubernetes API server to install into.
+//!
+//! ```text
+//!  values ─▶ helm template ─▶ documents                      render: what the chart says
+//!  values ─▶ helm install  ─▶ kube-apiserver ◀── kube        cluster: what a real API server makes of it
+//!                                  ▲
+//!                         etcd, kube-controller-manager       no kubelet: pods are made, none runs
+//! ```
+//!
+//! Invariants
+//! - nothing listens on more than loopback, and everything ends with the value that started it, or with the test run;
+//! - a program that is missing fails the test, with the way to get it.
+
+mod cluster;
+mod helm;
+
+pub use cluster::{Cluster, Installed, eventually};
+pub use helm::{Helm, Ran};
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+
+/// The chart.
+#[must_use]
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../helm/clustermesh")
+}
+
+/// A values file that the chart is tested with: `minimal`, `everything`.
+#[must_use]
+pub fn values(name: &str) -> PathBuf {
+    chart().join("ci").join(format!("{name}-values.yaml"))
+}
+
+/// A program that was built for tests.
+fn cached(program: &str, by: &str) -> Result<PathBuf> {
+    let cache = match std::env::var_os("MESH_CACHE") {
+        Some(cache) => PathBuf::from(cache),
+        None => Path::new(&std::env::var_os("HOME").context("neither MESH_CACHE nor HOME is set")?)
+            .join(".cache/mesh"),
+    };
+    there(cache.join(program), &format!("run {by}, as `make test-kubernetes` does"))
+}
+
+/// One of the workspace's own programs, from where this test was built.
+///
+/// # Errors
+/// When it was not built.
+pub fn ours(program: &str) -> Result<PathBuf> {
+    let exe = std::env::current_exe().context("cannot tell where this test is")?;
+    let built = exe.parent().and_then(Path::parent).context("a test is in target/<profile>/deps")?;
+    there(built.join(program), "run cargo build --workspace --bins")
+}
+
+fn there(program: PathBuf, hint: &str) -> Result<PathBuf> {
+    if !program.is_file() {
+        bail!("{} is not there\nhint: {hint}", program.display());
+    }
+    Ok(program)
+}
