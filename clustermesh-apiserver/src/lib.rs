@@ -11,6 +11,7 @@ pub mod init;
 pub mod keep;
 pub mod peers;
 pub mod pki;
+pub mod propagation;
 pub mod publish;
 pub mod run;
 pub mod source;

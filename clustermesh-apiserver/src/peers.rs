@@ -31,6 +31,7 @@ use crate::{
     admin::{Description, PeerAdmin, PeerError, Removed},
     backend::Engine,
     keep::Keep,
+    propagation::Propagation,
     publish::Own,
     source::driver::State,
 };
@@ -59,6 +60,8 @@ pub struct Config {
     pub home: Home,
     /// Where closed prefixes are kept.
     pub keep: Keep,
+    /// Where it is shown how long imports take.
+    pub propagation: Propagation,
     /// `host:port` by which peers reach us.
     pub endpoints: Vec<String>,
 }

@@ -20,6 +20,7 @@ use crate::{
     keep::{self, Keep, StateSecret},
     peers::{self, Home},
     pki::Layout,
+    propagation::Propagation,
     publish,
     source::{self, driver::Origin, kubernetes::Events},
 };
@@ -67,9 +68,10 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
 
     let peers_ready = readiness.needs("peers", "the MeshPeer objects are not read yet");
 
-    let metrics = Metrics::default();
+    let (metrics, propagation) = (Metrics::default(), Propagation::default());
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    propagation.register(&mut registry);
     let health_end = CancellationToken::new();
     let health = tokio::spawn(serve_health(health_port, readiness, registry, health_end.clone()));
 
@@ -97,8 +99,11 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish_bundle(client, name, bundle)));
     }
     let sources = source::driver::spawn(source_config(origin, keep.clone(), &config), inner.clone())?;
-    let (published, publishing) = publish::spawn(engine.clone(), own.clone(), sources.clone(), inner.clone());
-    let peering = peers::Config { own: own.clone(), home, keep, endpoints: config.advertise.clone() };
+    let took = propagation.publish();
+    let (published, publishing) =
+        publish::spawn(engine.clone(), own.clone(), sources.clone(), took, inner.clone());
+    let endpoints = config.advertise.clone();
+    let peering = peers::Config { own: own.clone(), home, keep, propagation, endpoints };
     let (peers, peering) =
         peers::spawn(engine.clone(), tls.clone(), peering, sources.clone(), inner.clone()).await?;
     let renewing =

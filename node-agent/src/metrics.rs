@@ -15,10 +15,14 @@ use std::{
 /// Seconds a reconcile takes: from nothing to do (a few milliseconds of looking) to a whole first image.
 const RECONCILE_BUCKETS: [f64; 8] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
+/// Seconds until a record is in the maps: changes are gathered for 20 ms.
+const PROGRAM_BUCKETS: [f64; 8] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
 /// The agent's metrics.
 #[derive(Debug)]
 pub struct Metrics {
     reconcile: Histogram,
+    program: Histogram,
     problems: Gauge,
     services: Gauge,
     backends: Gauge,
@@ -47,6 +51,7 @@ impl Metrics {
     pub fn new() -> (Self, Registry) {
         let metrics = Self {
             reconcile: Histogram::new(RECONCILE_BUCKETS),
+            program: Histogram::new(PROGRAM_BUCKETS),
             problems: Gauge::default(),
             services: Gauge::default(),
             backends: Gauge::default(),
@@ -64,6 +69,12 @@ impl Metrics {
             "Time to compare and program the data path",
             Unit::Seconds,
             metrics.reconcile.clone(),
+        );
+        registry.register_with_unit(
+            "program",
+            "From a record's arrival to what it asks for in the maps: the last stage of a change's propagation",
+            Unit::Seconds,
+            metrics.program.clone(),
         );
         registry.register("problems", "What does not hold now", metrics.problems.clone());
         registry.register("services", "Frontends in the maps", metrics.services.clone());
@@ -108,6 +119,11 @@ impl Metrics {
     /// The first complete view is in the maps.
     pub fn started(&self, took: Duration) {
         self.start.set(took.as_secs_f64());
+    }
+
+    /// What was received this long ago is in the maps.
+    pub fn propagated(&self, took: Duration) {
+        self.program.observe(took.as_secs_f64());
     }
 
     /// How the last views came to the disk.

@@ -127,6 +127,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         wishes,
         answers,
         sequence: 0,
+        changed_at: None,
     };
     agent.run(&mut host, following, answered, &ending).await;
     shutdown::finish("writer", writer, END_WITHIN).await;
@@ -235,6 +236,8 @@ struct Agent {
     wishes: watch::Sender<Wishes>,
     answers: mpsc::Sender<Finished>,
     sequence: u16,
+    /// When the oldest record came that is not in the maps yet.
+    changed_at: Option<Instant>,
 }
 
 /// What woke the loop.
@@ -276,6 +279,7 @@ impl Agent {
             match woken {
                 Woken::Record(event) => {
                     if self.take(event) {
+                        self.changed_at.get_or_insert(now);
                         look_at = look_at.min(now + GATHER);
                     }
                 }

@@ -209,6 +209,7 @@ impl Manager {
             engine: self.engine.clone(),
             tls: self.tls.clone(),
             own: self.config.own.clone(),
+            propagation: self.config.propagation.clone(),
             world: self.world.clone(),
             contracts: self.contracts.subscribe(),
             wishes: self.wishes.clone(),

@@ -7,6 +7,7 @@ mod tell;
 use super::{manager::Contracts, world::World};
 use crate::{
     backend::Engine,
+    propagation::Propagation,
     publish::{Own, writes},
     source::driver::unix_s,
 };
@@ -20,6 +21,7 @@ use api::{
 use daemon::tls::Tls;
 use dial::follow;
 use follow::Following;
+use prometheus_client::metrics::histogram::Histogram;
 use replica::{
     Now,
     follower::Event,
@@ -74,6 +76,7 @@ pub(super) struct Surroundings {
     pub(super) engine: Engine,
     pub(super) tls: Tls,
     pub(super) own: Own,
+    pub(super) propagation: Propagation,
     pub(super) world: watch::Receiver<World>,
     pub(super) contracts: watch::Receiver<Contracts>,
     pub(super) wishes: mpsc::Sender<Wish>,
@@ -136,6 +139,10 @@ struct Session {
     peer: MeshPeer,
     name: ClusterName,
     started: Instant,
+    /// When the oldest event came that is not in our store yet.
+    received: Option<Instant>,
+    /// From there to durable.
+    took: Histogram,
     import: Import,
     age: Age,
     side: Side,
@@ -180,7 +187,10 @@ impl Session {
         let import = Import::new(setup, Now::START);
         let following = follow(&around.tls, &peer, &import);
         let started = Instant::now();
+        let took = around.propagation.import(&name);
         Ok(Self {
+            received: None,
+            took,
             age: Age::new(peer.spec.stale, verdict, Now::START),
             side,
             following,
@@ -239,6 +249,7 @@ impl Session {
             self.following = follow(&self.around.tls, &self.peer, &self.import);
             return;
         };
+        self.received.get_or_insert_with(Instant::now);
         let mut next = Some(event);
         for _ in 0..EVENTS_AT_ONCE {
             let Some(event) = next else { break };

@@ -12,6 +12,7 @@ use api::{
     bytes::BootId,
     key::{Key, LOCAL, cluster_prefix},
 };
+use prometheus_client::metrics::histogram::Histogram;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -51,11 +52,13 @@ pub fn spawn(
     engine: Engine,
     own: Own,
     source: watch::Receiver<Option<State>>,
+    took: Histogram,
     cancel: CancellationToken,
 ) -> (watch::Receiver<Published>, Vec<JoinHandle<()>>) {
     let (published, receiver) = watch::channel(Published::default());
     let heart = tokio::spawn(heartbeat(engine.clone(), own.clone(), source.clone(), cancel.clone()));
-    let publisher = Publisher { engine, own, linger: Linger::default(), started: Instant::now(), published };
+    let (linger, started) = (Linger::default(), Instant::now());
+    let publisher = Publisher { engine, own, linger, started, published, took, timed: None };
     let publish = tokio::spawn(publisher.run(source, cancel));
     (receiver, vec![publish, heart])
 }
@@ -66,6 +69,10 @@ struct Publisher {
     linger: Linger,
     started: Instant,
     published: watch::Sender<Published>,
+    /// From a change of the source to durable.
+    took: Histogram,
+    /// The last change that was timed.
+    timed: Option<Instant>,
 }
 
 impl Publisher {
@@ -107,6 +114,12 @@ impl Publisher {
         let count = ops.len();
         for txn in txns(ops) {
             writes::write(&self.engine, &txn).await?;
+        }
+        if let Some(state) = state
+            && self.timed.replace(state.changed_at) != Some(state.changed_at)
+            && count > 0
+        {
+            self.took.observe(state.changed_at.elapsed().as_secs_f64());
         }
         if count > 0 {
             debug!(operations = count, revision = self.engine.revision(), "Published");

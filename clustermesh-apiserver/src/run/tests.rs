@@ -39,9 +39,12 @@ async fn a_cluster_is_ready_when_its_first_list_can_be_read_and_ends_when_asked(
     let shop = RangeRequest { key: "mesh/v1/west/namespaces/shop".into(), ..Default::default() };
     assert_eq!(KvClient::new(connection.channel).range(shop).await.expect("read").into_inner().count, 1);
     let metrics = running.get("/metrics").await;
-    for figure in
-        ["mesh_apiserver_peers 0.0", "mesh_apiserver_connections_total 1.0", "mesh_apiserver_store_revision "]
-    {
+    for figure in [
+        "mesh_apiserver_publish_seconds_count 1",
+        "mesh_apiserver_peers 0.0",
+        "mesh_apiserver_connections_total 1.0",
+        "mesh_apiserver_store_revision ",
+    ] {
         assert!(metrics.contains(figure), "{figure} in {metrics}");
     }
     running.end().await.expect("ended well");

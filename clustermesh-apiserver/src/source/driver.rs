@@ -74,6 +74,8 @@ pub struct State {
     pub read_at: Instant,
     /// What anybody wrote into the source before this moment is in here.
     pub includes: Instant,
+    /// When we saw that the objects are these.
+    pub changed_at: Instant,
 }
 
 /// Follows the source until cancelled. The receiver holds nothing before the first complete list.
@@ -118,7 +120,8 @@ async fn follow(
             states.send_replace(Some(state.clone()));
             continue;
         }
-        let (state, remembered) = compute(&config, &memory, &listing);
+        let changed_at = Instant::now();
+        let (state, remembered) = compute(&config, &memory, &listing, changed_at);
         if remembered != memory {
             // An address that others may learn is kept before anybody does.
             while let Err(error) = config.keep.write(memory::FILE, &remembered.to_bytes()).await {
@@ -140,7 +143,7 @@ async fn follow(
     }
 }
 
-fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memory) {
+fn compute(config: &Config, memory: &Memory, listing: &Listing, changed_at: Instant) -> (State, Memory) {
     let mut memory = memory.clone();
     let snapshot = &listing.snapshot;
     let now_s = unix_s();
@@ -160,6 +163,7 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memor
         }),
         read_at: listing.read_at,
         includes: listing.includes,
+        changed_at,
     };
     (state, memory)
 }

@@ -73,6 +73,9 @@ impl Agent {
         let started = Instant::now();
         self.measured = host.program(self.composed.image.clone(), completeness).await;
         self.metrics.programmed(started.elapsed(), &self.composed, &self.measured);
+        if let Some(changed_at) = self.changed_at.take_if(|_| self.measured.problems.is_empty()) {
+            self.metrics.propagated(changed_at.elapsed());
+        }
         self.probes.retarget(Instant::now(), self.composed.probe_targets());
         match self.basis {
             Basis::Pins => {}

@@ -77,11 +77,16 @@ impl Session {
     }
 
     pub(super) async fn write(&mut self) -> anyhow::Result<()> {
+        let mut written = false;
         loop {
             let wanted = self.import.poll_writes(TXN_OPS, self.now());
             if wanted.is_empty() {
+                if let Some(received) = self.received.take().filter(|_| written) {
+                    self.took.observe(received.elapsed().as_secs_f64());
+                }
                 return Ok(());
             }
+            written = true;
             let ops = wanted.iter().map(|write| match write {
                 Write::Put { key, value } => Op::Put { key: key.clone(), value: value.clone() },
                 Write::Delete { key } => Op::Delete { key: key.clone() },

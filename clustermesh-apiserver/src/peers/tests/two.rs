@@ -10,6 +10,7 @@ use crate::{
     keep::Keep,
     peers::{self, Peers},
     pki::Layout,
+    propagation::Propagation,
     publish::{self, Own, writes},
     source::{self, driver::unix_s},
 };
@@ -98,10 +99,17 @@ impl Cluster {
             cancel.clone(),
         )
         .expect("a source");
-        let (_, mut tasks) = publish::spawn(engine.clone(), own.clone(), sources.clone(), cancel.clone());
+        let propagation = Propagation::default();
+        let (_, mut tasks) = publish::spawn(
+            engine.clone(),
+            own.clone(),
+            sources.clone(),
+            propagation.publish(),
+            cancel.clone(),
+        );
         let endpoints = vec![port.address().to_string()];
         let home = peers::Home::Directory(manifests);
-        let peering = peers::Config { own: own.clone(), home, keep, endpoints };
+        let peering = peers::Config { own: own.clone(), home, keep, propagation, endpoints };
         let (peers, task) = peers::spawn(engine.clone(), tls.clone(), peering, sources, cancel.clone())
             .await
             .expect("peerings");

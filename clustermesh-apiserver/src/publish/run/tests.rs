@@ -5,7 +5,7 @@ use crate::source::{
     driver::{self, Config, Origin},
     index::Facts,
 };
-use crate::{keep::Keep, pki::Layout};
+use crate::{keep::Keep, pki::Layout, propagation::Propagation};
 use api::{
     key::MeshKey,
     record::{Heartbeat, Synced},
@@ -49,7 +49,8 @@ impl Cluster {
             mesh_cidrs: own.mesh_cidrs.clone(),
         };
         let source = driver::spawn(config, cancel.clone()).expect("a source");
-        spawn(engine.clone(), own, source.clone(), cancel.clone());
+        let took = Propagation::default().publish();
+        spawn(engine.clone(), own, source.clone(), took, cancel.clone());
         Self { engine, source, directory, cancel }
     }
 

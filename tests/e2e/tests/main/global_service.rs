@@ -43,6 +43,13 @@ fn a_global_service_is_answered_by_its_own_cluster_until_connected_then_by_both_
         "each of four backends answers datagrams: {:?}",
         udp_answers(&story)
     );
+    // How long a change takes is shown for each of its stages.
+    for stage in
+        ["mesh_apiserver_publish_seconds_count", "mesh_apiserver_import_seconds_count{peer=\"cluster-b\"}"]
+    {
+        assert!(story.apiserver_metric(&A, stage) > 0, "{stage}");
+    }
+    assert!(story.agent_metric("cluster-a/node/a1", "mesh_agent_program_seconds_count") > 0);
     let why = story.ctl(&["why", "shop/cart", "--cluster", A.name]);
     assert!(why.contains("✓ http 10.2.2.11:8080 in cluster-b/b2: used"), "{why}");
     let (code, _, error) = story.try_ctl(&["why", "shop/none", "--cluster", A.name]);
