@@ -27,12 +27,15 @@ pub enum LogError {
     Twice,
 }
 
+/// Libraries that log what we log with more words; a filter that names one brings it back.
+const QUIET: &str = "kube_client=off";
+
 /// Sends the events of this process to stderr.
 ///
 /// # Errors
 /// [`LogError`] for a filter that does not parse, or a second call.
 pub fn init(args: &crate::args::LogArgs) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&args.log)
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", args.log))
         .map_err(|source| LogError::Filter { filter: args.log.clone(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let set = match args.log_format {

@@ -1,10 +1,13 @@
 //! This host: the shell around plan and apply, over the real backends.
 //!
 //! Its calls block (netlink, the UAPI socket, `nft`); they belong on a thread of their own. What it leaves behind works
-//! on without it: maps, programs and links are pinned, routes and rules are the kernel's, and the tunnel is
-//! `mesh-tunnel`'s. A restarted agent reads what is there and changes only what differs.
+//! on without it: maps, programs and links are pinned, routes and rules are the kernel's, and the tunnel is the kernel's
+//! or `mesh-tunnel`'s. A restarted agent reads what is there and changes only what differs.
 
+mod device;
 mod take;
+
+pub use device::{DeviceError, TunnelDevice};
 
 use crate::{
     apply::apply,
@@ -12,7 +15,7 @@ use crate::{
         bpf::{self, Bpf, DropReason},
         netlink::{self, Netlink},
         nft, sysctl,
-        wireguard::{self, FRESH, PrivateKey, Tunnel},
+        wireguard::{self, FRESH, Kind, PrivateKey, Tunnel},
     },
     image::Image,
     observe::{Masquerade, Observed, PeerObserved, TunnelObserved},
@@ -35,13 +38,17 @@ pub struct Options {
     pub cgroup_root: PathBuf,
     /// This host's WireGuard key.
     pub private_key: PrivateKey,
+    /// Who may serve `mesh0`.
+    pub tunnel_device: TunnelDevice,
 }
 
 /// The data path of this host.
 pub struct Datapath {
     bpf: Bpf,
     netlink: Netlink,
-    /// None while `mesh-tunnel` does not answer.
+    /// Who serves `mesh0`.
+    kind: Kind,
+    /// None while it does not answer.
     tunnel: Option<Tunnel>,
     private_key: PrivateKey,
 }
@@ -55,6 +62,9 @@ pub enum OpenError {
     /// No netlink.
     #[error(transparent)]
     Netlink(#[from] netlink::Error),
+    /// No tunnel device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// What a reconcile did, and how things are.
@@ -90,8 +100,15 @@ impl Datapath {
     /// What the host lacks, in one line; then nothing was set up.
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let netlink = Netlink::open()?;
+        let kind = device::choose(&netlink, options.tunnel_device)?;
         let bpf = Bpf::open(&options.pin_dir, &options.cgroup_root)?;
-        Ok(Self { bpf, netlink, tunnel: None, private_key: options.private_key })
+        Ok(Self { bpf, netlink, kind, tunnel: None, private_key: options.private_key })
+    }
+
+    /// Whose WireGuard serves `mesh0`.
+    #[must_use]
+    pub fn tunnel_kind(&self) -> Kind {
+        self.kind
     }
 
     /// What peers know this host by.
@@ -118,6 +135,7 @@ impl Datapath {
     pub fn reconcile(&mut self, image: &Image, completeness: Completeness) -> Report {
         let mut problems = Vec::new();
         let mut changed = 0;
+        self.restore_device(&mut problems);
         if let Some(observed) = self.observe(&mut problems) {
             let outcome = apply(&plan(image, &observed, completeness), self);
             changed = outcome.taken;
@@ -150,7 +168,7 @@ impl Datapath {
         self.bpf.drops()
     }
 
-    /// How each tunnel is; none while `mesh-tunnel` does not answer.
+    /// How each tunnel is; none while its device does not answer.
     #[must_use]
     pub fn tunnels(&self) -> BTreeMap<PublicKey, TunnelState> {
         let Some(Ok(observed)) = self.tunnel.as_ref().map(Tunnel::observe) else { return BTreeMap::new() };
@@ -164,6 +182,15 @@ impl Datapath {
             tx_bytes: peer.tx_bytes,
         };
         observed.peers.iter().map(|(key, peer)| (*key, state(peer))).collect()
+    }
+
+    /// Somebody removed the kernel's device: a new one is furnished like any that has no key yet.
+    fn restore_device(&self, problems: &mut Vec<String>) {
+        if self.kind == Kind::Kernel
+            && let Err(error) = self.netlink.make_wireguard_if_absent()
+        {
+            problems.push(sentence(&error));
+        }
     }
 
     /// None: too little could be read to plan anything.
@@ -181,7 +208,10 @@ impl Datapath {
             }
         };
         if kernel.device.is_none() {
-            problems.push(format!("{MESH_DEVICE} is absent: start mesh-tunnel, which makes it"));
+            problems.push(match self.kind {
+                Kind::Userspace => format!("{MESH_DEVICE} is absent: start mesh-tunnel, which makes it"),
+                Kind::Kernel => format!("{MESH_DEVICE} is absent, and the kernel makes no new one"),
+            });
         }
         Some(Observed {
             rows,
@@ -201,7 +231,9 @@ impl Datapath {
     fn observe_tunnel(&mut self, problems: &mut Vec<String>) -> Option<TunnelObserved> {
         let observed = match &self.tunnel {
             Some(tunnel) => tunnel.observe(),
-            None => Tunnel::open(MESH_DEVICE).and_then(|tunnel| self.tunnel.insert(tunnel).observe()),
+            None => {
+                Tunnel::open(self.kind, MESH_DEVICE).and_then(|tunnel| self.tunnel.insert(tunnel).observe())
+            }
         };
         match observed {
             Ok(observed) => Some(tunnel_observed(&observed, self.private_key.public())),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  agent ─▶ Image ──┐
-//!                   ├─▶ plan ─▶ [Step] ─▶ apply ─▶ Host ─▶ BPF · netlink · nft · sysctl · mesh-tunnel
+//!                   ├─▶ plan ─▶ [Step] ─▶ apply ─▶ Host ─▶ BPF · netlink · nft · sysctl · WireGuard
 //!  host ─▶ Observed ┘                                │
 //!    ▲                                               │
 //!    └───────────────────────────────────────────────┘  a host that holds the image gets no step

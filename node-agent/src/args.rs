@@ -1,14 +1,16 @@
 //! The command line.
 
 use crate::{compose::LISTEN_PORT, identity::IdentityArgs};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use daemon::args::LogArgs;
+use datapath::{backend::wireguard::Kind, host::TunnelDevice};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Programs one node's data path: services at the socket, tunnels to every other cluster's nodes, and what may pass.
 ///
 /// It knows its name and its cluster from its certificate, and everything else from its cluster's apiserver. It needs root
-/// (CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW), kernel 6.6 or newer, a bpffs at /sys/fs/bpf, and `mesh-tunnel` beside it.
+/// (CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW), kernel 6.6 or newer, a bpffs at /sys/fs/bpf, and, where the kernel has no WireGuard,
+/// `mesh-tunnel` beside it.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-node-agent", version, max_term_width = 100)]
 pub struct Args {
@@ -26,6 +28,9 @@ pub struct Args {
     /// UDP port of the tunnel.
     #[arg(long, value_name = "PORT", default_value_t = LISTEN_PORT)]
     pub listen_port: u16,
+    /// Whose WireGuard serves mesh0. `auto`: the device that is there, else the kernel's, else mesh-tunnel's.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = WhichTunnel::Auto)]
+    pub tunnel_device: WhichTunnel,
     /// Where to serve /healthz, /readyz and /metrics, in plain.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9878")]
     pub health: SocketAddr,
@@ -34,4 +39,22 @@ pub struct Args {
     pub ready_budget: u64,
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+/// Whose WireGuard serves the tunnel's device.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WhichTunnel {
+    Auto,
+    Kernel,
+    Userspace,
+}
+
+impl From<WhichTunnel> for TunnelDevice {
+    fn from(which: WhichTunnel) -> Self {
+        match which {
+            WhichTunnel::Auto => Self::Auto,
+            WhichTunnel::Kernel => Self::Only(Kind::Kernel),
+            WhichTunnel::Userspace => Self::Only(Kind::Userspace),
+        }
+    }
 }

@@ -39,6 +39,8 @@ pub struct HostFacts {
     pub pod_devices: BTreeSet<u32>,
     /// Physical devices and bridges.
     pub uplinks: BTreeSet<u32>,
+    /// The outer families that its addresses can send.
+    pub families: Families,
     /// The smallest MTU of a physical device; the path to another node is at most that.
     pub uplink_mtu_bytes: u16,
     /// UDP port of our own tunnel device.
@@ -98,7 +100,7 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
     if encrypts_inside {
         close_other_nodes(own, me, &mut composed.image);
     }
-    let families = Families::of(node);
+    let families = Families::of(node, host);
     for (cluster, tables, accepted) in reachable(view) {
         for (name, node) in &tables.nodes {
             let itself = cluster == view.own() && name == me;
@@ -162,17 +164,23 @@ fn reachable(view: &View) -> impl Iterator<Item = (&ClusterName, &ClusterTables,
     peers.chain(own).filter_map(|(name, accepted)| Some((name, view.cluster(name)?, accepted)))
 }
 
-/// Which outer families this host can send: those of its own addresses.
-#[derive(Debug, Clone, Copy)]
-struct Families {
-    v4: bool,
-    v6: bool,
+/// Which outer families a host can send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
 }
 
 impl Families {
-    fn of(node: Option<&Node>) -> Self {
-        let has = |v4: bool| node.is_some_and(|n| n.endpoints.iter().any(|e| e.is_ipv4() == v4));
-        Self { v4: has(true), v6: has(false) }
+    /// Those of the addresses that the node is dialled at; of one that nobody can dial, those of its devices.
+    fn of(node: Option<&Node>, host: &HostFacts) -> Self {
+        match node {
+            Some(node) if node.endpoints.is_empty() => host.families,
+            Some(node) => node.endpoints.iter().copied().collect(),
+            None => Self::default(),
+        }
     }
 
     /// The first address of the other node that we can send to.
@@ -181,15 +189,24 @@ impl Families {
     }
 }
 
+impl FromIterator<IpAddr> for Families {
+    fn from_iter<T: IntoIterator<Item = IpAddr>>(addresses: T) -> Self {
+        addresses.into_iter().fold(Self::default(), |families, address| match address {
+            IpAddr::V4(_) => Self { v4: true, ..families },
+            IpAddr::V6(_) => Self { v6: true, ..families },
+        })
+    }
+}
+
 /// Bytes that WireGuard and the outer headers take: 32 of WireGuard, 8 of UDP, and 20 or 40 of IP.
-/// (WireGuard whitepaper, section 5.4.6; RFC 791, RFC 8200, RFC 768)
-fn overhead_bytes(endpoint: IpAddr) -> u16 {
-    if endpoint.is_ipv4() { 60 } else { 80 }
+/// A node that dials us does so by either. (WireGuard whitepaper, section 5.4.6; RFC 791, RFC 8200, RFC 768)
+fn overhead_bytes(endpoint: Option<IpAddr>) -> u16 {
+    if endpoint.is_some_and(|endpoint| endpoint.is_ipv4()) { 60 } else { 80 }
 }
 
 /// Largest inner packet. WireGuard pads to 16 bytes, so a size that is no multiple of 16 would be padded beyond the
 /// path; 1420 is what every implementation uses on a path of 1500, where the padding of the largest packet still fits.
-fn mtu_bytes(uplink: u16, endpoint: IpAddr) -> u16 {
+fn mtu_bytes(uplink: u16, endpoint: Option<IpAddr>) -> u16 {
     let room = uplink.saturating_sub(overhead_bytes(endpoint)) / 16 * 16;
     room.min(MTU_MAX_BYTES)
 }
@@ -205,10 +222,12 @@ fn open_tunnel(
     families: Families,
     host: &HostFacts,
 ) {
-    let Some(endpoint) = families.endpoint(node) else {
+    let endpoint = families.endpoint(node);
+    // One without any address dials us, and WireGuard learns where it is.
+    if endpoint.is_none() && !node.endpoints.is_empty() {
         composed.problems.push(format!("{cluster}/{name} has no address of a family that this node has"));
         return;
-    };
+    }
     let mtu_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint);
     let mesh = node.mesh_addresses.iter().map(|address| IpNet::from(*address));
     // The import has checked this already; a prefix that nobody accepted must not be opened by a bug elsewhere.
@@ -217,7 +236,7 @@ fn open_tunnel(
     for prefix in &allowed {
         composed.image.prefixes.insert(*prefix, Reach::Tunnel { mtu_bytes });
     }
-    let peer = TunnelPeer { endpoint: Some(SocketAddr::new(endpoint, key.port)), allowed };
+    let peer = TunnelPeer { endpoint: endpoint.map(|address| SocketAddr::new(address, key.port)), allowed };
     composed.image.tunnel.peers.insert(key.public_key, peer);
     let mesh_address = node.mesh_addresses.first().copied();
     composed

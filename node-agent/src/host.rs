@@ -2,7 +2,7 @@
 
 use crate::{
     args::Args,
-    compose::HostFacts,
+    compose::{Families, HostFacts},
     report::{DatapathMeasured, TunnelMeasured},
     worker::Worker,
 };
@@ -22,7 +22,7 @@ use datapath::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use replica::view::View;
 use std::os::fd::AsFd as _;
-use std::{collections::BTreeSet, io, path::Path};
+use std::{collections::BTreeSet, io, net::IpAddr, path::Path};
 use tokio::sync::mpsc;
 
 /// An uplink of this MTU is assumed while none is known.
@@ -48,7 +48,12 @@ impl Host {
         let private_key = wireguard::load_or_create_private_key(&key)
             .with_context(|| format!("cannot keep the tunnel's private key in {}", key.display()))?;
         let public_key = private_key.public();
-        let options = Options { pin_dir: pin_dir.to_owned(), cgroup_root, private_key };
+        let options = Options {
+            pin_dir: pin_dir.to_owned(),
+            cgroup_root,
+            private_key,
+            tunnel_device: args.tunnel_device.into(),
+        };
         let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
             .context("cannot watch the CNI's results")?;
         Ok(Self {
@@ -64,6 +69,11 @@ impl Host {
     /// What peers know this node by.
     pub fn public_key(&self) -> PublicKey {
         self.public_key
+    }
+
+    /// Whose WireGuard serves the tunnel's device.
+    pub async fn tunnel_kind(&self) -> wireguard::Kind {
+        self.datapath.run(|datapath| datapath.tunnel_kind()).await
     }
 
     /// Nothing of an earlier agent was in the kernel, as after a reboot.
@@ -103,6 +113,7 @@ impl Host {
             bindings: self.bindings.pods.iter().map(|(address, binding)| (*address, binding.pod)).collect(),
             namespaces: self.bindings.namespaces.clone(),
             pod_devices: self.bindings.devices.clone(),
+            families: families(&links),
             uplink_mtu_bytes: smallest_mtu(&links, &endpoints),
             uplinks,
             listen_port: self.listen_port,
@@ -145,7 +156,21 @@ fn watch_on_thread(mut watch: bindings::Watch) -> mpsc::Receiver<io::Result<()>>
     woken
 }
 
-fn smallest_mtu(links: &[Link], endpoints: &BTreeSet<std::net::IpAddr>) -> u16 {
+/// The families of the addresses by which this host reaches the world.
+fn families(links: &[Link]) -> Families {
+    let leading = links.iter().filter(|link| link.has_default_route);
+    let addresses = leading.flat_map(|link| &link.addresses).copied();
+    addresses.filter(|address| !is_link_local(*address)).collect()
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+fn smallest_mtu(links: &[Link], endpoints: &BTreeSet<IpAddr>) -> u16 {
     let carries = |link: &&Link| link.has_default_route || !link.addresses.is_disjoint(endpoints);
     let mtus = links.iter().filter(carries).map(|link| link.mtu_bytes);
     mtus.min().map_or(MTU_DEFAULT_BYTES, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX))

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  store ─▶ follow ─▶ view ─┐
-//!                           ├─▶ compose ─▶ image ─▶ datapath (plan, apply) ─▶ BPF, routes, mesh-tunnel
+//!                           ├─▶ compose ─▶ image ─▶ datapath (plan, apply) ─▶ BPF, routes, WireGuard
 //!  CNI results, devices ────┘                                          │
 //!  store ◀── writer ◀── report ◀── probes, drops, handshakes ◀─────────┘
 //! ```

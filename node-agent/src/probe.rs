@@ -52,6 +52,8 @@ impl Measured {
 #[derive(Debug, Clone)]
 struct Slot {
     measured: Measured,
+    /// Since when it is a target.
+    since: Instant,
     /// `None` while a probe is under way.
     next: Option<Instant>,
 }
@@ -67,7 +69,7 @@ impl Probes {
     pub fn retarget(&mut self, now: Instant, targets: impl IntoIterator<Item = Target>) {
         let mut old = std::mem::take(&mut self.slots);
         for target in targets {
-            let fresh = || Slot { measured: Measured::default(), next: Some(now) };
+            let fresh = || Slot { measured: Measured::default(), since: now, next: Some(now) };
             let slot = old.remove(&target).unwrap_or_else(fresh);
             self.slots.insert(target, slot);
         }
@@ -109,12 +111,18 @@ impl Probes {
 
     /// What is known of a node.
     pub fn measured(&self, cluster: &ClusterName, node: &NodeName) -> Measured {
+        self.slot(cluster, node).map(|slot| slot.measured.clone()).unwrap_or_default()
+    }
+
+    /// Since when a node whose path is dead has said nothing: its last answer, or when it was asked first.
+    pub fn silent_since(&self, cluster: &ClusterName, node: &NodeName) -> Option<Instant> {
+        let slot = self.slot(cluster, node).filter(|slot| slot.measured.is_red())?;
+        Some(slot.measured.answer.map_or(slot.since, |(at, _)| at))
+    }
+
+    fn slot(&self, cluster: &ClusterName, node: &NodeName) -> Option<&Slot> {
         let of = |target: &Target| target.cluster == *cluster && target.node == *node;
-        self.slots
-            .iter()
-            .find(|(target, _)| of(target))
-            .map(|(_, slot)| slot.measured.clone())
-            .unwrap_or_default()
+        self.slots.iter().find(|(target, _)| of(target)).map(|(_, slot)| slot)
     }
 }
 

@@ -5,6 +5,7 @@ use api::{
     bytes::PublicKey,
     record::{Applied, AppliedCluster, Tunnel},
 };
+use datapath::backend::wireguard::Kind;
 use replica::view::View;
 use std::{
     collections::BTreeMap,
@@ -39,8 +40,10 @@ pub struct DatapathMeasured {
 }
 
 /// What this agent did and saw so far.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Progress {
+    /// Whose WireGuard serves the tunnel's device.
+    pub tunnel: Kind,
     /// The first complete view is in the maps.
     pub programmed: bool,
     /// The newest revision of our own store whose image is in the maps.
@@ -49,6 +52,13 @@ pub struct Progress {
     pub problems: Vec<String>,
     /// What is wrong with the disk.
     pub disk: Option<String>,
+}
+
+impl Progress {
+    /// At the start.
+    pub fn with(tunnel: Kind) -> Self {
+        Self { tunnel, programmed: false, revision: 0, problems: Vec::new(), disk: None }
+    }
 }
 
 /// Composes the record.
@@ -86,7 +96,10 @@ pub fn applied(
         clusters: clusters.collect(),
         tunnels: tunnels.collect(),
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        datapath: "wireguard-user".to_owned(),
+        datapath: match progress.tunnel {
+            Kind::Kernel => "wireguard-kernel".to_owned(),
+            Kind::Userspace => "wireguard-user".to_owned(),
+        },
         problems: [&progress.problems, &composed.problems, &datapath.problems]
             .into_iter()
             .flatten()

@@ -68,6 +68,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let identity = identity?;
     let node = identity.id().node_name().context("the certificate names no node")?;
     let mut host = Host::open(&args)?;
+    let tunnel = host.tunnel_kind().await;
+    info!(device = %tunnel, "Chose the tunnel's device");
 
     let readiness = Readiness::default();
     let programmed = readiness.needs("maps", "the first complete view is not in the maps");
@@ -119,7 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         measured: DatapathMeasured::default(),
         probes: Probes::default(),
         silent: Silent::new(),
-        progress: Progress::default(),
+        progress: Progress::with(tunnel),
         programmed,
         metrics,
         wishes,
@@ -334,9 +336,8 @@ impl Agent {
     /// A tunnel whose probes have failed for long enough is silent, whatever the control plane knows.
     fn judge_silence(&mut self, now: Instant) -> bool {
         let is_silent = |(cluster, node): &&(ClusterName, NodeName)| {
-            let measured = self.probes.measured(cluster, node);
-            measured.is_red()
-                && measured.answer.is_some_and(|(at, _)| now.saturating_duration_since(at) >= SILENT_AFTER)
+            let since = self.probes.silent_since(cluster, node);
+            since.is_some_and(|since| now.saturating_duration_since(since) >= SILENT_AFTER)
         };
         let silent: Silent = self.composed.tunnels.keys().filter(is_silent).cloned().collect();
         let changed = silent != self.silent;

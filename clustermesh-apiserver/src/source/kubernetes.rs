@@ -214,11 +214,11 @@ async fn watch_kind(
     let mut delays = backoff.build();
     loop {
         let mut events = pin!(watcher(api.clone(), watcher::Config::default()));
-        loop {
+        let wait = loop {
             let event = tokio::select! {
                 event = events.next() => event.expect("a watch has no end"),
                 changed = again.changed() => match changed {
-                    Ok(()) => break,
+                    Ok(()) => break Duration::ZERO,
                     Err(_) => return,
                 },
             };
@@ -230,10 +230,14 @@ async fn watch_kind(
                 return;
             }
             if failed {
-                break;
+                break delays.next().unwrap_or(RETRY.1);
             }
+        };
+        // The API that is there again is not kept waiting.
+        tokio::select! {
+            () = sleep(wait) => {}
+            changed = again.changed() => if changed.is_err() { return },
         }
-        sleep(delays.next().unwrap_or(RETRY.1)).await;
     }
 }
 

@@ -5,8 +5,10 @@
 
 mod links;
 mod observe;
+mod tunnel;
 
 pub use observe::NetlinkObserved;
+pub(crate) use tunnel::{Found, Made};
 
 use crate::{
     observe::{Family, MeshRoute},

@@ -5,11 +5,9 @@
 //! and what it connects next is balanced anew.
 //! (sock_diag(7); the kernel has it since 4.5, for UDP since 4.9, with CONFIG_INET_DIAG_DESTROY)
 
+use super::exchange::{ask, messages};
 use anyhow::{Context, bail};
-use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, NetlinkSerializable,
-};
+use netlink_packet_core::{ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NetlinkPayload};
 use netlink_packet_sock_diag::{
     SockDiagDestroy, SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_UDP},
@@ -85,7 +83,7 @@ fn sweep(backends: &BTreeSet<SocketAddr>) -> anyhow::Result<usize> {
 /// The sockets of a family that are connected to one of the backends.
 fn connected(socket: &Socket, family: u8, backends: &BTreeSet<SocketAddr>) -> anyhow::Result<Vec<SocketId>> {
     let any = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
-    ask(socket, NLM_F_DUMP, SockDiagMessage::InetRequest(request(family, any)))?;
+    ask(socket, NLM_F_DUMP, 0, SockDiagMessage::InetRequest(request(family, any)))?;
     let mut found = Vec::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;
@@ -108,7 +106,7 @@ fn connected(socket: &Socket, family: u8, backends: &BTreeSet<SocketAddr>) -> an
 
 /// False when it was gone already.
 fn destroy(socket: &Socket, family: u8, id: SocketId) -> anyhow::Result<bool> {
-    ask(socket, NLM_F_ACK, SockDiagDestroy::new(SockDiagMessage::InetRequest(request(family, id))))?;
+    ask(socket, NLM_F_ACK, 0, SockDiagDestroy::new(SockDiagMessage::InetRequest(request(family, id))))?;
     let (bytes, _) = socket.recv_from_full()?;
     let message = messages::<SockDiagMessage>(&bytes).next();
     match message.context("cannot close a socket: the kernel answered nothing")??.payload {
@@ -122,30 +120,4 @@ fn destroy(socket: &Socket, family: u8, id: SocketId) -> anyhow::Result<bool> {
 fn request(family: u8, socket_id: SocketId) -> InetRequest {
     let states = StateFlags::all();
     InetRequest { family, protocol: IPPROTO_UDP, extensions: ExtensionFlags::empty(), states, socket_id }
-}
-
-fn ask<M: NetlinkSerializable>(socket: &Socket, flags: u16, message: M) -> io::Result<()> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map(drop)
-}
-
-/// The messages of one datagram.
-fn messages<M: NetlinkDeserializable>(
-    mut bytes: &[u8],
-) -> impl Iterator<Item = anyhow::Result<NetlinkMessage<M>>> {
-    std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let message = NetlinkMessage::<M>::deserialize(bytes);
-        let length = message.as_ref().map_or(bytes.len(), |message| message.header.length as usize);
-        // Messages begin at multiples of four (netlink(7), NLMSG_ALIGN).
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(message.map_err(|error| anyhow::anyhow!("cannot read the kernel's answer: {error}")))
-    })
 }

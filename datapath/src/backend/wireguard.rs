@@ -2,16 +2,17 @@
 //!
 //! ```text
 //!   Device (wanted) ──┐
-//!                     ├─▶ plan ─▶ Vec<Step> ─▶ Tunnel::apply ─▶ mesh-tunnel's UAPI socket
-//!   Tunnel::observe ──┘
+//!                     ├─▶ plan ─▶ Vec<Step> ─▶ Tunnel::apply ─┬─▶ kernel: generic netlink
+//!   Tunnel::observe ──┘                                      └─▶ userspace: mesh-tunnel's UAPI socket
 //! ```
 //!
 //! Every step touches what it names and nothing else; no list is ever replaced. The steps of one `apply` go in one
-//! request (as long as they are not hundreds), which `mesh-tunnel` reads whole before it applies it.
+//! request (as long as they are not hundreds), which `mesh-tunnel` reads whole before it applies it; the kernel takes its
+//! parts one by one.
 //!
-//! The user-space side speaks the UAPI text itself and takes only the keys from `wireguard-control`: that library has
-//! no removal of a single address, hides the error number, waits without end for a stopped process, and starts a foreign
-//! program when the socket is stale. For the kernel's devices none of this is so.
+//! Both sides are spoken to by hand and only keys are `wireguard-control`'s: that library has no removal of a single
+//! address and no change of a peer only if it is there; for user space it hides the error number, waits without end for
+//! a stopped process, and starts a foreign program when the socket is stale.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +26,7 @@ use std::{
 use api::bytes::PublicKey;
 use ipnet::IpNet;
 
+mod kernel;
 mod key;
 mod plan;
 mod uapi;
@@ -37,6 +39,24 @@ pub use plan::{FRESH, plan};
 
 /// Where user-space WireGuard devices listen for configuration.
 const UAPI_DIR: &str = "/var/run/wireguard";
+
+/// Whose WireGuard a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The kernel's own.
+    Kernel,
+    /// A TUN, served by `mesh-tunnel`.
+    Userspace,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Kernel => "kernel",
+            Self::Userspace => "userspace",
+        })
+    }
+}
 
 /// What the tunnel should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,6 +191,16 @@ pub enum Error {
         /// The error number as text.
         source: io::Error,
     },
+    /// The kernel's device could not be asked, or refused; the source says why.
+    #[error("cannot {action} the kernel's WireGuard device {interface}")]
+    Kernel {
+        /// What was asked.
+        action: &'static str,
+        /// The tunnel's device.
+        interface: String,
+        /// What the kernel said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something else listens on that socket.
     #[error("what answers for {interface} does not speak WireGuard's UAPI: {what}")]
     Garbled {
@@ -179,6 +209,12 @@ pub enum Error {
         /// What was not understood; never a key.
         what: &'static str,
     },
+}
+
+impl Error {
+    fn kernel(action: &'static str, interface: &str, error: anyhow::Error) -> Self {
+        Self::Kernel { action, interface: interface.to_owned(), source: error.into() }
+    }
 }
 
 /// A handle to one WireGuard device. A call blocks for at most 5 s a request, and one request is all but always enough.
@@ -190,23 +226,29 @@ pub struct Tunnel {
 }
 
 enum Backend {
+    /// The kernel's.
+    Kernel(kernel::Kernel),
     /// `mesh-tunnel`, or any other process that speaks the UAPI.
     Userspace(uapi::Socket),
 }
 
 impl Tunnel {
     /// The tunnel of this interface; an [`Error::Silent`] says when nobody serves it.
-    pub fn open(interface: &str) -> Result<Self, Error> {
-        Self::open_at(Path::new(UAPI_DIR), interface)
+    pub fn open(kind: Kind, interface: &str) -> Result<Self, Error> {
+        match kind {
+            // The socket is of the namespace in which it was opened.
+            Kind::Kernel => Self::over(Backend::Kernel(kernel::Kernel::open(interface)?), interface),
+            Kind::Userspace => Self::open_at(Path::new(UAPI_DIR), interface),
+        }
     }
 
     /// As [`Tunnel::open`], for a process with another `--uapi-dir`.
     pub fn open_at(uapi_dir: &Path, interface: &str) -> Result<Self, Error> {
-        let tunnel = Self {
-            interface: interface.to_owned(),
-            backend: Backend::Userspace(uapi::Socket::new(uapi_dir, interface)),
-            asked: Mutex::default(),
-        };
+        Self::over(Backend::Userspace(uapi::Socket::new(uapi_dir, interface)), interface)
+    }
+
+    fn over(backend: Backend, interface: &str) -> Result<Self, Error> {
+        let tunnel = Self { interface: interface.to_owned(), backend, asked: Mutex::default() };
         tunnel.observe()?;
         Ok(tunnel)
     }
@@ -214,6 +256,7 @@ impl Tunnel {
     /// What the tunnel is now.
     pub fn observe(&self) -> Result<Observed, Error> {
         let mut observed = match &self.backend {
+            Backend::Kernel(device) => device.get()?,
             Backend::Userspace(socket) => socket.get()?,
         };
         let asked = self.asked.lock().expect("nobody panics with the endpoints in hand");
@@ -223,10 +266,11 @@ impl Tunnel {
         Ok(observed)
     }
 
-    /// Applies steps in their order. An error leaves the tunnel as it was, or (of hundreds of steps) in between:
-    /// observe and plan again.
+    /// Applies steps in their order. An error leaves the tunnel as it was, or (in the kernel, or of hundreds of steps) in
+    /// between: observe and plan again.
     pub fn apply(&self, steps: &[Step]) -> Result<(), Error> {
         match &self.backend {
+            Backend::Kernel(device) => device.set(steps)?,
             Backend::Userspace(socket) => socket.set(steps)?,
         }
         let mut asked = self.asked.lock().expect("nobody panics with the endpoints in hand");

@@ -59,7 +59,7 @@ impl Host for Datapath {
         }
     }
 
-    /// Only what goes to `mesh-tunnel` comes in groups.
+    /// Only what goes to the tunnel comes in groups.
     fn take_together(&mut self, steps: &[Step]) -> anyhow::Result<()> {
         let tunnel = |step: &Step| match step {
             Step::Tunnel(step) => Some(self.tunnel_step(step)),
@@ -78,7 +78,7 @@ impl Datapath {
     }
 
     fn tunnel_steps(&self, steps: &[wireguard::Step]) -> anyhow::Result<()> {
-        Ok(self.tunnel.as_ref().context("mesh-tunnel does not answer")?.apply(steps)?)
+        Ok(self.tunnel.as_ref().context("the tunnel's device does not answer")?.apply(steps)?)
     }
 
     fn tunnel_step(&self, step: &TunnelStep) -> wireguard::Step {

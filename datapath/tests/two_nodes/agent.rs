@@ -4,7 +4,7 @@ use api::{bytes::PublicKey, record::Protocol};
 use datapath::{
     backend::{bpf::default_cgroup_root, wireguard::PrivateKey},
     bindings,
-    host::{Datapath, Options, PIN_DIR},
+    host::{Datapath, Options, PIN_DIR, TunnelDevice},
     image::{Frontend, Image, Reach, TunnelPeer},
     plan::Completeness,
     uplinks::uplinks,
@@ -66,6 +66,7 @@ pub fn run(wish: &Wish) -> String {
         pin_dir: PIN_DIR.into(),
         cgroup_root: default_cgroup_root(),
         private_key: wish.private_key.clone(),
+        tunnel_device: TunnelDevice::Auto,
     })
     .unwrap();
     let image = image(&datapath, wish);
@@ -76,7 +77,13 @@ pub fn run(wish: &Wish) -> String {
     let left = datapath.pending(&image, Completeness::Complete).unwrap();
     let left: Vec<String> = left.iter().map(ToString::to_string).collect();
     assert!(left.is_empty(), "left after a reconcile: {left:#?}, problems {:?}", report.problems);
-    format!("changed {}, problems {:?}, drops {:?}", report.changed, report.problems, report.drops)
+    format!(
+        "changed {}, problems {:?}, drops {:?}, tunnel {}",
+        report.changed,
+        report.problems,
+        report.drops,
+        datapath.tunnel_kind()
+    )
 }
 
 fn image(datapath: &Datapath, wish: &Wish) -> Image {

@@ -1,5 +1,5 @@
-//! A fixture image through plan and apply on the real kernel: two nodes with `mesh-tunnel`, pods attached by the CNI,
-//! and a sniffer between them.
+//! A fixture image through plan and apply on the real kernel: two nodes with `mesh-tunnel` or the kernel's WireGuard, pods
+//! attached by the CNI, and a sniffer between them.
 //!
 //! Needs root, and `cargo build -p lab -p mesh-tunnel` before: the binaries are looked for beside the test's own.
 //! The agent is this test's own executable, run in each node's place; it reconciles once and ends, so that every packet
@@ -8,7 +8,7 @@
 mod agent;
 
 use agent::{IMAGE, Wish};
-use datapath::backend::wireguard::PrivateKey;
+use datapath::backend::wireguard::{Kind, PrivateKey};
 use lab::{Lab, Sniffer, Watch, parse_rules};
 use std::{
     path::PathBuf,
@@ -20,37 +20,9 @@ const NODES: [&str; 2] = ["cluster-a/node/a1", "cluster-b/node/b1"];
 
 #[test]
 fn pods_hosts_and_services_of_two_nodes_meet_encrypted_or_not_at_all() {
-    let mut mesh = Mesh::up("dphost-meet");
-
-    // Each reason of a change is one line of an agent's report.
-    let first = mesh.reconcile("connected");
-    assert!(first.iter().all(|report| report.contains("problems []")), "{first:#?}");
-    let again = mesh.reconcile("connected");
-    assert!(again.iter().all(|report| report.contains("changed 0, problems []")), "{again:#?}");
-
-    let sniffer = mesh.sniff();
-    let far = [
-        ("a pod by a pod's own address", "cluster-a/pod/client", "http://10.2.1.11:8080"),
-        ("the same over IPv6", "cluster-a/pod/client", "http://[fd00:10:2:1::11]:8080"),
-        ("a service by a pod", "cluster-a/pod/client", "http://10.101.0.80"),
-        ("the same over IPv6", "cluster-a/pod/client", "http://[fd00:101::80]"),
-        ("a pod by a host", "cluster-a/node/a1", "http://10.2.1.11:8080"),
-        ("the same over IPv6", "cluster-a/node/a1", "http://[fd00:10:2:1::11]:8080"),
-        ("a service by a host", "cluster-a/node/a1", "http://10.101.0.80"),
-        ("a host by its mesh address", "cluster-a/pod/client", "http://100.64.2.1:9000"),
-        ("the same over IPv6", "cluster-a/node/a1", "http://[fd64:2::1]:9000"),
-    ];
-    for (what, from, url) in far {
-        mesh.curl(from, &[url]).answers(what, "cluster-b");
-    }
-    mesh.curl("cluster-b/pod/client", &["http://10.1.1.11:8080"]).answers("the other way", "cluster-a");
-    // Stack traffic with another source is masqueraded: else its replies would find no way back.
-    mesh.curl("cluster-a/node/a1", &["--interface", "192.0.2.11", "http://10.2.1.11:8080"])
-        .answers("a host with its node address as the source", "cluster-b");
-    mesh.curl("cluster-a/pod/client", &["http://10.101.0.80:81"]).fails("a port that the service has not", 7);
-    mesh.curl("cluster-a/pod/client", &["http://10.101.0.81"]).fails("a service without backends", 7);
-    mesh.curl("cluster-a/pod/client", &["http://10.1.1.11:8080"])
-        .answers("a pod of its own node", "cluster-a");
+    let mut mesh = Mesh::up("dphost-meet", [Kind::Userspace; 2]);
+    let sniffer = mesh.connect();
+    mesh.everybody_meets();
 
     mesh.kill_tunnel(0);
     mesh.curl("cluster-a/pod/client", &["http://10.2.1.11:8080"]).fails("a pod while the tunnel is dead", 28);
@@ -58,24 +30,30 @@ fn pods_hosts_and_services_of_two_nodes_meet_encrypted_or_not_at_all() {
     mesh.start_tunnel(0);
     mesh.curl("cluster-a/pod/client", &["http://10.2.1.11:8080"]).answers("the tunnel is back", "cluster-b");
 
-    let closed = mesh.reconcile("disconnected");
-    assert!(closed.iter().all(|report| report.contains("problems []")), "{closed:#?}");
-    mesh.curl("cluster-a/pod/client", &["http://10.2.1.11:8080"]).fails("a closed prefix by a pod", 28);
-    mesh.curl("cluster-a/node/a1", &["http://10.2.1.11:8080"]).fails("a closed prefix by a host", 7);
-    let again = mesh.reconcile("disconnected");
-    assert!(again.iter().all(|report| report.contains("changed 0, problems []")), "{again:#?}");
+    mesh.disconnect(sniffer);
+}
 
-    let report = sniffer.stop().unwrap();
-    report.check().unwrap();
-    assert!(report.total() > 0, "the sniffer saw nothing at all");
+#[test]
+#[ignore = "needs a kernel with WireGuard: make test-kernels"]
+fn a_node_with_the_kernels_wireguard_and_one_with_mesh_tunnel_meet_encrypted_or_not_at_all() {
+    let mesh = Mesh::up("dphost-kernel", [Kind::Kernel, Kind::Userspace]);
+    let sniffer = mesh.connect();
+    mesh.everybody_meets();
 
-    let gone = mesh.reconcile("empty");
-    assert!(gone.iter().all(|report| report.contains("problems []")), "{gone:#?}");
+    let (node, pod) = (NODES[0], "cluster-a/pod/client");
+    mesh.run(node, "ip link del mesh0");
+    mesh.curl(node, &["http://10.2.1.11:8080"]).fails("a host without the device", 7);
+    mesh.curl(pod, &["http://10.2.1.11:8080"]).fails("a pod without the device", 28);
+    mesh.repair("", "the agent makes another device");
+    mesh.curl(node, &["http://10.2.1.11:8080"]).answers("a host over the new device", "cluster-b");
+    mesh.curl(pod, &["http://10.2.1.11:8080"]).answers("a pod over the new device", "cluster-b");
+
+    mesh.disconnect(sniffer);
 }
 
 #[test]
 fn what_somebody_broke_leaks_nothing_and_is_repaired() {
-    let mut mesh = Mesh::up("dphost-broken");
+    let mut mesh = Mesh::up("dphost-broken", [Kind::Userspace; 2]);
     mesh.reconcile("connected");
     let (node, pod) = (NODES[0], "cluster-a/pod/client");
     let each = |check: &dyn Fn(&str)| {
@@ -119,20 +97,31 @@ fn agent() {
 struct Mesh {
     lab: Lab,
     keys: [PrivateKey; 2],
-    tunnels: [Child; 2],
+    kinds: [Kind; 2],
+    /// Of the nodes that have no kernel's.
+    tunnels: [Option<Child>; 2],
     _servers: Vec<Child>,
 }
 
 impl Mesh {
-    fn up(name: &str) -> Self {
+    fn up(name: &str, kinds: [Kind; 2]) -> Self {
         let topology = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/two_nodes/topology.yaml");
         let lab = Lab::up_as(name, topology).unwrap();
-        let tunnels = [0, 1].map(|node| spawn_tunnel(&lab, node));
+        let tunnels = [0, 1].map(|node| match kinds[node] {
+            Kind::Kernel => None,
+            Kind::Userspace => Some(spawn_tunnel(&lab, node)),
+        });
         let serve = |place: &str, name: &str| {
             lab.spawn(place, [&bin("mesh-traffic"), "http-serve", "--name", name, "--port", "9000"]).unwrap()
         };
         let servers = vec![serve(NODES[1], "cluster-b/host")];
-        Self { lab, keys: [PrivateKey::generate(), PrivateKey::generate()], tunnels, _servers: servers }
+        Self {
+            lab,
+            keys: [PrivateKey::generate(), PrivateKey::generate()],
+            kinds,
+            tunnels,
+            _servers: servers,
+        }
     }
 
     /// Runs the agent once on each node; its report is one line.
@@ -153,6 +142,62 @@ impl Mesh {
             assert!(output.status.success(), "the agent of {} failed:\n{text}", NODES[node]);
             text.lines().find(|line| line.starts_with("changed")).unwrap_or(&text).to_owned()
         })
+    }
+
+    /// Both nodes are programmed, by the devices that were asked for; watched from then on.
+    fn connect(&self) -> Sniffer {
+        // Each reason of a change is one line of an agent's report.
+        let first = self.reconcile("connected");
+        assert!(first.iter().all(|report| report.contains("problems []")), "{first:#?}");
+        let again = self.reconcile("connected");
+        assert!(again.iter().all(|report| report.contains("changed 0, problems []")), "{again:#?}");
+        for (report, kind) in again.iter().zip(self.kinds) {
+            assert!(report.contains(&format!("tunnel {kind}")), "{report}");
+        }
+        self.sniff()
+    }
+
+    fn everybody_meets(&self) {
+        let far = [
+            ("a pod by a pod's own address", "cluster-a/pod/client", "http://10.2.1.11:8080"),
+            ("the same over IPv6", "cluster-a/pod/client", "http://[fd00:10:2:1::11]:8080"),
+            ("a service by a pod", "cluster-a/pod/client", "http://10.101.0.80"),
+            ("the same over IPv6", "cluster-a/pod/client", "http://[fd00:101::80]"),
+            ("a pod by a host", "cluster-a/node/a1", "http://10.2.1.11:8080"),
+            ("the same over IPv6", "cluster-a/node/a1", "http://[fd00:10:2:1::11]:8080"),
+            ("a service by a host", "cluster-a/node/a1", "http://10.101.0.80"),
+            ("a host by its mesh address", "cluster-a/pod/client", "http://100.64.2.1:9000"),
+            ("the same over IPv6", "cluster-a/node/a1", "http://[fd64:2::1]:9000"),
+        ];
+        for (what, from, url) in far {
+            self.curl(from, &[url]).answers(what, "cluster-b");
+        }
+        self.curl("cluster-b/pod/client", &["http://10.1.1.11:8080"]).answers("the other way", "cluster-a");
+        // Stack traffic with another source is masqueraded: else its replies would find no way back.
+        self.curl("cluster-a/node/a1", &["--interface", "192.0.2.11", "http://10.2.1.11:8080"])
+            .answers("a host with its node address as the source", "cluster-b");
+        self.curl("cluster-a/pod/client", &["http://10.101.0.80:81"])
+            .fails("a port that the service has not", 7);
+        self.curl("cluster-a/pod/client", &["http://10.101.0.81"]).fails("a service without backends", 7);
+        self.curl("cluster-a/pod/client", &["http://10.1.1.11:8080"])
+            .answers("a pod of its own node", "cluster-a");
+    }
+
+    /// What was open is closed, and nothing was seen in plain all the time.
+    fn disconnect(&self, sniffer: Sniffer) {
+        let closed = self.reconcile("disconnected");
+        assert!(closed.iter().all(|report| report.contains("problems []")), "{closed:#?}");
+        self.curl("cluster-a/pod/client", &["http://10.2.1.11:8080"]).fails("a closed prefix by a pod", 28);
+        self.curl("cluster-a/node/a1", &["http://10.2.1.11:8080"]).fails("a closed prefix by a host", 7);
+        let again = self.reconcile("disconnected");
+        assert!(again.iter().all(|report| report.contains("changed 0, problems []")), "{again:#?}");
+
+        let report = sniffer.stop().unwrap();
+        report.check().unwrap();
+        assert!(report.total() > 0, "the sniffer saw nothing at all");
+
+        let gone = self.reconcile("empty");
+        assert!(gone.iter().all(|report| report.contains("problems []")), "{gone:#?}");
     }
 
     /// A reconcile that finds something to do, no problem, and this among the reasons of drops.
@@ -187,18 +232,19 @@ impl Mesh {
     }
 
     fn kill_tunnel(&mut self, node: usize) {
-        self.tunnels[node].kill().unwrap();
-        self.tunnels[node].wait().unwrap();
+        let mut tunnel = self.tunnels[node].take().unwrap();
+        tunnel.kill().unwrap();
+        tunnel.wait().unwrap();
     }
 
     fn start_tunnel(&mut self, node: usize) {
-        self.tunnels[node] = spawn_tunnel(&self.lab, node);
+        self.tunnels[node] = Some(spawn_tunnel(&self.lab, node));
     }
 }
 
 impl Drop for Mesh {
     fn drop(&mut self) {
-        for tunnel in &mut self.tunnels {
+        for tunnel in self.tunnels.iter_mut().flatten() {
             tunnel.kill().ok();
             tunnel.wait().ok();
         }

@@ -1,4 +1,5 @@
-//! Two hosts on one underlay: network namespaces without a name, that end with the test, and a `mesh-tunnel` in each.
+//! Two hosts on one underlay: network namespaces without a name, that end with the test, and in each a `mesh-tunnel` or a
+//! device of the kernel.
 
 use std::{
     fs::File,
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use datapath::backend::wireguard::{Device, Peer, PrivateKey, Tunnel, plan};
+use datapath::backend::wireguard::{Device, Kind, Peer, PrivateKey, Tunnel, plan};
 use nix::sched::{CloneFlags, setns, unshare};
 use tempfile::TempDir;
 
@@ -78,12 +79,14 @@ pub struct Host {
     pub uapi_dir: PathBuf,
     state: PathBuf,
     mtu: u16,
+    kind: Kind,
     process: Option<Child>,
 }
 
 impl Host {
-    fn new(number: u8, mtu: u16, dir: &Path) -> Self {
-        let host = Self::make(number, &format!("mesh{number}"), mtu, &dir.join(format!("uapi{number}")), dir);
+    fn new(number: u8, mtu: u16, kind: Kind, dir: &Path) -> Self {
+        let uapi_dir = dir.join(format!("uapi{number}"));
+        let host = Self::make(number, &format!("mesh{number}"), mtu, kind, &uapi_dir, dir);
         // The second and third belong to whoever is given them.
         for net in [77, 78, 79] {
             host.place.ip(&format!("addr add 10.{net}.0.{number}/24 dev {}", host.interface));
@@ -93,10 +96,10 @@ impl Host {
 
     /// A host alone, whose device and socket directory have a name of the caller's.
     pub fn named(interface: &str, uapi_dir: &Path, dir: &Path) -> Self {
-        Self::make(0, interface, 1420, uapi_dir, dir)
+        Self::make(0, interface, 1420, Kind::Userspace, uapi_dir, dir)
     }
 
-    fn make(number: u8, interface: &str, mtu: u16, uapi_dir: &Path, dir: &Path) -> Self {
+    fn make(number: u8, interface: &str, mtu: u16, kind: Kind, uapi_dir: &Path, dir: &Path) -> Self {
         let mut host = Self {
             place: Place::new(),
             number,
@@ -105,9 +108,16 @@ impl Host {
             uapi_dir: uapi_dir.to_owned(),
             state: dir.join(format!("state{number}/mesh.conf")),
             mtu,
+            kind,
             process: None,
         };
-        host.start();
+        match kind {
+            Kind::Kernel => {
+                host.place.ip(&format!("link add {interface} mtu {mtu} type wireguard"));
+                host.place.ip(&format!("link set {interface} up"));
+            }
+            Kind::Userspace => host.start(),
+        }
         host
     }
 
@@ -146,7 +156,11 @@ impl Host {
     }
 
     pub fn tunnel(&self) -> Tunnel {
-        Tunnel::open_at(&self.uapi_dir, &self.interface).expect("mesh-tunnel answers")
+        let opened = match self.kind {
+            Kind::Kernel => self.place.run(|| Tunnel::open(Kind::Kernel, &self.interface)),
+            Kind::Userspace => Tunnel::open_at(&self.uapi_dir, &self.interface),
+        };
+        opened.expect("the tunnel answers")
     }
 
     /// What this host is for the other.
@@ -201,8 +215,13 @@ pub struct Lab {
 
 impl Lab {
     pub fn new(mtu: u16, underlay: Underlay) -> Self {
+        Self::of([Kind::Userspace; 2], mtu, underlay)
+    }
+
+    /// Hosts whose tunnels are of these kinds.
+    pub fn of([first, second]: [Kind; 2], mtu: u16, underlay: Underlay) -> Self {
         let dir = tempfile::tempdir().expect("a directory for state and sockets");
-        let (one, two) = (Host::new(1, mtu, dir.path()), Host::new(2, mtu, dir.path()));
+        let (one, two) = (Host::new(1, mtu, first, dir.path()), Host::new(2, mtu, second, dir.path()));
         one.place.ip(&format!("link add under type veth peer name under netns {}", two.place.path()));
         for (host, other) in [(&one, &two), (&two, &one)] {
             let number = host.number;

@@ -1,4 +1,5 @@
-//! What `mesh-tunnel` promises, with real packets: two hosts in network namespaces, driven as the agent drives them.
+//! What `mesh-tunnel` and the kernel's WireGuard promise, with real packets: two hosts in network namespaces, driven as
+//! the agent drives them. Tests that need the kernel's are run by `make test-kernels`.
 //!
 //! Needs root. Nothing outside the namespaces is touched, but for one socket in `/var/run/wireguard`.
 
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datapath::backend::wireguard::{Device, Peer, PrivateKey, plan};
+use datapath::backend::wireguard::{Device, Kind, Peer, PrivateKey, plan};
 
 mod calls;
 mod lab;
@@ -25,8 +26,23 @@ const RESUMED: Duration = Duration::from_secs(10);
 
 #[test]
 fn no_configuration_call_costs_a_packet_or_moves_a_foreign_address() {
-    let lab = Lab::new(1420, Underlay::V4);
-    let stream = Stream::start(&lab);
+    no_call_costs_a_packet(&Lab::new(1420, Underlay::V4));
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: make test-kernels"]
+fn no_call_costs_a_packet_of_the_kernel_or_moves_a_foreign_address() {
+    no_call_costs_a_packet(&Lab::of([Kind::Kernel; 2], 1420, Underlay::V4));
+}
+
+#[test]
+#[ignore = "needs a kernel with WireGuard: make test-kernels"]
+fn no_call_costs_a_packet_between_the_kernel_and_mesh_tunnel() {
+    no_call_costs_a_packet(&Lab::of([Kind::Kernel, Kind::Userspace], 1420, Underlay::V4));
+}
+
+fn no_call_costs_a_packet(lab: &Lab) {
+    let stream = Stream::start(lab);
     stream.advance(calls::PACKETS, "before any call");
     for (host, other) in [(&lab.one, &lab.two), (&lab.two, &lab.one)] {
         calls::all(host, other, &stream);

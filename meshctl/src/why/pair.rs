@@ -66,7 +66,21 @@ fn tunnel(facts: &Facts, ours: &(ClusterName, String), theirs: &(ClusterName, St
         None => "no handshake yet".to_owned(),
     };
     format!(
-        "{works} encrypted: {} → {} at {}, {rtt}, {handshake}, MTU {} (measured {age_s} s ago)",
-        ours.1, theirs.1, tunnel.endpoint, tunnel.mtu_bytes
+        "{works} encrypted: {} → {} at {}, {rtt}, {handshake}, MTU {}, tunnel device: {} (measured {age_s} s ago)",
+        ours.1,
+        theirs.1,
+        tunnel.endpoint,
+        tunnel.mtu_bytes,
+        device(&applied.datapath)
     )
+}
+
+/// Whose WireGuard the node has; a word that a later agent says is shown as it is.
+fn device(datapath: &str) -> &str {
+    match datapath {
+        "wireguard-kernel" => "kernel",
+        "wireguard-user" => "userspace",
+        "" => "not said",
+        other => other,
+    }
 }

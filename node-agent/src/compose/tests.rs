@@ -42,6 +42,7 @@ fn host() -> HostFacts {
         namespaces: ["/run/netns/cni-1".into()].into(),
         pod_devices: [9].into(),
         uplinks: [2].into(),
+        families: Families { v4: true, v6: false },
         uplink_mtu_bytes: 1500,
         listen_port: LISTEN_PORT,
     }
@@ -223,8 +224,43 @@ fn a_smaller_underlay_and_an_outer_ipv6_make_smaller_packets() {
         (1500, "2001:db8::1", 1420 / 16 * 16),
         (1400, "192.0.2.1", 1328),
     ] {
-        assert_eq!(mtu_bytes(uplink, ip(endpoint)), mtu, "{uplink} to {endpoint}");
+        assert_eq!(mtu_bytes(uplink, Some(ip(endpoint))), mtu, "{uplink} to {endpoint}");
     }
+    assert_eq!(
+        mtu_bytes(1500, None),
+        mtu_bytes(1500, Some(ip("2001:db8::1"))),
+        "who dials us may do so by IPv6"
+    );
+}
+
+#[test]
+fn a_node_that_nobody_can_dial_dials_by_the_families_of_its_devices_and_is_waited_for_by_the_others() {
+    let undialled = |mesh: &mut Mesh, cluster: &str, name: &str, id: u8, number: u8| {
+        let node = Node {
+            mesh_addresses: vec![ip(&format!("100.64.{id}.{number}"))],
+            prefixes: vec![cidr(&format!("10.{id}.{number}.0/24"))],
+            endpoints: vec![],
+            zone: String::new(),
+        };
+        let name: NodeName = name.parse().unwrap();
+        mesh.put(MeshKey::Node(name).of(&cluster.parse().unwrap()), node);
+    };
+    let endpoints = |mesh: &Mesh| {
+        let composed = mesh.composed();
+        assert_eq!(composed.problems, Vec::<String>::new());
+        let peers = composed.image.tunnel.peers.into_values();
+        peers.map(|peer| peer.endpoint.map(|at| at.to_string())).collect::<Vec<_>>()
+    };
+    let mut there = mesh();
+    undialled(&mut there, "west", "w1", 2, 1);
+    assert_eq!(endpoints(&there), [Some("192.0.2.12:51871".to_owned()), None]);
+
+    let mut here = mesh();
+    undialled(&mut here, "east", "e1", 1, 1);
+    let dialled = |e2: &str, w1: &str| [Some(e2.to_owned()), Some(w1.to_owned())];
+    assert_eq!(endpoints(&here), dialled("192.0.2.12:51871", "192.0.2.21:51871"));
+    here.host.families = Families { v4: false, v6: true };
+    assert_eq!(endpoints(&here), dialled("[2001:db8::12]:51871", "[2001:db8::21]:51871"));
 }
 
 #[test]

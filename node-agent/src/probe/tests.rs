@@ -54,6 +54,25 @@ fn one_lost_probe_is_not_red_and_a_dead_path_is_red_within_twenty_seconds() {
 }
 
 #[test]
+fn a_dead_path_has_been_silent_since_its_last_answer_or_since_it_was_asked_first() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    let silent = |probes: &Probes| probes.silent_since(&"west".parse().unwrap(), &"w1".parse().unwrap());
+    probes.retarget(start, [target("w1")]);
+    probes.finished(start + TIMEOUT, &target("w1"), None);
+    assert_eq!(silent(&probes), None, "one lost probe is not red");
+    probes.finished(start + TIMEOUT * 2, &target("w1"), None);
+    probes.retarget(start + TIMEOUT * 2, [target("w1"), target("w2")]);
+    assert_eq!(silent(&probes), Some(start), "it has never answered");
+
+    let answered = start + TIMEOUT * 3;
+    probes.finished(answered, &target("w1"), Some(Duration::from_millis(1)));
+    assert_eq!(silent(&probes), None);
+    probes.finished(answered + TIMEOUT, &target("w1"), None);
+    probes.finished(answered + TIMEOUT * 2, &target("w1"), None);
+    assert_eq!(silent(&probes), Some(answered));
+}
+
+#[test]
 fn a_target_that_stays_keeps_what_is_known_and_one_that_goes_is_forgotten() {
     let (mut probes, start) = (Probes::default(), Instant::now());
     probes.retarget(start, [target("w1"), target("w2")]);

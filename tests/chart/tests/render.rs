@@ -35,6 +35,14 @@ fn it_says_this_to_kubernetes() {
 
 #[test]
 #[ignore = "needs Helm: make test-kubernetes"]
+fn nodes_with_the_kernels_wireguard_have_no_tunnel_process() {
+    let helm = Helm::new().unwrap();
+    let kernel = helm.template("minimal", &["tunnel.device=kernel"]).unwrap();
+    assert!(kernel.contains("--tunnel-device=kernel") && !kernel.contains("-tunnel\n"), "{kernel}");
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
 fn the_schema_refuses_what_cannot_work() {
     let helm = Helm::new().unwrap();
     let (chart, values) = (chart().display().to_string(), values("minimal").display().to_string());

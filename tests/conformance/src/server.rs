@@ -94,7 +94,7 @@ impl Server {
         let doors = Doors::new(own, load(&layout.server(), Role::Cluster)?, engine, shutdown.clone());
         let port = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let at = port.address();
-        tokio::spawn(port.serve(doors, NoAdmin));
+        tokio::spawn(port.serve(doors, NoAdmin, None));
         let operator = load(&layout.admin(), Role::Operator)?;
         let channel = mutual(at, &operator).await?;
         let running = Running::Ours { operator, _end: shutdown.drop_guard(), _dir: dir };

@@ -1,4 +1,5 @@
-//! Real parts of Kubernetes in a cluster of the lab: etcd and kube-apiserver on the host `control`, kube-proxy on nodes.
+//! Real parts of Kubernetes in a cluster of the lab: etcd, kube-apiserver and kube-controller-manager on the host `control`,
+//! kube-proxy on nodes.
 //!
 //! `ci/kubernetes.sh` builds them, `ci/etcd.sh` installs etcd. They run as they do anywhere, and end with the lab.
 
@@ -36,6 +37,7 @@ pub struct Kubernetes<'a> {
     cluster: Cluster,
     programs: PathBuf,
     dir: PathBuf,
+    apiserver: Option<ProcessId>,
 }
 
 /// How kube-proxy writes its rules.
@@ -57,7 +59,8 @@ impl<'a> Kubernetes<'a> {
     /// Starts etcd and kube-apiserver, and waits until it serves.
     pub fn start(mesh: &'a Mesh, cluster: Cluster) -> Result<Self> {
         let cache = cache()?;
-        let kubernetes = Self {
+        let mut kubernetes = Self {
+            apiserver: None,
             mesh,
             cluster,
             programs: cache.join("kubernetes-1.37.2"),
@@ -89,28 +92,78 @@ impl<'a> Kubernetes<'a> {
                 ETCD_PEERS,
             ],
         )?;
-        let (host, _) = cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
-        kubernetes.spawn(
-            &kubernetes.control(),
+        kubernetes.start_apiserver()?;
+        let kubeconfig = kubeconfig(kubernetes.host()?, &kubernetes.path("certs/apiserver.crt"));
+        kubernetes.write("kubeconfig", &kubeconfig)?;
+        Ok(kubernetes)
+    }
+
+    /// Starts kube-apiserver, and waits until it serves.
+    pub fn start_apiserver(&mut self) -> Result<()> {
+        let host = self.host()?;
+        let process = self.spawn(
+            &self.control(),
             "kube-apiserver",
             &[
-                &apiserver.display().to_string(),
+                &self.programs.join("kube-apiserver").display().to_string(),
                 &format!("--etcd-servers={ETCD}"),
                 &format!("--bind-address={host}"),
                 &format!("--advertise-address={host}"),
                 &format!("--secure-port={PORT}"),
-                &format!("--cert-dir={}", kubernetes.path("certs")),
-                &format!("--service-cluster-ip-range={}", cluster.services),
+                &format!("--cert-dir={}", self.path("certs")),
+                &format!("--service-cluster-ip-range={}", self.cluster.services),
                 "--service-account-issuer=https://kubernetes.default.svc",
-                &format!("--service-account-key-file={}", kubernetes.path("sa.pub")),
-                &format!("--service-account-signing-key-file={}", kubernetes.path("sa.key")),
-                &format!("--token-auth-file={}", kubernetes.path("tokens.csv")),
+                &format!("--service-account-key-file={}", self.path("sa.pub")),
+                &format!("--service-account-signing-key-file={}", self.path("sa.key")),
+                &format!("--token-auth-file={}", self.path("tokens.csv")),
                 "--authorization-mode=RBAC",
                 "--endpoint-reconciler-type=none",
             ],
         )?;
-        kubernetes.await_ok("kube-apiserver", || kubernetes.request("GET", "/readyz", None).map(drop))?;
-        Ok(kubernetes)
+        self.apiserver = Some(process);
+        self.await_ok("kube-apiserver", || self.request("GET", "/readyz", None).map(drop))
+    }
+
+    /// Ends kube-apiserver as a crash would.
+    pub fn kill_apiserver(&mut self) -> Result<()> {
+        end(self.apiserver.take().context("kube-apiserver runs")?, "kube-apiserver")
+    }
+
+    /// Starts the controllers that make EndpointSlices and service accounts.
+    pub fn start_controllers(&self) -> Result<()> {
+        let program = self.programs.join("kube-controller-manager");
+        present(&program, "ci/kubernetes.sh")?;
+        self.spawn(
+            &self.control(),
+            "kube-controller-manager",
+            &[
+                &program.display().to_string(),
+                &format!("--kubeconfig={}", self.kubeconfig()),
+                "--controllers=endpoints-controller,endpointslice-controller,serviceaccount-controller",
+                &format!("--service-account-private-key-file={}", self.path("sa.key")),
+                "--leader-elect=false",
+                "--bind-address=127.0.0.1",
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// What a `kubectl` that must succeed prints.
+    pub fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.kubectl_with(args, "")
+    }
+
+    /// The same with a text on its standard input.
+    pub fn kubectl_with(&self, args: &[&str], stdin: &str) -> Result<String> {
+        let kubeconfig = self.kubeconfig();
+        let argv = ["kubectl", "--kubeconfig", &kubeconfig].into_iter().chain(args.iter().copied());
+        self.feed(argv, stdin).with_context(|| format!("kubectl {}", args.join(" ")))
+    }
+
+    /// A kubeconfig of somebody who may everything.
+    #[must_use]
+    pub fn kubeconfig(&self) -> String {
+        self.path("kubeconfig")
     }
 
     /// Makes the objects of one of this crate's manifests, as an operator's `kubectl apply` would; what controllers and
@@ -139,8 +192,6 @@ impl<'a> Kubernetes<'a> {
     /// Starts a node's kube-proxy and waits until it has written its rules.
     pub fn proxy(&self, node: &str, mode: ProxyMode) -> Result<KubeProxy> {
         let program = self.proxy_program()?;
-        let (host, _) = self.cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
-        self.write("kubeconfig", &kubeconfig(host, &self.path("certs/apiserver.crt")))?;
         let mode = match mode {
             ProxyMode::Iptables => "iptables",
             ProxyMode::Nftables => "nftables",
@@ -151,7 +202,7 @@ impl<'a> Kubernetes<'a> {
             &format!("kube-proxy-{node}-{mode}"),
             &[
                 &program,
-                &format!("--kubeconfig={}", self.path("kubeconfig")),
+                &format!("--kubeconfig={}", self.kubeconfig()),
                 &format!("--hostname-override={node}"),
                 &format!("--proxy-mode={mode}"),
                 &format!("--cluster-cidr={}", self.cluster.pods),
@@ -178,10 +229,15 @@ impl<'a> Kubernetes<'a> {
 
     fn create(&self, object: &Value) -> Result<()> {
         let at = collection(object)?;
-        self.request("POST", &at, Some(("application/json", object)))?;
+        match self.request("POST", &at, Some(("application/json", object))) {
+            // Whoever needed accounts in it made it before.
+            Err(error) if object["kind"] == "Namespace" && format!("{error:#}").contains("AlreadyExists") => {
+            }
+            answer => drop(answer?),
+        }
         // The status of a new object is nobody's yet; a kubelet writes it afterwards.
-        if object["kind"] == "Node" {
-            let name = object["metadata"]["name"].as_str().context("a node has a name")?;
+        if object["kind"] == "Node" || object["kind"] == "Pod" {
+            let name = object["metadata"]["name"].as_str().context("an object has a name")?;
             let status = json!({ "status": object["status"] });
             let patch = Some(("application/merge-patch+json", &status));
             self.request("PATCH", &format!("{at}/{name}/status"), patch)?;
@@ -190,7 +246,7 @@ impl<'a> Kubernetes<'a> {
     }
 
     fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<String> {
-        let (host, _) = self.cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
+        let host = self.host()?;
         let (kind, body) =
             body.map_or(("application/json", String::new()), |(kind, it)| (kind, it.to_string()));
         let certificate = self.path("certs/apiserver.crt");
@@ -199,14 +255,24 @@ impl<'a> Kubernetes<'a> {
         let argv =
             ["curl", "-sS", "--fail-with-body", "--max-time", "10", "--cacert", &certificate, "-X", method];
         let argv = argv.into_iter().chain(["-H", &token, "-H", &kind, "--data-binary", "@-", &url]);
-        let mut curl = self.lab().command(&self.control(), argv)?;
-        curl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut curl = curl.spawn().context("cannot run `curl`")?;
-        let mut stdin = curl.stdin.take().expect("stdin was piped");
+        self.feed(argv, &body).with_context(|| format!("{method} {path}"))
+    }
+
+    /// What a program on the control host prints that reads a text.
+    fn feed<'b>(&self, argv: impl Iterator<Item = &'b str>, text: &str) -> Result<String> {
+        let mut command = self.lab().command(&self.control(), argv)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("cannot run it")?;
+        let mut stdin = child.stdin.take().expect("stdin was piped");
         // One that fails at once closes its end, and says more than our broken pipe.
-        let _ = stdin.write_all(body.as_bytes());
+        let _ = stdin.write_all(text.as_bytes());
         drop(stdin);
-        succeed(curl.wait_with_output()?).with_context(|| format!("{method} {path}"))
+        succeed(child.wait_with_output()?)
+    }
+
+    fn host(&self) -> Result<&'static str> {
+        let (host, _) = self.cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
+        Ok(host)
     }
 
     fn await_ok(&self, what: &str, mut ok: impl FnMut() -> Result<()>) -> Result<()> {
@@ -262,9 +328,13 @@ impl<'a> Kubernetes<'a> {
 impl KubeProxy {
     /// Ends it; its rules stay, as they do on a node.
     pub fn stop(self) -> Result<()> {
-        self.process.signal(Signal::SIGKILL)?;
-        if self.process.wait_gone(Duration::from_secs(10)) { Ok(()) } else { bail!("kube-proxy did not end") }
+        end(self.process, "kube-proxy")
     }
+}
+
+fn end(process: ProcessId, name: &str) -> Result<()> {
+    process.signal(Signal::SIGKILL)?;
+    if process.wait_gone(Duration::from_secs(10)) { Ok(()) } else { bail!("{name} did not end") }
 }
 
 /// Where programs that tests need are kept.

@@ -26,6 +26,8 @@ mod kubernetes;
 mod leftovers;
 #[path = "main/nats.rs"]
 mod nats;
+#[path = "main/on_kubernetes.rs"]
+mod on_kubernetes;
 #[path = "main/operator.rs"]
 mod operator;
 #[path = "main/scope_all.rs"]

@@ -146,15 +146,14 @@ pub fn machine_batch(topology: &Topology, link: &Uplink) -> String {
     line(&mut batch, &format!("route add default via {} dev {UPLINK}", router.v4));
     line(&mut batch, &format!("route add default via {} dev {UPLINK}", router.v6));
     if let Place::Node { cluster, .. } = &link.place {
-        let nodes = &topology.clusters[cluster].nodes;
         let beside = links(topology).into_iter().filter(|other| other.lan == link.lan && other != link);
-        for other in beside.filter_map(|other| match other.place {
-            Place::Node { cluster: of, node } if of == *cluster => nodes.get(&node),
-            _ => None,
-        }) {
-            let (pods, via) = (other.pod_cidrs.value, other.addresses.value);
-            line(&mut batch, &format!("route add {} via {} dev {UPLINK}", pods.v4, via.v4));
-            line(&mut batch, &format!("route add {} via {} dev {UPLINK}", pods.v6, via.v6));
+        for other in beside {
+            let Place::Node { cluster: of, node } = &other.place else { continue };
+            if of == cluster {
+                let (pods, via) = (topology.clusters[cluster].nodes[node].pod_cidrs.value, other.addresses);
+                line(&mut batch, &format!("route add {} via {} dev {UPLINK}", pods.v4, via.v4));
+                line(&mut batch, &format!("route add {} via {} dev {UPLINK}", pods.v6, via.v6));
+            }
         }
     }
     batch

@@ -18,7 +18,7 @@ pub(super) fn nodes(index: &Index, mesh_addresses: &BTreeMap<NodeName, Vec<IpAdd
             out.notice(key, "no mesh address: the cluster's mesh CIDRs are exhausted, give it larger ones");
         }
         if node.internal_ips.is_empty() {
-            out.notice(key, "no address of type InternalIP: nobody can dial its tunnel");
+            out.notice(key, "no address of type InternalIP: nobody can dial its tunnel, it dials itself");
         }
         let cidrs = out.facts.pod_cidrs.clone();
         for prefix in &node.pod_cidrs {

@@ -4,7 +4,7 @@ use std::fs;
 
 use e2e::{A, B, both, only};
 
-use crate::story::Story;
+use crate::story::{SHOWN, Story, eventually};
 
 #[test]
 fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_peer() {
@@ -97,7 +97,10 @@ fn contracts_are_listed_checked_edited_and_in_force(story: &Story) {
     story.carts("cluster-a/pod/client", &A, both);
     story.ctl(&["peer", "apply", "-f", file, "--cluster", A.name]);
     story.carts("cluster-a/pod/client", &A, |all| only(all, &A));
-    assert_eq!(story.try_ctl(&["status"]).0, 1, "what is refused is a problem");
+    eventually("what is refused is a problem", SHOWN, || match story.try_ctl(&["status"]) {
+        (1, ..) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 
     // And back, with an editor.
     let editor = "sed -i s/elsewhere/shop/";

@@ -1,0 +1,215 @@
+//! Two clusters whose objects are real Kubernetes' own: kubectl makes them, controllers make the EndpointSlices, nodes enrol
+//! with the tokens of their pods, and `meshctl connect` writes custom resources.
+//!
+//! `make test-kubernetes` builds the real parts and runs what is ignored here.
+
+use std::fs;
+
+use e2e::{A, B, Cluster, both, carts, files, kubernetes::Kubernetes, only};
+
+use crate::story::{SHOWN, Story, eventually};
+
+/// Where what no source can rebuild is kept, and how nodes enrol.
+const NAMES: &str =
+    "--state-secret mesh-state --bundle-configmap mesh-trust --enrol-service-account mesh/node-agent";
+
+/// Pods, the agents' among them, need accounts.
+const ACCOUNTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: mesh}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: node-agent, namespace: mesh}
+";
+
+/// Services as they are written by hand: their slices are the controller's.
+const SERVICE: &str = "cart.yaml";
+
+#[test]
+#[ignore = "needs the real parts of Kubernetes: make test-kubernetes"]
+fn two_clusters_of_real_kubernetes_act_as_one() {
+    let story = story();
+    let mut a = started(&story, A);
+    let b = started(&story, B);
+
+    // Each for itself, by slices that the controller wrote.
+    story.carts("cluster-a/pod/client", &A, |answers| only(answers, &A));
+    story.carts("cluster-b/pod/client", &B, |answers| only(answers, &B));
+
+    // Connected: custom resources on both sides, and their status is what was measured.
+    story.connect();
+    for kubernetes in [&a, &b] {
+        eventually("the MeshPeer is ready", SHOWN, || {
+            let peers = kubernetes.kubectl(&["get", "meshpeers"]).unwrap();
+            if peers.contains("True") && peers.contains("Fresh") { Ok(()) } else { Err(peers) }
+        });
+    }
+    for place in ["cluster-a/pod/client", "cluster-a/pod/shell", "cluster-a/node/a1", "cluster-b/pod/client"]
+    {
+        let cart = if place.starts_with("cluster-a") { &A } else { &B };
+        story.carts(place, cart, both);
+    }
+    let status = story.ctl(&["status", "--wait", "--timeout", "40"]);
+    assert_eq!(status.matches("4/4").count(), 2, "{status}");
+
+    // A pod that is deleted, and one that is not ready any more, are asked no longer; the other cluster sees it, too.
+    a.kubectl(&["-n", "shop", "delete", "pod", "cart-1", "--force", "--grace-period=0"]).unwrap();
+    let gone = |answers: &crate::story::Answers| {
+        !answers.contains_key("cluster-a/cart-1")
+            && answers.contains_key("cluster-a/cart-2")
+            && answers.len() == 3
+    };
+    story.carts("cluster-a/pod/client", &A, gone);
+    story.carts("cluster-b/pod/client", &B, gone);
+    let not_ready = r#"{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}"#;
+    a.kubectl(&["-n", "shop", "patch", "pod", "cart-2", "--subresource=status", "-p", not_ready]).unwrap();
+    story.carts("cluster-a/pod/client", &A, |answers| only(answers, &B));
+    story.carts("cluster-b/pod/client", &B, |answers| only(answers, &B));
+
+    // A typing error exports nothing, and its author is told.
+    a.kubectl(&["-n", "shop", "annotate", "--overwrite", "service", "cart", "service.cilium.io/global=yes"])
+        .unwrap();
+    eventually("the Service has an Event", SHOWN, || {
+        let events = a.kubectl(&["-n", "shop", "get", "events", "-o", "custom-columns=M:.message"]).unwrap();
+        if events.contains("`yes` is neither true nor false") { Ok(()) } else { Err(events) }
+    });
+    a.kubectl(&["-n", "shop", "annotate", "--overwrite", "service", "cart", "service.cilium.io/global=True"])
+        .unwrap();
+    let ready = not_ready.replace("False", "True");
+    a.kubectl(&["-n", "shop", "patch", "pod", "cart-2", "--subresource=status", "-p", &ready]).unwrap();
+    story.carts("cluster-b/pod/client", &B, |answers| answers.len() == 3);
+
+    // The Kubernetes API dies: everything goes on, the source's age is told, and the peer demotes what it says.
+    a.kill_apiserver().unwrap();
+    story.carts("cluster-a/pod/client", &A, |answers| answers.len() == 3);
+    eventually("cluster-b sees that nobody confirms cluster-a's records", SHOWN * 2, || {
+        let (_, status, _) = story.try_ctl(&["status"]);
+        if status.contains("stale") { Ok(()) } else { Err(status) }
+    });
+    story.carts("cluster-b/pod/client", &B, |answers| only(answers, &B));
+    a.start_apiserver().unwrap();
+    story.carts("cluster-b/pod/client", &B, |answers| answers.len() == 3);
+
+    // The mesh's own apiserver comes back on an empty disk, and is the same cluster.
+    let control = "cluster-a/host/control/apiserver";
+    story.lab.kill(control, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let data = story.dir().join("cluster-a/data");
+    let ca = fs::read(data.join("ca/cert.pem")).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    init(&story, &a, A);
+    assert_eq!(fs::read(data.join("ca/cert.pem")).unwrap(), ca);
+    story.lab.start(control).unwrap();
+    story.carts("cluster-b/pod/client", &B, |answers| answers.len() == 3);
+    story.ctl(&["status", "--wait", "--timeout", "40"]);
+
+    story.ctl(&["disconnect", A.name, B.name]);
+    for kubernetes in [&a, &b] {
+        assert_eq!(kubernetes.kubectl(&["get", "meshpeers", "-o", "name"]).unwrap(), "");
+    }
+    story.carts("cluster-b/pod/client", &B, |answers| carts(answers, &[B]));
+}
+
+/// The topology of the other tests, with the products started as the chart starts them.
+fn story() -> Story {
+    let mut text = fs::read_to_string(files().join("topology.yaml")).unwrap();
+    for cluster in [A, B] {
+        let name = cluster.name;
+        let of = |what: &str| format!("{{lab}}/{name}/{what}");
+        text = text.replace(
+            &format!(
+                "{{bin}}/clustermesh-apiserver run --data-dir {} --manifests {}",
+                of("data"),
+                of("manifests")
+            ),
+            &format!(
+                "env KUBECONFIG={} {{bin}}/clustermesh-apiserver run --data-dir {} --kubernetes {NAMES}",
+                of("kubernetes/mesh.kubeconfig"),
+                of("data")
+            ),
+        );
+        for node in cluster.nodes {
+            let of = |what: &str| format!("{{lab}}/{name}/nodes/{node}/{what}");
+            text = text.replace(
+                &format!("--cert {} --key {} --bundle {}", of("cert.pem"), of("key.pem"), of("bundle.pem")),
+                &format!("--enrol-token {} --bundle {{lab}}/{name}/kubernetes/bundle.pem", of("token")),
+            );
+        }
+    }
+    assert_eq!(text.matches("--enrol-token").count(), 4, "every node enrols");
+    assert_eq!(text.matches("--kubernetes ").count(), 2, "both apiservers read Kubernetes");
+    let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+    fs::write(file.path(), text).unwrap();
+    Story::made_in("kubernetes", file.path())
+}
+
+/// Kubernetes, the mesh's apiserver in it, and its nodes.
+fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
+    let kubernetes = Kubernetes::start(story, cluster).unwrap();
+    kubernetes.start_controllers().unwrap();
+    let crds = files().join("../../helm/clustermesh/files/meshpeers.yaml");
+    kubernetes.kubectl(&["apply", "-f", &crds.display().to_string()]).unwrap();
+    kubernetes.kubectl_with(&["apply", "-f", "-"], ACCOUNTS).unwrap();
+    kubernetes.kubectl(&["create", "namespace", "shop"]).unwrap();
+    for account in ["client", "cart", "shell"] {
+        kubernetes.kubectl(&["-n", "shop", "create", "serviceaccount", account]).unwrap();
+    }
+    kubernetes.apply("nodes.yaml").unwrap();
+    kubernetes.apply("pods.yaml").unwrap();
+    kubernetes.apply(SERVICE).unwrap();
+    init(story, &kubernetes, cluster);
+    story.lab.start(&format!("{}/host/control/apiserver", cluster.name)).unwrap();
+
+    let dir = story.dir().join(cluster.name);
+    let bundle = ["-n", "mesh", "get", "configmap", "mesh-trust", "-o", "jsonpath={.data.bundle\\.pem}"];
+    eventually("the trust bundle is published", SHOWN, || {
+        let bundle = kubernetes.kubectl(&bundle).map_err(|error| format!("{error:#}"))?;
+        fs::write(dir.join("kubernetes/bundle.pem"), bundle).map_err(|error| error.to_string())
+    });
+    for node in cluster.nodes {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: agent-{node}, namespace: mesh}}\nspec: {{serviceAccountName: node-agent, \
+             nodeName: {node}, hostNetwork: true, containers: [{{name: agent, image: example.org/agent:1}}]}}\n"
+        );
+        kubernetes.kubectl_with(&["apply", "-f", "-"], &pod).unwrap();
+        let pod = format!("agent-{node}");
+        let token = [
+            "-n",
+            "mesh",
+            "create",
+            "token",
+            "node-agent",
+            "--audience",
+            "clustermesh",
+            "--bound-object-kind",
+            "Pod",
+        ];
+        let token = kubernetes.kubectl(&[&token[..], &["--bound-object-name", &pod]].concat()).unwrap();
+        // Nothing but the token: the certificate that the other tests use is not there.
+        let of_node = dir.join("nodes").join(node);
+        fs::remove_dir_all(&of_node).unwrap();
+        fs::create_dir(&of_node).unwrap();
+        fs::write(of_node.join("token"), token).unwrap();
+        story.lab.start(&format!("{}/node/{node}/tunnel", cluster.name)).unwrap();
+        story.lab.start(&format!("{}/node/{node}/agent", cluster.name)).unwrap();
+    }
+    kubernetes
+}
+
+/// `init --state-secret`, as the chart's init container does it, in the namespace `mesh`.
+fn init(story: &Story, kubernetes: &Kubernetes<'_>, cluster: Cluster) {
+    let own = kubernetes.kubeconfig().replace("/kubeconfig", "/mesh.kubeconfig");
+    let text = fs::read_to_string(kubernetes.kubeconfig()).unwrap();
+    fs::write(&own, text.replace("cluster: lab, user: lab", "cluster: lab, user: lab, namespace: mesh"))
+        .unwrap();
+    let Cluster { name, pods, services, mesh, apiserver, .. } = cluster;
+    let data = story.dir().join(name).join("data");
+    let line = format!(
+        "KUBECONFIG={own} {}/clustermesh-apiserver init --data-dir {} --state-secret mesh-state --cluster-name {name} \
+         --pod-cidr {pods} --service-cidr {services} --mesh-cidr {mesh} --advertise {apiserver}",
+        story.lab.state().unwrap().bin.display(),
+        data.display(),
+    );
+    story.said(&format!("{name}/host/control"), &line);
+}
