@@ -5,13 +5,14 @@ CARGO   ?= cargo
 TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 RELEASE := target/release
 
-.PHONY: help demo test test-kernels test-kubernetes lint deps build release clean
+.PHONY: help demo test test-kernels test-kubernetes lint deps build release images clean
 
 help:
 	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
 	@echo 'make test   everything that is checked: format, lints, docs, unit, property, simulation and end-to-end tests (root)'
 	@echo 'make test-kubernetes   beside a real kube-apiserver and kube-proxy, built once from their Go modules (root, Go 1.26)'
 	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
+	@echo 'make images container images of the four programs, as OCI archives in target/images (root)'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 	@echo 'make deps   install the distribution packages that building and testing need'
 
@@ -38,6 +39,9 @@ lint: deps
 
 release: deps
 	$(CARGO) build --release --workspace --bins --locked
+
+images: deps
+	@ci/images
 
 deps:
 	@ci/install
