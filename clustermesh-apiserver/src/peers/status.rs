@@ -15,7 +15,7 @@ use kube::{
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::{sync::watch, time::timeout};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Time between looks: a person who runs `kubectl get` again sees the next one.
 const LOOK: Duration = Duration::from_secs(2);
@@ -85,6 +85,7 @@ impl Known {
 /// Writes the statuses until dropped.
 pub(super) async fn follow(engine: Engine, client: Client, events: Events, peers: watch::Receiver<Status>) {
     let mut written: BTreeMap<ClusterName, Known> = BTreeMap::new();
+    let mut failing: BTreeMap<ClusterName, String> = BTreeMap::new();
     loop {
         let conflicts = peers.borrow().conflicts.clone();
         let known = known(&engine, conflicts).await;
@@ -94,13 +95,21 @@ pub(super) async fn follow(engine: Engine, client: Client, events: Events, peers
             if before.is_some_and(|before| before.ready() == now.ready() && before.status() == now.status()) {
                 continue;
             }
-            match timeout(PATIENCE, write(&client, &events, &name, before, &now)).await {
-                Ok(Ok(())) => drop(written.insert(name, now)),
-                // Tried again at the next look.
-                Ok(Err(error)) => debug!(peer = %name, %error, "Cannot write the MeshPeer's status"),
-                Err(_) => {
-                    debug!(peer = %name, "The Kubernetes API does not take the MeshPeer's status in time");
+            let wrote = match timeout(PATIENCE, write(&client, &events, &name, before, &now)).await {
+                Ok(wrote) => wrote.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            };
+            match wrote {
+                Ok(()) => {
+                    failing.remove(&name);
+                    written.insert(name, now);
                 }
+                // Tried again at the next look, and said once.
+                Err(error) if failing.get(&name) != Some(&error) => {
+                    warn!(peer = %name, error, "Cannot write the MeshPeer's status; trying again");
+                    failing.insert(name, error);
+                }
+                Err(_) => {}
             }
         }
         tokio::time::sleep(LOOK).await;
