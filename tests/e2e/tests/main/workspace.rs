@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     process::Command,
 };
 
@@ -13,8 +14,9 @@ const NEVER: [(&str, &[&str]); 4] = [
     ("replica", &["tokio", "tonic", "kube", "aya", "mio", "socket2"]),
     ("mesh-tunnel", &["tonic", "kube", "aya", "sled"]),
 ];
-/// Who may reach `kube`.
-const KUBE: [&str; 2] = ["clustermesh-apiserver", "meshctl"];
+/// Who may reach `kube`: two programs, and of the tests' own crates the one that runs the apiserver's doors and the one
+/// that asks a real API server.
+const KUBE: [&str; 4] = ["clustermesh-apiserver", "meshctl", "conformance", "chart"];
 
 #[test]
 fn the_cores_reach_no_runtime_and_no_kernel_and_only_two_programs_reach_kubernetes() {
@@ -38,6 +40,23 @@ fn the_cores_reach_no_runtime_and_no_kernel_and_only_two_programs_reach_kubernet
         }
     }
     assert!(reach["clustermesh-apiserver"].contains("tonic"), "the walk finds what is there");
+}
+
+#[test]
+fn every_test_that_the_page_of_annotations_names_is_there() {
+    let root = e2e::files().join("../..");
+    let page = fs::read_to_string(root.join("docs/annotations.md")).expect("the page is there");
+    let mut named = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let tests = row.rsplit('|').nth(1).expect("a last column");
+        for test in tests.split('`').skip(1).step_by(2) {
+            let (file, name) = test.split_once("::").expect("FILE::TEST");
+            let text = fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+            assert!(text.contains(&format!("fn {name}(")), "{file} has no test {name}");
+            named += 1;
+        }
+    }
+    assert!(named > 20, "the page names the tests: {named}");
 }
 
 /// For each crate of the workspace, every crate it reaches by normal dependencies.
