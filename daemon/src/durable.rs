@@ -16,7 +16,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_as(path, bytes, 0o666)
 }
 
-/// As [`write`], for a file that nobody but its owner may read.
+/// As [`write()`], for a file that nobody but its owner may read.
 ///
 /// # Errors
 /// Whatever the file system says.
