@@ -1,7 +1,7 @@
 //! The doors: etcd's v3 API and our admin service over one mTLS port.
 //!
 //! ```text
-//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Lease · Lock · Election · …
+//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Lease · … · Sync
 //!                                       │ the table's row              │ every range, by [`Doors::check`]
 //!                                       └ not served: says so          └─▶ Engine
 //! ```
@@ -21,6 +21,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod serve;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -61,6 +62,8 @@ struct Inner {
     counters: Counters,
     /// One snapshot at a time: each holds every version of the store while it is sent.
     snapshots: Arc<Semaphore>,
+    /// One range is hashed at a time: each looks at every key of it.
+    hashing: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -85,8 +88,9 @@ impl Doors {
     /// Doors to one engine. When `shutdown` is cancelled, watches end.
     #[must_use]
     pub fn new(own: Own, tls: Tls, engine: Engine, shutdown: CancellationToken) -> Self {
-        let (counters, snapshots) = (Counters::default(), Arc::new(Semaphore::new(1)));
-        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots }) }
+        let one = || Arc::new(Semaphore::new(1));
+        let (counters, snapshots, hashing) = (Counters::default(), one(), one());
+        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots, hashing }) }
     }
 
     /// Who came and who was refused.
