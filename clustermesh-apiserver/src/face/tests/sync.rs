@@ -1,11 +1,27 @@
 //! What a range holds, in few bytes.
 
-use super::{home::Cluster, watch::put};
-use api::digest::{Entries, Entry};
-use daemon::spiffe::Role;
+use super::{
+    home::{Cluster, EAST, WEST},
+    watch::put,
+};
+use api::{
+    bytes::BootId,
+    digest::{Entries, Entry},
+    record::{Boot, Lineage},
+};
+use daemon::{
+    spiffe::Role,
+    tls::{Expected, Tls, connect},
+};
+use follow::Following;
+use replica::follower::{Event, Follow};
 use rpc::mesh::sync::v1::{BucketsRequest, EntriesRequest, sync_client::SyncClient};
-use store::{KeyRange, RangeRequest};
-use tonic::Code;
+use std::time::Duration;
+use store::{DeleteRangeRequest, KeyRange, Op, PutRequest, RangeRequest, TxnRequest};
+use tonic::{Code, transport::Channel};
+
+/// Far more than anything here takes, and less than a stuck build.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn buckets_and_entries_say_what_a_list_at_that_revision_would() {
@@ -61,7 +77,72 @@ async fn hashes_are_for_those_who_may_read_the_keys_and_bounded() {
     assert_eq!(future.expect_err("a future revision").code(), Code::OutOfRange);
 }
 
+#[tokio::test]
+async fn a_peer_that_was_cut_off_for_longer_than_the_history_is_told_only_what_changed() {
+    const NODES: usize = 1_000;
+    let west = Cluster::start().await;
+    let boots = vec![Boot { id: BootId(west.engine.boot()), first_revision: 2 }];
+    let lineage = op("mesh/v1/west/lineage", &Lineage { boots }.encode());
+    write(&west, std::iter::once(lineage).chain((0..NODES).map(node)).collect()).await;
+    let tls = west.peer_tls("east");
+    let bundle = tls.identity().bundle_pem().to_owned();
+    let follow =
+        Follow { cluster: "west".parse().expect("a name"), prefixes: vec!["mesh/v1/west/".to_owned()] };
+    let mut east = follow::spawn(follow, 1, Dial { tls, at: west.at.clone() });
+    let listed = until(&mut east, |event| matches!(event, Event::InitDone { .. })).await;
+    assert_eq!(listed.len(), 1 + NODES + 1 + 1, "Init, the records, the lineage, InitDone");
+
+    // As long as it is no peer it hears nothing.
+    west.tls.trust().remove_peer(EAST);
+    until(&mut east, |event| matches!(event, Event::Disconnected { refused: true, .. })).await;
+    let gone = DeleteRangeRequest { key: "mesh/v1/west/nodes/n7".into(), ..DeleteRangeRequest::default() };
+    write(&west, vec![Op::DeleteRange(gone), node(8)]).await;
+    write(&west, vec![op("mesh/v1/west/nodes/new", b"1")]).await;
+    west.engine.compact(west.engine.revision()).await.expect("compacted");
+    west.tls.trust().add_peer(EAST, "east".parse().expect("a name"), &bundle).expect("a bundle");
+
+    // It resumes, is told that history is gone, and asks what changed.
+    let is_last = |event: &Event| matches!(event, Event::Apply(value) if value.key.ends_with(b"/new"));
+    let told: Vec<String> = until(&mut east, is_last).await.iter().filter_map(show).collect();
+    assert_eq!(told, ["- mesh/v1/west/nodes/n7", "+ mesh/v1/west/nodes/n8", "+ mesh/v1/west/nodes/new"]);
+}
+
 // ---- helpers ----
+
+struct Dial {
+    tls: Tls,
+    at: String,
+}
+
+impl follow::Connect for Dial {
+    async fn connect(&self) -> Result<Channel, String> {
+        let expected = Expected::cluster(WEST, "west".parse().expect("a name"));
+        let connected = connect(&self.tls, &self.at, &expected).await;
+        connected.map(|connection| connection.channel).map_err(|error| error.to_string())
+    }
+}
+
+async fn until(following: &mut Following, last: impl Fn(&Event) -> bool) -> Vec<Event> {
+    let mut events = Vec::new();
+    loop {
+        let event = tokio::time::timeout(PATIENCE, following.events.recv()).await;
+        events.push(event.expect("in time").expect("a follower never ends"));
+        if events.last().is_some_and(&last) {
+            return events;
+        }
+    }
+}
+
+/// What an owner is told of records.
+fn show(event: &Event) -> Option<String> {
+    let text = String::from_utf8_lossy;
+    match event {
+        Event::Apply(value) => Some(format!("+ {}", text(&value.key))),
+        Event::Delete { key, .. } => Some(format!("- {}", text(key))),
+        Event::Init | Event::InitApply(_) | Event::InitDone { .. } => Some(format!("{event:?}")),
+        Event::Resumed { .. } | Event::Progress { .. } | Event::Disconnected { .. } => None,
+    }
+}
 
 fn ours() -> (bytes::Bytes, bytes::Bytes) {
     let range = KeyRange::prefix("mesh/v1/west/");
@@ -73,4 +154,19 @@ async fn list(west: &Cluster, revision: i64) -> Entries {
     let request = RangeRequest { key, range_end, revision, ..RangeRequest::default() };
     let answer = west.engine.range(&request).await.expect("a list");
     answer.kvs.iter().map(|kv| Entry::of(&kv.key, kv.mod_revision.unsigned_abs())).collect()
+}
+
+fn node(n: usize) -> Op {
+    op(&format!("mesh/v1/west/nodes/n{n}"), b"1")
+}
+
+fn op(key: &str, value: &[u8]) -> Op {
+    let (key, value) = (key.to_owned().into(), value.to_vec().into());
+    Op::Put(PutRequest { key, value, ..PutRequest::default() })
+}
+
+async fn write(west: &Cluster, ops: Vec<Op>) {
+    for success in ops.chunks(store::TXN_OPS_MAX).map(<[Op]>::to_vec) {
+        west.engine.txn(TxnRequest { success, ..TxnRequest::default() }).await.expect("written");
+    }
 }
