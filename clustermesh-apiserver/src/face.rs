@@ -42,7 +42,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Status};
 use tracing::warn;
@@ -62,8 +62,8 @@ struct Inner {
     counters: Counters,
     /// One snapshot at a time: each holds every version of the store while it is sent.
     snapshots: Arc<Semaphore>,
-    /// One range is hashed at a time: each looks at every key of it.
-    hashing: Arc<Semaphore>,
+    /// For followers that history has left behind.
+    hashed: Arc<Mutex<sync::Kept>>,
 }
 
 #[derive(Debug, Default)]
@@ -88,9 +88,9 @@ impl Doors {
     /// Doors to one engine. When `shutdown` is cancelled, watches end.
     #[must_use]
     pub fn new(own: Own, tls: Tls, engine: Engine, shutdown: CancellationToken) -> Self {
-        let one = || Arc::new(Semaphore::new(1));
-        let (counters, snapshots, hashing) = (Counters::default(), one(), one());
-        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots, hashing }) }
+        let (counters, snapshots, hashed) =
+            (Counters::default(), Arc::new(Semaphore::new(1)), Arc::default());
+        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots, hashed }) }
     }
 
     /// Who came and who was refused.

@@ -4,6 +4,7 @@ use super::{
     home::{Cluster, EAST, WEST},
     watch::put,
 };
+use crate::{authz::Own, face::Doors};
 use api::{
     bytes::BootId,
     digest::{Entries, Entry},
@@ -16,7 +17,7 @@ use daemon::{
 use follow::Following;
 use replica::follower::{Event, Follow};
 use rpc::mesh::sync::v1::{BucketsRequest, EntriesRequest, sync_client::SyncClient};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use store::{DeleteRangeRequest, KeyRange, Op, PutRequest, RangeRequest, TxnRequest};
 use tonic::{Code, transport::Channel};
 
@@ -75,6 +76,30 @@ async fn hashes_are_for_those_who_may_read_the_keys_and_bounded() {
     }
     let future = node.buckets(BucketsRequest { revision: 99, ..asked("mesh/v1/", 1) }).await;
     assert_eq!(future.expect_err("a future revision").code(), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn a_large_range_is_hashed_once_a_revision_however_many_ask() {
+    let west = Cluster::start().await;
+    write(&west, (0..1_000).map(node).collect()).await;
+    let own = Own { uuid: WEST, name: "west".parse().expect("a name") };
+    let doors = Doors::new(own, west.tls.clone(), west.engine.clone(), west.shutdown.clone());
+    let of = |range: KeyRange, revision| {
+        let (key, range_end) = (range.key().clone(), range.range_end());
+        RangeRequest { key, range_end, revision, ..RangeRequest::default() }
+    };
+    let at = west.engine.revision();
+    let nodes = || of(KeyRange::prefix("mesh/v1/west/"), at);
+    let once = doors.entries_of(nodes()).await.expect("hashed");
+    for n in 0..9 {
+        // Small ones, and what has no revision, take no place.
+        doors.entries_of(of(KeyRange::prefix(format!("small/{n}/")), at)).await.expect("hashed");
+        doors.entries_of(of(KeyRange::prefix("mesh/v1/west/"), 0)).await.expect("hashed");
+    }
+    write(&west, vec![node(7)]).await;
+    assert!(Arc::ptr_eq(&once, &doors.entries_of(nodes()).await.expect("kept")));
+    let newer = of(KeyRange::prefix("mesh/v1/west/"), west.engine.revision());
+    assert_ne!(once, doors.entries_of(newer).await.expect("hashed"), "another revision is another answer");
 }
 
 #[tokio::test]
