@@ -45,8 +45,9 @@ pub const NODE_CERTIFICATE_DAYS: u32 = 7;
 /// How long the API server may take over a review.
 const REVIEW_MAX: Duration = Duration::from_secs(5);
 
-/// Where a review says on which node the token's pod runs.
+/// Where a review says on which node the token's pod runs, and which pod that is: a token may be bound to a node alone.
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 
 /// The service.
 pub struct Enrol {
@@ -107,7 +108,8 @@ fn node(status: &TokenReviewStatus, account: &ServiceAccount) -> Result<String, 
     if is != wanted {
         return Err(format!("the token is {is}'s, and only {wanted} may enrol nodes"));
     }
-    let nodes = user.and_then(|user| user.extra.as_ref()).and_then(|extra| extra.get(NODE_NAME));
+    let extra = user.and_then(|user| user.extra.as_ref());
+    let nodes = extra.filter(|extra| extra.contains_key(POD_NAME)).and_then(|extra| extra.get(NODE_NAME));
     match nodes.map(Vec::as_slice) {
         Some([node]) if !node.is_empty() => Ok(node.clone()),
         Some(_) | None => {

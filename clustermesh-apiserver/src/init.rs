@@ -38,11 +38,25 @@ pub fn init(data_dir: &Path, config: &ClusterConfig, now: SystemTime) -> anyhow:
     }
     let authority = Authority::create(&layout, &config.name, config.uuid, now)?;
     issue_server(&authority, &layout, config, now)?;
-    let admin = SpiffeId::new(config.uuid, Role::Operator, FIRST_OPERATOR)?;
-    authority.issue(&admin, &[], CERTIFICATE_DAYS, now)?.write(&layout.admin(), Existing::Refuse)?;
+    issue_operator(&authority, &layout, config, now)?;
     write_file(&layout.admin_config(), context_yaml(config)?.as_bytes(), 0o644, Existing::Refuse)?;
     // Last: with it, the directory is complete.
     write_file(&layout.cluster(), config.to_yaml()?.as_bytes(), 0o644, Existing::Refuse)?;
+    Ok(())
+}
+
+/// Issues the first operator's certificate, in place of the one that is there.
+///
+/// # Errors
+/// When the library or the disk refuses.
+pub fn issue_operator(
+    authority: &Authority,
+    layout: &Layout,
+    config: &ClusterConfig,
+    now: SystemTime,
+) -> anyhow::Result<()> {
+    let admin = SpiffeId::new(config.uuid, Role::Operator, FIRST_OPERATOR)?;
+    authority.issue(&admin, &[], CERTIFICATE_DAYS, now)?.write(&layout.admin(), Existing::Replace)?;
     Ok(())
 }
 

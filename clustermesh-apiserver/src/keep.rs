@@ -12,10 +12,10 @@
 
 use crate::{
     init::{self, ClusterConfig},
-    pki::{Existing, Layout, write_file},
+    pki::{Authority, Existing, Layout, write_file},
 };
 use anyhow::{Context, bail};
-use daemon::{args::Hint, durable};
+use daemon::{args::Hint, durable, tls::Certificate};
 use k8s_openapi::{
     ByteString,
     api::core::v1::{ConfigMap, Secret},
@@ -52,6 +52,12 @@ const SECRET_MAX_BYTES: usize = 768 * 1024;
 
 /// Time between attempts to write the bundle.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Time between writing the bundle again: somebody may have made the ConfigMap anew.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// How long the Kubernetes API may take for one request.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Where changes are kept. Cheap to clone.
 #[derive(Clone)]
@@ -165,7 +171,18 @@ impl StateSecret {
             let keep = Keep::new(layout, Some(self.clone()));
             keep.write("cluster.yaml", config.to_yaml()?.as_bytes()).await?;
         }
-        init::issue_server(&crate::pki::Authority::load(layout)?, layout, &config, now)?;
+        let authority = Authority::load(layout)?;
+        init::issue_server(&authority, layout, &config, now)?;
+        if Certificate::load(&layout.admin().cert).is_ok_and(|certificate| certificate.due_for_renewal(now)) {
+            init::issue_operator(&authority, layout, &config, now)?;
+            let data = read(layout)?.into_iter().filter(|(key, _)| key.starts_with("operator"));
+            let patch = Patch::Merge(json!({"data": data.collect::<BTreeMap<_, _>>()}));
+            let written = within(self.api.patch(&self.name, &PatchParams::default(), &patch)).await;
+            written.with_context(|| {
+                format!("cannot renew the operator's certificate in Secret {}", self.name)
+            })?;
+            info!("The first operator's certificate is renewed");
+        }
         Ok(true)
     }
 
@@ -175,9 +192,20 @@ impl StateSecret {
             bail!("{file} has {} bytes, and a Secret takes {SECRET_MAX_BYTES}", bytes.len());
         }
         let patch = Patch::Merge(json!({"data": {*key: ByteString(bytes.to_vec())}}));
-        let written = self.api.patch(&self.name, &PatchParams::default(), &patch).await;
+        let written = within(self.api.patch(&self.name, &PatchParams::default(), &patch)).await;
         written.with_context(|| format!("cannot write {key} into Secret {}", self.name))?;
         Ok(())
+    }
+}
+
+/// A request to the Kubernetes API that has an end: a connection that died without a word would be waited for, for ever.
+///
+/// # Errors
+/// The API's, or that it does not answer.
+pub async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> anyhow::Result<T> {
+    match tokio::time::timeout(ANSWER_MAX, request).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => bail!("the Kubernetes API does not answer within {ANSWER_MAX:?}"),
     }
 }
 
@@ -195,15 +223,22 @@ fn read(layout: &Layout) -> anyhow::Result<BTreeMap<String, ByteString>> {
     Ok(data)
 }
 
-/// Writes the CA's certificate where pods find it, until that is done.
+/// Writes the CA's certificate where pods find it, and keeps it there.
 pub async fn publish_bundle(client: Client, name: String, bundle_pem: String) {
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     let metadata = json!({"name": name});
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"bundle.pem": bundle_pem}});
     let params = PatchParams::apply("clustermesh-apiserver").force();
-    while let Err(error) = api.patch(&name, &params, &Patch::Apply(&object)).await {
-        warn!(%error, "Cannot write the trust bundle into ConfigMap {name}; trying again");
-        tokio::time::sleep(RETRY).await;
+    loop {
+        let next = match within(api.patch(&name, &params, &Patch::Apply(&object))).await {
+            Ok(_) => AGAIN,
+            Err(error) => {
+                let error = format!("{error:#}");
+                warn!(error, "Cannot write the trust bundle into ConfigMap {name}; trying again");
+                RETRY
+            }
+        };
+        tokio::time::sleep(next).await;
     }
 }
 

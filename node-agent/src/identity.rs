@@ -109,7 +109,9 @@ impl Credentials {
 
     /// Keeps `tls` with a good certificate until cancelled.
     pub async fn keep_good(self, tls: Tls, cancel: CancellationToken) {
-        while cancel.run_until_cancelled(sleep(LOOK)).await.is_some() {
+        let mut wait = Duration::ZERO;
+        while cancel.run_until_cancelled(sleep(wait)).await.is_some() {
+            wait = LOOK;
             let renewed = match &self.enrolment {
                 Some(_) if !tls.identity().certificate().due_for_renewal(SystemTime::now()) => continue,
                 Some(enrolment) => self.enrol(enrolment).await,

@@ -63,15 +63,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let ending = shutdown::on_signal()?;
     fs::create_dir_all(&args.state_dir)
         .with_context(|| format!("cannot make {}", args.state_dir.display()))?;
-    let credentials = Credentials::new(&args.identity, &args.apiserver, &args.state_dir);
-    let Some(identity) = ending.run_until_cancelled(credentials.identity()).await else { return Ok(()) };
-    let identity = identity?;
-    let node = identity.id().node_name().context("the certificate names no node")?;
-    let mut host = Host::open(&args)?;
-    let tunnel = host.tunnel_kind().await;
-    info!(device = %tunnel, "Chose the tunnel's device");
-
+    // First of all: who has no certificate yet is alive, and says what it waits for.
     let readiness = Readiness::default();
+    let known = readiness.needs("identity", "no certificate yet: see the log");
     let programmed = readiness.needs("maps", "the first complete view is not in the maps");
     let (metrics, registry) = Metrics::new();
     let listener = health::bind(args.health).await.map_err(|error| {
@@ -81,6 +75,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         )
     })?;
     let serving = tokio::spawn(health::serve(listener, readiness, registry, ending.clone()));
+    let credentials = Credentials::new(&args.identity, &args.apiserver, &args.state_dir);
+    let Some(identity) = ending.run_until_cancelled(credentials.identity()).await else { return Ok(()) };
+    let identity = identity?;
+    known.met();
+    let node = identity.id().node_name().context("the certificate names no node")?;
+    let mut host = Host::open(&args)?;
+    let tunnel = host.tunnel_kind().await;
+    info!(device = %tunnel, "Chose the tunnel's device");
 
     let owner = Owner { uuid: identity.id().trust_domain(), node: node.clone() };
     let tls = Tls::new(identity);

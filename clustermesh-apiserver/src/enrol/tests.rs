@@ -24,7 +24,7 @@ fn account() -> ServiceAccount {
 /// The status of a review of a token that enrols node a1.
 fn good() -> Value {
     json!({"authenticated": true, "audiences": ["clustermesh"], "user": {
-        "username": "system:serviceaccount:mesh:agent", "extra": {NODE_NAME: ["a1"]}}})
+        "username": "system:serviceaccount:mesh:agent", "extra": {NODE_NAME: ["a1"], POD_NAME: ["agent-x"]}}})
 }
 
 fn with(pointer: &str, value: Value) -> Value {
@@ -42,7 +42,8 @@ fn only_a_token_of_the_right_audience_account_and_pod_enrols() {
         with("/user/username", json!("system:serviceaccount:shop:agent")),
         with("/user/username", json!("system:admin")),
         with("/user/extra", json!({})),
-        with("/user/extra", json!({NODE_NAME: ["a1", "a2"]})),
+        with("/user/extra", json!({NODE_NAME: ["a1", "a2"], POD_NAME: ["agent-x"]})),
+        with("/user/extra", json!({NODE_NAME: ["a1"]})),
         json!({}),
     ];
     let shown: String = table
@@ -58,6 +59,7 @@ fn only_a_token_of_the_right_audience_account_and_pod_enrols() {
         the token is not for the audience `clustermesh`
         the token is system:serviceaccount:shop:agent's, and only system:serviceaccount:mesh:agent may enrol nodes
         the token is system:admin's, and only system:serviceaccount:mesh:agent may enrol nodes
+        the token is bound to no pod on a node: it has to be a projected volume, and Kubernetes 1.30 or newer
         the token is bound to no pod on a node: it has to be a projected volume, and Kubernetes 1.30 or newer
         the token is bound to no pod on a node: it has to be a projected volume, and Kubernetes 1.30 or newer
         the token is not valid: it is expired, or of another cluster

@@ -3,6 +3,7 @@
 use super::{Doors, doorman::DoormanLayer};
 use crate::enrol::Enrol;
 use anyhow::Context;
+use daemon::shutdown::finish;
 use daemon::tls::{Accepted, Acceptor, Arrival, Shaken, Stranger};
 use rpc::{
     etcdserverpb::{
@@ -107,7 +108,7 @@ impl Listening {
             .await;
         shutdown.cancel();
         accepting.await.context("the accepting task panicked")?;
-        enrolling.await.context("the enrolling task panicked")?;
+        finish("enrolment", enrolling, STRANGER_STAYS / 2).await;
         served.context("the gRPC server failed")
     }
 }
@@ -124,6 +125,8 @@ async fn serve_strangers(
         .concurrency_limit_per_connection(1)
         .max_concurrent_streams(1)
         .max_connection_age(STRANGER_STAYS)
+        // Then it is closed, whatever it was about to say: it would hold its place, and our end.
+        .max_connection_age_grace(Duration::from_secs(1))
         .add_service(service)
         .serve_with_incoming_shutdown(
             ReceiverStream::new(strangers).map(Ok::<_, io::Error>),

@@ -1,5 +1,6 @@
 //! The one home of a peering: a file in the manifests directory, or a custom resource; written and removed whole.
 
+use crate::keep::within;
 use crate::source::{
     kubernetes::{Events, MANAGED_BY, resource},
     object::ObjectKind,
@@ -86,7 +87,8 @@ impl Home {
                 });
                 // Server-side apply: what we do not say any more, such as the deadline, goes.
                 let params = PatchParams::apply(MANAGER).force();
-                let written = objects(client).patch(name.as_str(), &params, &Patch::Apply(&object)).await;
+                let api = objects(client);
+                let written = within(api.patch(name.as_str(), &params, &Patch::Apply(&object))).await;
                 written.with_context(|| format!("cannot write MeshPeer {name} to Kubernetes"))?;
                 Ok(())
             }
@@ -107,14 +109,16 @@ impl Home {
                 durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             }
             Self::Kubernetes { client, .. } => {
-                match objects(client).delete(peer.as_str(), &DeleteParams::default()).await {
-                    Ok(_) => {}
-                    Err(kube::Error::Api(status)) if status.code == 404 => {}
-                    Err(error) => {
-                        return Err(error)
-                            .with_context(|| format!("cannot remove MeshPeer {peer} from Kubernetes"));
+                let api = objects(client);
+                let removed = async {
+                    match api.delete(peer.as_str(), &DeleteParams::default()).await {
+                        Ok(_) => Ok(()),
+                        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                        Err(error) => Err(error),
                     }
-                }
+                };
+                let removed = within(removed).await;
+                removed.with_context(|| format!("cannot remove MeshPeer {peer} from Kubernetes"))?;
             }
         }
         Ok(())

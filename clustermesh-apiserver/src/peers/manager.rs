@@ -49,6 +49,9 @@ use tracing::{error, info, warn};
 /// Time between looks without an event: what a refusing store or disk left undone is done then.
 const RECHECK: Duration = Duration::from_secs(5);
 
+/// A watch tells several writes in their order, within this time.
+const CATCH_UP: Duration = Duration::from_secs(1);
+
 /// What sessions have to know of the other peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Contracts(pub(super) BTreeMap<ClusterName, Vec<IpNet>>);
@@ -64,8 +67,8 @@ pub(super) struct Manager {
     pub(super) cancel: CancellationToken,
     pub(super) wishes: mpsc::Sender<Wish>,
     pub(super) contracts: watch::Sender<Contracts>,
-    /// What we wrote to the home and the source has not read yet; none for an object we removed.
-    pub(super) written: BTreeMap<ClusterName, (Option<MeshPeer>, Instant)>,
+    /// What we wrote to the home and the source has not read yet.
+    pub(super) written: BTreeMap<ClusterName, Written>,
     pub(super) roster: Roster,
     pub(super) sessions: BTreeMap<ClusterName, Running>,
     /// As the trust store was told.
@@ -104,11 +107,14 @@ impl Manager {
     /// The objects as they will be read: the source's, and what we wrote since.
     fn objects(&mut self) -> Option<BTreeMap<ClusterName, MeshPeer>> {
         let state = self.source.borrow_and_update().clone()?;
-        self.written.retain(|_, (_, at)| *at >= state.includes);
         let mut objects: BTreeMap<_, _> =
             state.peers.iter().map(|(name, object)| (name.clone(), object.peer.clone())).collect();
-        for (name, (object, _)) in &self.written {
-            match object {
+        self.written.retain(|name, written| match state.includes {
+            Some(includes) => written.at >= includes,
+            None => written.is_news(objects.get(name)),
+        });
+        for (name, written) in &self.written {
+            match &written.object {
                 Some(object) => drop(objects.insert(name.clone(), object.clone())),
                 None => drop(objects.remove(name)),
             }
@@ -351,7 +357,27 @@ impl Manager {
     }
 
     fn note(&mut self, name: &ClusterName, object: Option<MeshPeer>) {
-        self.written.insert(name.clone(), (object, Instant::now()));
+        let state = self.source.borrow();
+        let before = state.as_ref().and_then(|state| state.peers.get(name)).map(|read| read.peer.clone());
+        drop(state);
+        self.written.insert(name.clone(), Written { object, before, at: Instant::now() });
+    }
+}
+
+/// What we wrote to the home.
+pub(super) struct Written {
+    /// None: it was removed.
+    object: Option<MeshPeer>,
+    /// As the source had it then.
+    before: Option<MeshPeer>,
+    at: Instant,
+}
+
+impl Written {
+    /// Whether the source, which says `read` now, has not caught up with us: it has when it says what we wrote, or, some
+    /// time later, anything else than what it said before, which somebody wrote after us.
+    fn is_news(&self, read: Option<&MeshPeer>) -> bool {
+        read != self.object.as_ref() && (read == self.before.as_ref() || self.at.elapsed() < CATCH_UP)
     }
 }
 

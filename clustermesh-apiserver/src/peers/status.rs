@@ -100,10 +100,11 @@ pub(super) async fn follow(engine: Engine, client: Client, events: Events, peers
                 Err(_) => Err(format!("no answer within {PATIENCE:?}")),
             };
             match wrote {
-                Ok(()) => {
+                Ok(true) => {
                     failing.remove(&name);
                     written.insert(name, now);
                 }
+                Ok(false) => drop(written.remove(&name)),
                 // Tried again at the next look, and said once.
                 Err(error) if failing.get(&name) != Some(&error) => {
                     warn!(peer = %name, error, "Cannot write the MeshPeer's status; trying again");
@@ -137,15 +138,17 @@ async fn known(engine: &Engine, conflicts: BTreeMap<ClusterName, String>) -> BTr
     all
 }
 
+/// False when there is no such object.
 async fn write(
     client: &Client,
     events: &Events,
     name: &ClusterName,
     before: Option<&Known>,
     now: &Known,
-) -> Result<(), kube::Error> {
+) -> Result<bool, kube::Error> {
     let api = objects(client);
-    let Some(object) = api.get_opt(name.as_str()).await? else { return Ok(()) };
+    // One that is gone is made again, or its peering ends.
+    let Some(object) = api.get_opt(name.as_str()).await? else { return Ok(false) };
     let mut status = now.status();
     status["conditions"] = json!([condition(&now.ready(), &object)]);
     let patch = Patch::Merge(json!({"status": status}));
@@ -164,7 +167,7 @@ async fn write(
         };
         events.say(reference, "RecordsRefused", note);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Refusals for a reason that did not stand there before; how many more of them is in the status.

@@ -72,8 +72,8 @@ pub struct State {
     pub node_addresses: Arc<Vec<IpAddr>>,
     /// When the source was last known to be current.
     pub read_at: Instant,
-    /// What anybody wrote into the source before this moment is in here.
-    pub includes: Instant,
+    /// What anybody wrote into the source before this moment is in here; none where nobody can say so.
+    pub includes: Option<Instant>,
     /// When we saw that the objects are these.
     pub changed_at: Instant,
 }

@@ -62,11 +62,9 @@ const PROBE: Duration = Duration::from_secs(1);
 /// How long an answer may take. A control plane under load takes a second or two.
 const PROBE_PATIENCE: Duration = Duration::from_secs(4);
 
-/// After a silence this long the watches' connections may be dead without having said so: everything is listed again.
-const AWAY: Duration = Duration::from_secs(10);
-
-/// A watch tells what was written within milliseconds; what was written this long ago and is not there was undone.
-const WATCH_LAG: Duration = Duration::from_secs(5);
+/// How long a watch lives, in seconds, and how long a page of a list may take: one whose connection died without a word is
+/// noticed after that, where no probe has noticed it before.
+const WATCH_S: u32 = 60;
 
 /// First and longest wait between attempts of a watch.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
@@ -147,7 +145,8 @@ async fn follow(config: Config, listings: watch::Sender<Option<Listing>>) {
             }
             at = answer(&mut answered) => {
                 let silent = at - std::mem::replace(&mut last_answer, at);
-                if silent > AWAY {
+                // A question went without an answer: the watches' connections may be dead without having said so.
+                if silent > PROBE_PATIENCE {
                     warn!(?silent, "The Kubernetes API was away: listing everything again");
                     fold.interrupted_all();
                     again.send_replace(());
@@ -170,8 +169,8 @@ async fn follow(config: Config, listings: watch::Sender<Option<Listing>>) {
             }
         };
         last = Some(Arc::clone(&snapshot));
-        let includes = read_at.checked_sub(WATCH_LAG).unwrap_or(read_at);
-        listings.send_replace(Some(Listing { snapshot, read_at, includes }));
+        // That the API answers does not say that each watch has told everything.
+        listings.send_replace(Some(Listing { snapshot, read_at, includes: None }));
     }
 }
 
@@ -213,16 +212,23 @@ async fn watch_kind(
         .without_max_times();
     let mut delays = backoff.build();
     loop {
-        let mut events = pin!(watcher(api.clone(), watcher::Config::default()));
+        let mut events = pin!(watcher(api.clone(), watcher::Config::default().timeout(WATCH_S)));
+        let mut listing = true;
         let wait = loop {
             let event = tokio::select! {
                 event = events.next() => event.expect("a watch has no end"),
+                // The client itself waits for a list as long as it takes.
+                () = sleep(Duration::from_secs(WATCH_S.into())), if listing => {
+                    warn!(kind = kind.as_str(), "A list does not get on; beginning it again");
+                    break Duration::ZERO;
+                }
                 changed = again.changed() => match changed {
                     Ok(()) => break Duration::ZERO,
                     Err(_) => return,
                 },
             };
             if matches!(event, Ok(watcher::Event::InitDone)) {
+                listing = false;
                 delays = backoff.build();
             }
             let failed = event.is_err();

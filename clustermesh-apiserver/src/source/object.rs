@@ -164,6 +164,8 @@ pub struct Service {
     pub headless: bool,
     /// A CNAME: it has no backends, and is never global.
     pub external_name: bool,
+    /// Annotation `clustermesh.io/balance` is not `false`.
+    pub balance: bool,
     /// Annotation `global`.
     pub global: bool,
     /// Annotation `shared`; true when global and not said otherwise.

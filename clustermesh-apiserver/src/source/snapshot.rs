@@ -113,6 +113,6 @@ pub struct Listing {
     pub snapshot: Arc<Snapshot>,
     /// When it was last known to be so: a source that is gone makes this older, not the snapshot emptier.
     pub read_at: Instant,
-    /// What anybody wrote before this moment is in the snapshot.
-    pub includes: Instant,
+    /// What anybody wrote before this moment is in the snapshot; none where nobody can say so.
+    pub includes: Option<Instant>,
 }

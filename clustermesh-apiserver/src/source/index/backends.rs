@@ -40,9 +40,14 @@ pub(super) fn backends(
         let Body::Slice(slice) = &object.body else { continue };
         let Some(service) = slice.service.clone() else { continue };
         let namespace = key.namespace.clone().expect("an EndpointSlice has a namespace");
-        let Some(&home) = homes.get(&(namespace.clone(), service.clone())) else {
-            out.notice(key, format!("there is no Service {namespace}/{service}: its addresses go nowhere"));
-            continue;
+        let home = match homes.get(&(namespace.clone(), service.clone())) {
+            Some(Some(home)) => *home,
+            Some(None) => continue,
+            None => {
+                let text = format!("there is no Service {namespace}/{service}: its addresses go nowhere");
+                out.notice(key, text);
+                continue;
+            }
         };
         for endpoint in &slice.endpoints {
             for &ip in &endpoint.addresses {
@@ -56,7 +61,7 @@ pub(super) fn backends(
         }
     }
     for ((namespace, service, ip), (slice, backend, sharing)) in found {
-        let home = homes[&(namespace.clone(), service.clone())];
+        let home = homes[&(namespace.clone(), service.clone())].expect("its backends have one");
         if home == Home::Exported && sharing == Sharing::One {
             out.warn_outside(&slice, ip);
         }

@@ -9,6 +9,10 @@ use api::{
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
+/// Services by which agents reach their apiserver, and the apiserver its source. They stay kube-proxy's: in our maps a
+/// backend that moved while the apiserver is away would be the last one known, and nobody could tell of the new one.
+const WAY_TO_US: [(&str, &str); 2] = [("default", "kubernetes"), ("kube-system", "kube-dns")];
+
 /// Whether a Service's records travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Home {
@@ -40,8 +44,8 @@ impl Home {
     }
 }
 
-/// Every Service that can have backends, and their home.
-pub(super) type Homes = BTreeMap<(NamespaceName, ServiceName), Home>;
+/// Every Service that can have backends, and their home; none for one that stays kube-proxy's.
+pub(super) type Homes = BTreeMap<(NamespaceName, ServiceName), Option<Home>>;
 
 pub(super) fn services(index: &Index, out: &mut Out<'_>) -> Homes {
     let mut homes = Homes::new();
@@ -53,6 +57,13 @@ pub(super) fn services(index: &Index, out: &mut Out<'_>) -> Homes {
         }
         let namespace = key.namespace.clone().expect("a Service has a namespace");
         let name: ServiceName = key.name.as_str().parse().expect("checked when the Service was read");
+        if !service.balance || WAY_TO_US.contains(&(namespace.as_str(), name.as_str())) {
+            if service.global {
+                out.notice(key, "annotated global, but not balanced here: it stays kube-proxy's");
+            }
+            homes.insert((namespace, name), None);
+            continue;
+        }
         let takes_part = index.is_global(&namespace, out.facts);
         if service.global && !takes_part {
             out.notice(key, "annotated global, but its namespace does not take part: it stays local");
@@ -85,7 +96,7 @@ pub(super) fn services(index: &Index, out: &mut Out<'_>) -> Homes {
         };
         let record_key = home.service_key(&out.facts.cluster, namespace.clone(), name.clone());
         out.put(key, record_key, Record::from(record));
-        homes.insert((namespace, name), home);
+        homes.insert((namespace, name), Some(home));
     }
     homes
 }

@@ -163,6 +163,29 @@ fn a_service_travels_when_it_is_global_and_shared_and_its_namespace_takes_part()
 }
 
 #[test]
+fn the_services_by_which_the_apiserver_is_reached_stay_kube_proxys() {
+    let named = |text: String, namespace: &str, name: &str| {
+        text.replace("namespace: shop", &format!("namespace: {namespace}"))
+            .replace("name: cart", &format!("name: {name}"))
+            .replace("kubernetes.io/service-name: cart", &format!("kubernetes.io/service-name: {name}"))
+    };
+    let endpoints = "[{addresses: [10.1.1.1], nodeName: n1}]";
+    for (annotations, namespace, name, records) in [
+        ("", "shop", "cart", 2),
+        ("clustermesh.io/balance: 'false'", "shop", "cart", 0),
+        ("clustermesh.io/balance: 'true'", "shop", "cart", 2),
+        ("", "default", "kubernetes", 0),
+        ("", "kube-system", "kube-dns", 0),
+        ("", "shop", "kube-dns", 2),
+    ] {
+        let text = service(annotations) + &slice("s", "[{port: 80}]", endpoints);
+        let desired = desired(&named(text, namespace, name));
+        assert_eq!(desired.records.len(), records, "{namespace}/{name} {annotations}");
+        assert_eq!(desired.notices, [], "{namespace}/{name} {annotations}");
+    }
+}
+
+#[test]
 fn affinity_is_local_remote_or_none() {
     for (value, expected) in [
         ("local", api::record::Affinity::Local),

@@ -1,5 +1,6 @@
 //! What is wrong with an object, as an Event of it: `kubectl describe` shows it to whoever wrote the object.
 
+use crate::keep::within;
 use crate::source::{
     kubernetes::resource,
     object::ObjectKey,
@@ -40,8 +41,8 @@ impl Events {
                         None => return,
                     },
                 };
-                if let Err(error) = recorder.publish(&event, &object).await {
-                    debug!(%error, "Cannot write an Event");
+                if let Err(error) = within(recorder.publish(&event, &object)).await {
+                    debug!(error = format!("{error:#}"), "Cannot write an Event");
                 }
             }
         });

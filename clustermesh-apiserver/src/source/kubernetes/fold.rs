@@ -103,7 +103,11 @@ impl Fold {
     /// All that the objects say.
     pub fn snapshot(&mut self) -> Snapshot {
         self.changed = false;
-        let problems = self.problems.values().flatten().take(PROBLEMS_MAX).cloned().collect();
+        // Peerings first: what is there and cannot be read is not gone, also among a thousand others.
+        let is_peer = |(key, _): &(&ObjectKey, &Vec<Problem>)| key.kind == ObjectKind::MeshPeer;
+        let (peers, others): (Vec<_>, Vec<_>) = self.problems.iter().partition(is_peer);
+        let all = peers.into_iter().chain(others).flat_map(|(_, problems)| problems);
+        let problems = all.take(PROBLEMS_MAX).cloned().collect();
         Snapshot { objects: self.objects.clone(), problems }
     }
 

@@ -67,7 +67,7 @@ async fn follow(directory: PathBuf, listings: watch::Sender<Option<Listing>>) {
                 }
                 let snapshot = Arc::clone(&now.1);
                 last = Some(now);
-                listings.send_replace(Some(Listing { snapshot, read_at, includes: read_at }));
+                listings.send_replace(Some(Listing { snapshot, read_at, includes: Some(read_at) }));
             }
             Err(error) => {
                 if !failing {

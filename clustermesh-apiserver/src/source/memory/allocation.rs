@@ -8,6 +8,9 @@ use std::{
     net::IpAddr,
 };
 
+/// Most nodes that are gone and remembered: about 120 KiB of what is kept.
+const GONE_MAX: usize = 1_000;
+
 /// What a node has.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,6 +38,7 @@ pub(super) fn allocate(
         // A range that was taken from the configuration takes its addresses along.
         allocation.addresses.retain(|ip| ranges.iter().any(|range| range.contains(ip)));
     }
+    forget(held);
     // All that anybody has or had.
     let mut taken: BTreeSet<IpAddr> = held.values().flat_map(|a| a.addresses.iter().copied()).collect();
     let mut exhausted = Vec::new();
@@ -55,6 +59,16 @@ pub(super) fn allocate(
     }
     let of = |node: &NodeName| (node.clone(), in_order(&held[node].addresses, ranges));
     (nodes.iter().map(of).collect(), exhausted)
+}
+
+/// Of nodes that are gone, those that went last keep what they had: a cluster that grows and shrinks makes new names every day.
+fn forget(held: &mut BTreeMap<NodeName, Allocation>) {
+    let mut gone: Vec<(u64, NodeName)> =
+        held.iter().filter_map(|(name, a)| Some((a.gone_s?, name.clone()))).collect();
+    gone.sort_by(|a, b| b.cmp(a));
+    for (_, name) in gone.drain(GONE_MAX.min(gone.len())..) {
+        held.remove(&name);
+    }
 }
 
 /// The lowest address that nobody has or had.

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 const GLOBAL: [&str; 2] = ["service.cilium.io/global", "io.cilium/global-service"];
 const SHARED: [&str; 2] = ["service.cilium.io/shared", "io.cilium/shared-service"];
 const AFFINITY: [&str; 2] = ["service.cilium.io/affinity", "io.cilium/service-affinity"];
+const BALANCE: [&str; 1] = ["clustermesh.io/balance"];
 const NAMESPACE_GLOBAL: [&str; 1] = ["clustermesh.cilium.io/global"];
 
 /// What a Service's annotations say.
@@ -17,6 +18,7 @@ pub(super) struct ServiceAnnotations {
     pub(super) global: bool,
     pub(super) shared: bool,
     pub(super) affinity: Affinity,
+    pub(super) balance: bool,
 }
 
 /// Reads a Service's annotations. A value nobody defined means what its absence or `false` means, with a warning:
@@ -38,7 +40,8 @@ pub(super) fn service(meta: &ObjectMeta, warnings: &mut Vec<Fault>) -> ServiceAn
             }
         },
     };
-    ServiceAnnotations { global, shared, affinity }
+    let balance = flag(meta, &BALANCE, warnings).unwrap_or(true);
+    ServiceAnnotations { global, shared, affinity, balance }
 }
 
 /// Whether a Namespace says that it takes part.

@@ -20,6 +20,7 @@ pub(super) fn service(object: &core::Service, warnings: &mut Vec<Fault>) -> Resu
         ports: Vec::new(),
         headless: false,
         external_name: false,
+        balance: said.balance,
         global: said.global,
         shared: said.shared,
         affinity: said.affinity,
