@@ -15,6 +15,7 @@
 //! - published golden vectors (`record/tests.rs`) stay as they are: fields are only added.
 
 pub mod bytes;
+pub mod digest;
 pub mod identity;
 pub mod key;
 pub mod name;

@@ -23,8 +23,8 @@ mod touch;
 
 pub use table::{Grant, Row, Served, TABLE, row};
 pub use touch::{
-    Access, Touch, campaign, delete_range, leader, lock, proclaim, put, range, resign, txn, unlock, waiting,
-    watch,
+    Access, Touch, campaign, delete_range, hashes, leader, lock, proclaim, put, range, resign, txn, unlock,
+    waiting, watch,
 };
 
 use api::{

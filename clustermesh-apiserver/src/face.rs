@@ -1,7 +1,7 @@
 //! The doors: etcd's v3 API and our admin service over one mTLS port.
 //!
 //! ```text
-//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Lease · Lock · Election · …
+//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Lease · … · Sync
 //!                                       │ the table's row              │ every range, by [`Doors::check`]
 //!                                       └ not served: says so          └─▶ Engine
 //! ```
@@ -21,6 +21,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod serve;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -41,7 +42,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Extensions, Status};
 use tracing::warn;
@@ -61,6 +62,8 @@ struct Inner {
     counters: Counters,
     /// One snapshot at a time: each holds every version of the store while it is sent.
     snapshots: Arc<Semaphore>,
+    /// For followers that history has left behind.
+    hashed: Arc<Mutex<sync::Kept>>,
 }
 
 #[derive(Debug, Default)]
@@ -85,8 +88,9 @@ impl Doors {
     /// Doors to one engine. When `shutdown` is cancelled, watches end.
     #[must_use]
     pub fn new(own: Own, tls: Tls, engine: Engine, shutdown: CancellationToken) -> Self {
-        let (counters, snapshots) = (Counters::default(), Arc::new(Semaphore::new(1)));
-        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots }) }
+        let (counters, snapshots, hashed) =
+            (Counters::default(), Arc::new(Semaphore::new(1)), Arc::default());
+        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots, hashed }) }
     }
 
     /// Who came and who was refused.

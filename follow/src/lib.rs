@@ -1,4 +1,4 @@
-//! Carries a follower's requests over the etcd v3 API. It decides nothing: see [`replica::follower`].
+//! Carries a follower's requests over the etcd v3 API, and our `mesh.sync.v1` beside it. It decides nothing: see [`replica::follower`].
 //!
 //! ```text
 //!  Follower ──requests──▶ session task (one a connection) ──▶ gRPC ──▶ store
@@ -86,7 +86,11 @@ async fn run(mut follower: Follower, connect: impl Connect, events: Sender<Event
                     session = Some(Session::start(*id, Arc::clone(&connect), answers.clone()));
                 }
                 Request::Disconnect { .. } => session = None,
-                Request::Page { .. } | Request::Watch { .. } | Request::Progress { .. } => {
+                Request::Page { .. }
+                | Request::Buckets { .. }
+                | Request::Entries { .. }
+                | Request::Watch { .. }
+                | Request::Progress { .. } => {
                     if let Some(session) = &session {
                         session.carry(request);
                     }

@@ -1,11 +1,15 @@
 //! One connection: its requests go out one after another, its answers come back as they arrive.
 
 use crate::Connect;
+use api::digest::{Bucket, Entry, HASH_BYTES};
 use replica::follower::{ANSWER_MAX_BYTES, Answer, Change, KeyRange, Request, SessionId, Value};
 use rpc::{
     etcdserverpb::{
         RangeRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
         kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
+    },
+    mesh::sync::v1::{
+        BucketsRequest, BucketsResponse, EntriesRequest, EntriesResponse, sync_client::SyncClient,
     },
     mvccpb::{Event, KeyValue, event::EventType},
 };
@@ -13,7 +17,8 @@ use std::{error::Error as _, sync::Arc};
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Code, Response, Status, Streaming, transport::Channel};
+use tracing::debug;
 
 /// What etcd says when history was compacted. (etcd: `rpctypes.ErrGRPCCompacted`)
 const COMPACTED: &str = "required revision has been compacted";
@@ -75,6 +80,7 @@ impl Wire {
     ) -> Result<(), String> {
         let channel = connect.connect().await?;
         let mut kv = KvClient::new(channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES);
+        let mut sync = SyncClient::new(channel.clone()).max_decoding_message_size(ANSWER_MAX_BYTES);
         self.answer(Answer::Connected { session: self.id }).await;
 
         let mut watching: Option<Watching> = None;
@@ -85,9 +91,30 @@ impl Wire {
             };
             match request {
                 None => return Ok(()),
-                Some(Request::Page { range, revision, limit, .. }) => {
-                    let answer = self.page(&mut kv, range, revision, limit).await?;
+                Some(Request::Page { range, revision, since, limit, .. }) => {
+                    let request = RangeRequest {
+                        key: range.key.into(),
+                        range_end: range.end.into(),
+                        limit: signed(limit as u64),
+                        revision: revision.map_or(0, signed),
+                        min_mod_revision: since.map_or(0, signed),
+                        ..RangeRequest::default()
+                    };
+                    let answer = self.page(&mut kv, request).await?;
                     self.answer(answer).await;
+                }
+                Some(Request::Buckets { range: KeyRange { key, end }, revision, bits, .. }) => {
+                    let (key, range_end) = (key.into(), end.into());
+                    let request = BucketsRequest { key, range_end, revision: signed(revision), bits };
+                    let answered = sync.buckets(request).await;
+                    self.answer(self.hashes(answered, revision, buckets)?).await;
+                }
+                Some(Request::Entries { range: KeyRange { key, end }, revision, bits, buckets, .. }) => {
+                    let (key, range_end) = (key.into(), end.into());
+                    let request =
+                        EntriesRequest { key, range_end, revision: signed(revision), bits, buckets };
+                    let answered = sync.entries(request).await;
+                    self.answer(self.hashes(answered, revision, entries)?).await;
                 }
                 Some(Request::Watch { watch, range, from, .. }) => {
                     let watching = match &mut watching {
@@ -111,30 +138,49 @@ impl Wire {
         self.answers.send(answer).await.ok();
     }
 
-    async fn page(
-        &self,
-        kv: &mut KvClient<Channel>,
-        range: KeyRange,
-        revision: Option<u64>,
-        limit: usize,
-    ) -> Result<Answer, String> {
-        let request = RangeRequest {
-            key: range.key.into(),
-            range_end: range.end.into(),
-            limit: signed(limit as u64),
-            revision: revision.map_or(0, signed),
-            ..RangeRequest::default()
-        };
+    async fn page(&self, kv: &mut KvClient<Channel>, request: RangeRequest) -> Result<Answer, String> {
+        let pinned = unsigned(request.revision);
         let page = match kv.range(request).await {
             Ok(page) => page.into_inner(),
             Err(status) if status.message().contains(COMPACTED) => {
-                return Ok(Answer::Compacted { session: self.id, compact_revision: revision.unwrap_or(0) });
+                return Ok(Answer::Compacted { session: self.id, compact_revision: pinned });
             }
             Err(status) => return Err(text(&status)),
         };
         let revision = unsigned(page.header.map_or(0, |header| header.revision));
         let values = page.kvs.into_iter().map(value).collect();
         Ok(Answer::Page { session: self.id, revision, values, more: page.more })
+    }
+
+    /// An answer of `mesh.sync.v1`. A store that does not serve it, or not as we ask, says so in one of several ways: etcd
+    /// does not know the method, and an apiserver that is older than it refuses it to everybody. Whether we are let
+    /// in at all, the list that follows will tell.
+    fn hashes<R>(
+        &self,
+        answered: Result<Response<R>, Status>,
+        pinned: u64,
+        read: impl FnOnce(SessionId, R) -> Answer,
+    ) -> Result<Answer, String> {
+        let session = self.id;
+        let status = match answered {
+            Ok(response) => return Ok(read(session, response.into_inner())),
+            Err(status) => status,
+        };
+        if status.message().contains(COMPACTED) {
+            return Ok(Answer::Compacted { session, compact_revision: pinned });
+        }
+        match status.code() {
+            Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::InvalidArgument
+            | Code::OutOfRange
+            | Code::ResourceExhausted
+            | Code::Internal => {
+                debug!(error = text(&status), "The store does not help to resync; it is listed");
+                Ok(Answer::Unserved { session })
+            }
+            _ => Err(text(&status)),
+        }
     }
 
     /// Opens the stream that all watches of this session share.
@@ -236,6 +282,18 @@ fn create(number: usize, range: KeyRange, from: u64) -> WatchCreateRequest {
         fragment: true,
         ..WatchCreateRequest::default()
     }
+}
+
+/// Half a bucket is none: then there are not as many as were asked for, and the follower sees it.
+fn buckets(session: SessionId, answer: BucketsResponse) -> Answer {
+    let hashes = answer.hashes.as_chunks::<HASH_BYTES>().0;
+    let bucket = |(&count, &hash): (&u64, &[u8; HASH_BYTES])| Bucket { count, hash };
+    Answer::Buckets { session, buckets: answer.counts.iter().zip(hashes).map(bucket).collect() }
+}
+
+fn entries(session: SessionId, answer: EntriesResponse) -> Answer {
+    let entries = answer.entries.as_chunks::<HASH_BYTES>().0;
+    Answer::Entries { session, entries: entries.iter().copied().map(Entry).collect() }
 }
 
 fn value(kv: KeyValue) -> Value {

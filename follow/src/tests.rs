@@ -71,6 +71,35 @@ async fn a_connection_that_ends_is_resumed_and_a_compaction_is_listed() {
 }
 
 #[tokio::test]
+async fn after_a_compaction_only_what_changed_comes_from_a_store_that_serves_buckets() {
+    for (etcd, lists) in [(Etcd::with_buckets(), 1), (Etcd::new(false), 2)] {
+        for n in 0..PAGE_KEYS + 3 {
+            etcd.change(|store, now| put(store, &format!("mesh/v1/east/nodes/n{n}"), now));
+        }
+        let mut owner = Owner::of(&etcd).await;
+        owner.until("listed", |owner| owner.lists == 1).await;
+        owner.watches(&etcd, 1).await;
+        etcd.hang_up();
+        owner.until("cut", |owner| owner.cut.is_some()).await;
+        let told = owner.told;
+        etcd.change(|store, now| delete(store, "mesh/v1/east/nodes/n1", now));
+        etcd.change(|store, now| put(store, "mesh/v1/east/nodes/n2", now));
+        etcd.change(|store, now| {
+            put(store, "mesh-local/v1/applied/n1", now);
+            store.compact(store.applied()).expect("a revision");
+        });
+        owner.until("caught up", |owner| owner.held.contains_key("mesh-local/v1/applied/n1")).await;
+        owner.watches(&etcd, 2).await;
+        assert_eq!(owner.held.len(), PAGE_KEYS + 3 - 1 + 4, "the lineage, two probes, and one of each");
+        assert!(!owner.held.contains_key("mesh/v1/east/nodes/n1"), "no missed delete");
+        assert_eq!(owner.lists, lists);
+        // A delete, two records, and the probe.
+        let moved = owner.told - told;
+        assert_eq!(moved, if lists == 1 { 4 } else { PAGE_KEYS + 3 - 1 + 4 });
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_does_not_let_us_in_any_more_is_told_from_one_that_is_away() {
     let etcd = Etcd::new(false);
     let mut owner = Owner::of(&etcd).await;
@@ -115,6 +144,8 @@ struct Owner {
     held: BTreeMap<String, Vec<u8>>,
     lists: usize,
     resumed: usize,
+    /// Records and deletes.
+    told: usize,
     progress: u64,
     cut: Option<(String, bool)>,
 }
@@ -147,7 +178,7 @@ impl Owner {
     }
 
     fn new(following: Following) -> Self {
-        Self { following, held: BTreeMap::new(), lists: 0, resumed: 0, progress: 0, cut: None }
+        Self { following, held: BTreeMap::new(), lists: 0, resumed: 0, told: 0, progress: 0, cut: None }
     }
 
     /// Until its watch stands: a change that can only come by it has come.
@@ -167,6 +198,8 @@ impl Owner {
 
     fn take(&mut self, event: Event) {
         let text = |key: Vec<u8>| String::from_utf8(key).expect("a key");
+        self.told +=
+            usize::from(matches!(event, Event::InitApply(_) | Event::Apply(_) | Event::Delete { .. }));
         match event {
             Event::Init => self.held.clear(),
             Event::InitApply(value) | Event::Apply(value) => {

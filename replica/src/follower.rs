@@ -3,17 +3,24 @@
 //! ```text
 //!            ┌────────────── failed: wait, then again ◀──────────────┐
 //!            ▼                                                       │
-//!  Waiting ─▶ Connecting ─▶ Reading lineage ─┬─ may resume ────────▶ Watching
-//!                                            └─ may not ─▶ Listing ──┘
+//!  Waiting ─▶ Connecting ─▶ Reading lineage ─┬─ may resume ──────────────────────▶ Watching
+//!                                            ├─ may, but history forgot ─▶ Resyncing ──┤
+//!                                            │                                │ misfit │
+//!                                            └─ may not ─────────────────▶ Listing ────┘
 //! ```
 //!
 //! A session is one connection: its first request reads the store's lineage, and only a lineage that lists the boot
 //! we followed, with our revision in that boot's range and not above the head, lets us go on from there. Otherwise
 //! all prefixes are listed, pinned at the revision of that first answer, and watched from the next one on. So a list
 //! and the watch after it have neither gap nor overlap, whatever is written meanwhile.
+//!
+//! A watch that is told that its revision was compacted ends the session, and the next one asks for what changed since, and
+//! what vanished, instead of everything (`resync.rs`). For that the follower remembers every key it has told and its
+//! revision: by estimate 150 bytes a record, 15 MB of 100,000.
 
 mod event;
 mod listing;
+mod resync;
 mod wire;
 
 pub use event::Event;
@@ -21,13 +28,18 @@ pub use wire::{Answer, Change, KeyRange, Request, SessionId, Value};
 
 use crate::Now;
 use api::{
-    bytes::BootId,
+    digest::{Bucket, Entry},
     key::{Key, MeshKey},
     name::ClusterName,
     record::{Heartbeat, Lineage},
 };
 use listing::Listing;
-use std::{collections::VecDeque, fmt, time::Duration};
+use resync::{Outcome, Resync};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    time::Duration,
+};
 
 /// Keys a page asks for. At [`api::RECORD_MAX_BYTES`] and [`api::KEY_MAX_BYTES`] each, the largest page is 32.5 MB
 /// ([`ANSWER_MAX_BYTES`]); at the usual 300 bytes it is 150 KB, and 30,000 records are 60 round trips.
@@ -72,15 +84,51 @@ pub struct Follow {
 /// Where we are in a store's history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Position {
-    /// The run of the store that delivered it; a store that names none is listed each time.
-    boot: Option<BootId>,
+    /// Of the store, as it was checked last; a store that has none is listed each time.
+    lineage: Option<Lineage>,
     /// Up to here everything was delivered, a revision for each prefix.
     revisions: Vec<u64>,
+    /// What was told and not deleted since.
+    held: Held,
+    /// History does not reach back to here any more.
+    forgotten: bool,
+}
+
+/// Keys and the revisions in which they were last written.
+type Held = BTreeMap<Vec<u8>, u64>;
+
+/// What a list or a resync has to ask next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Ask {
+    Page { range: KeyRange, revision: u64, since: Option<u64> },
+    Buckets { range: KeyRange, revision: u64, bits: u32 },
+    Entries { range: KeyRange, revision: u64, bits: u32, buckets: Vec<u32> },
+}
+
+impl Ask {
+    fn request(self, session: SessionId) -> Request {
+        match self {
+            Self::Page { range, revision, since } => {
+                Request::Page { session, range, revision: Some(revision), since, limit: PAGE_KEYS }
+            }
+            Self::Buckets { range, revision, bits } => Request::Buckets { session, range, revision, bits },
+            Self::Entries { range, revision, bits, buckets } => {
+                Request::Entries { session, range, revision, bits, buckets }
+            }
+        }
+    }
 }
 
 impl Position {
     fn complete_to(&self) -> u64 {
         self.revisions.iter().copied().min().unwrap_or(0)
+    }
+
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::Put(value) => drop(self.held.insert(value.key.clone(), value.mod_revision)),
+            Change::Delete { key, .. } => drop(self.held.remove(key)),
+        }
     }
 }
 
@@ -90,6 +138,7 @@ enum State {
     Connecting { since: Now },
     ReadingLineage { since: Now },
     Listing(Listing),
+    Resyncing(Resync),
     Watching(Watching),
 }
 
@@ -185,6 +234,7 @@ impl Follower {
                 (*since + ANSWER_WITHIN, Wake::Overdue)
             }
             State::Listing(listing) => (listing.asked_at() + ANSWER_WITHIN, Wake::Overdue),
+            State::Resyncing(resync) => (resync.asked_at() + ANSWER_WITHIN, Wake::Overdue),
             State::Watching(watching) => match (watching.asked, watching.unanswered) {
                 (Some(asked), true) => (asked + PROGRESS_WITHIN, Wake::Overdue),
                 (asked, _) if self.watches_are_apart() => {
@@ -216,15 +266,13 @@ impl Follower {
         match answer {
             Answer::Connected { .. } => self.handle_connected(now),
             Answer::Page { revision, values, more, .. } => self.handle_page(revision, values, more, now),
+            Answer::Buckets { buckets, .. } => self.handle_buckets(buckets, now),
+            Answer::Entries { entries, .. } => self.handle_entries(entries, now),
+            Answer::Unserved { .. } => self.handle_unserved(now),
             Answer::Watching { watch, revision, .. } => self.handle_watching(watch, revision, now),
             Answer::Changes { watch, changes, more, .. } => self.handle_changes(watch, changes, more, now),
             Answer::Progress { watch, revision, .. } => self.handle_progress(watch, revision, now),
-            // A watch below the compacted revision would skip deletes if it went on at the compacted one.
-            // (etcd API guarantees: Resumable)
-            Answer::Compacted { compact_revision, .. } => {
-                self.position = None;
-                self.fail(format!("history up to revision {compact_revision} was compacted"), now);
-            }
+            Answer::Compacted { compact_revision, .. } => self.handle_compacted(compact_revision, now),
             Answer::Failed { error, .. } => self.fail(error, now),
             Answer::Refused { error, .. } => self.end(error, true, now),
         }
@@ -263,8 +311,8 @@ impl Follower {
         if let State::Connecting { .. } = self.state {
             self.state = State::ReadingLineage { since: now };
             let key = MeshKey::Lineage.of(&self.follow.cluster).to_string();
-            let range = KeyRange::single(&key);
-            self.requests.push_back(Request::Page { session: self.session, range, revision: None, limit: 1 });
+            let (session, range) = (self.session, KeyRange::single(&key));
+            self.requests.push_back(Request::Page { session, range, revision: None, since: None, limit: 1 });
         }
     }
 
@@ -278,51 +326,128 @@ impl Follower {
                 }
                 Err(error) => self.fail(error.to_owned(), now),
             },
+            State::Resyncing(_) => self.resync(now, |resync, held| resync.take_page(values, more, held, now)),
             State::Waiting { .. } | State::Connecting { .. } | State::Watching(_) => {
                 self.fail("the store answered what was not asked".to_owned(), now);
             }
         }
     }
 
+    fn handle_buckets(&mut self, buckets: Vec<Bucket>, now: Now) {
+        self.resync(now, |resync, _| resync.take_buckets(buckets, now));
+    }
+
+    fn handle_entries(&mut self, entries: Vec<Entry>, now: Now) {
+        self.resync(now, |resync, held| resync.take_entries(entries, held, now));
+    }
+
+    fn handle_unserved(&mut self, now: Now) {
+        self.resync(now, |_, _| Err("the store does not serve buckets"));
+    }
+
+    /// A watch below the compacted revision would skip deletes if it went on at the compacted one (etcd API guarantees:
+    /// Resumable). What we hold is still true of our revision, so the next session finds out what changed since. A
+    /// list, or a resync, that history overtakes is begun again as a list.
+    fn handle_compacted(&mut self, compact_revision: u64, now: Now) {
+        match (&self.state, &mut self.position) {
+            (State::Watching(_), Some(position)) => position.forgotten = true,
+            (_, position) => *position = None,
+        }
+        self.fail(format!("history up to revision {compact_revision} was compacted"), now);
+    }
+
     fn handle_lineage(&mut self, head: u64, value: Option<&Value>, now: Now) {
         // A lineage that cannot be read is none: then there is no resuming, and a list is always right.
         let lineage = value.and_then(|value| Lineage::decode(&value.value).ok());
-        let boot = lineage.as_ref().map(|lineage| lineage.current().id);
         if self.may_resume(lineage.as_ref(), head)
             && let Some(position) = &mut self.position
+            && let Some(lineage) = lineage
         {
-            position.boot = boot;
-            self.events.push_back(Event::Resumed { revision: position.complete_to() });
-            self.watch(now);
+            position.lineage = Some(lineage.clone());
+            if position.forgotten {
+                let prefixes = self.follow.prefixes.iter().map(|prefix| KeyRange::prefix(prefix));
+                let prefixes = prefixes.zip(position.revisions.iter().copied()).collect();
+                let cluster = self.follow.cluster.clone();
+                let resync = Resync::new(cluster, prefixes, lineage, head, &position.held, now);
+                self.state = State::Resyncing(resync);
+                self.continue_resync(now);
+            } else {
+                self.events.push_back(Event::Resumed { revision: position.complete_to() });
+                self.watch(now);
+            }
             return;
         }
+        self.list(lineage, head, now);
+    }
+
+    fn list(&mut self, lineage: Option<Lineage>, head: u64, now: Now) {
         self.position = None;
         self.events.push_back(Event::Init);
-        self.state = State::Listing(Listing::new(&self.follow.prefixes, boot, head, now));
+        self.state = State::Listing(Listing::new(&self.follow.prefixes, lineage, head, now));
         self.continue_listing();
     }
 
+    /// Each of our revisions was written by a boot that the lineage still has there.
     fn may_resume(&self, lineage: Option<&Lineage>, head: u64) -> bool {
-        let (Some(lineage), Some(Position { boot: Some(boot), revisions })) = (lineage, &self.position)
-        else {
-            return false;
+        let Some(Position { lineage: Some(known), revisions, .. }) = &self.position else { return false };
+        let same = |revision: u64| {
+            revision <= head && lineage.is_some_and(|lineage| continues(known, lineage, revision))
         };
-        revisions.iter().all(|&revision| revision <= head && lineage.allows_resume(*boot, revision))
+        revisions.iter().all(|&revision| same(revision))
     }
 
     fn continue_listing(&mut self) {
-        let State::Listing(listing) = &self.state else { return };
-        if let Some((range, revision)) = listing.wants() {
-            let page =
-                Request::Page { session: self.session, range, revision: Some(revision), limit: PAGE_KEYS };
-            self.requests.push_back(page);
+        let State::Listing(listing) = &mut self.state else { return };
+        if let Some(ask) = listing.wants() {
+            self.requests.push_back(ask.request(self.session));
             return;
         }
-        let (boot, revision, asked_at) = (listing.boot(), listing.revision(), listing.asked_at());
-        self.position = Some(Position { boot, revisions: vec![revision; self.follow.prefixes.len()] });
+        let (lineage, held) = (listing.take_lineage(), listing.take_held());
+        let (revision, asked_at) = (listing.revision(), listing.asked_at());
+        let revisions = vec![revision; self.follow.prefixes.len()];
+        self.position = Some(Position { lineage, revisions, held, forgotten: false });
         self.progress = revision;
         self.events.push_back(Event::InitDone { revision });
         self.watch(asked_at);
+    }
+
+    /// Lets a resync take an answer. One that does not fit is no reason to end the session, but one to list.
+    fn resync(&mut self, now: Now, take: impl FnOnce(&mut Resync, &Held) -> Result<(), resync::Misfit>) {
+        let (State::Resyncing(resync), Some(position)) = (&mut self.state, &mut self.position) else {
+            return self.fail("the store answered what was not asked".to_owned(), now);
+        };
+        match take(resync, &position.held) {
+            Ok(()) => self.continue_resync(now),
+            Err(_) => {
+                let (lineage, revision) = (position.lineage.take(), resync.revision());
+                self.list(lineage, revision, now);
+            }
+        }
+    }
+
+    fn continue_resync(&mut self, now: Now) {
+        let (State::Resyncing(resync), Some(position)) = (&mut self.state, &mut self.position) else {
+            return;
+        };
+        if let Some(ask) = resync.wants() {
+            self.requests.push_back(ask.request(self.session));
+            return;
+        }
+        let revision = resync.revision();
+        let Outcome { vanished, changed } = resync.finish(&position.held);
+        for key in vanished {
+            position.held.remove(&key);
+            self.events.push_back(Event::Delete { key, mod_revision: revision });
+        }
+        for value in changed {
+            position.held.insert(value.key.clone(), value.mod_revision);
+            self.events.push_back(Event::Apply(value));
+        }
+        position.revisions.fill(revision);
+        position.forgotten = false;
+        self.progress = revision;
+        self.events.push_back(Event::Resumed { revision });
+        self.watch(now);
     }
 
     fn watch(&mut self, now: Now) {
@@ -366,6 +491,9 @@ impl Follower {
                 return self
                     .fail("another run of the store answers than the one that was checked".to_owned(), now);
             }
+            if let Some(position) = &mut self.position {
+                position.note(&change);
+            }
             self.events.push_back(change.into());
         }
         // A fragment leaves the rest of its revision for the next answer.
@@ -375,7 +503,7 @@ impl Follower {
     }
 
     /// A connection could be replaced under us between the check of the lineage and the watch. Heartbeat and lineage
-    /// name the boot they were written in: one that the checked lineage did not end with is another history, unless
+    /// name the boot they were written in: one that the checked lineage does not have there is another history, unless
     /// the new lineage says that it continues ours (a publisher's new term in the same store).
     fn same_history(&mut self, change: &Change, revision: u64) -> bool {
         let Change::Put(value) = change else { return true };
@@ -387,12 +515,13 @@ impl Follower {
         match key {
             MeshKey::Lineage => {
                 let Ok(lineage) = Lineage::decode(&value.value) else { return true };
-                let continues = position.boot.is_none_or(|boot| lineage.allows_resume(boot, revision - 1));
-                position.boot = Some(lineage.current().id);
-                continues
+                let known = position.lineage.as_ref();
+                let goes_on = known.is_none_or(|known| continues(known, &lineage, revision - 1));
+                position.lineage = Some(lineage);
+                goes_on
             }
-            MeshKey::Heartbeat => match (Heartbeat::decode(&value.value), position.boot) {
-                (Ok(heartbeat), Some(boot)) => heartbeat.boot == boot,
+            MeshKey::Heartbeat => match (Heartbeat::decode(&value.value), &position.lineage) {
+                (Ok(heartbeat), Some(known)) => known.allows_resume(heartbeat.boot, revision),
                 (Ok(_), None) | (Err(_), _) => true,
             },
             MeshKey::Cluster
@@ -476,6 +605,11 @@ impl Follower {
         let jitter = split_mix(self.seed.wrapping_add(self.failures.into())) % 1_000;
         full / 2 + full / 2 * u32::try_from(jitter).expect("below 1000") / 1_000
     }
+}
+
+/// Whether two lineages tell the same of what was written up to `revision`.
+fn continues(known: &Lineage, lineage: &Lineage, revision: u64) -> bool {
+    known.boot_at(revision).is_some_and(|boot| lineage.allows_resume(boot, revision))
 }
 
 /// SplitMix64's output function: neighbouring seeds give unrelated numbers.

@@ -177,11 +177,11 @@ impl View {
                 }
                 Err(_) => Effect::Nothing,
             },
-            Event::Progress { revision } => {
+            Event::Progress { revision } | Event::Resumed { revision } => {
                 self.revision = revision;
                 Effect::Nothing
             }
-            Event::Resumed { .. } | Event::Disconnected { .. } => Effect::Nothing,
+            Event::Disconnected { .. } => Effect::Nothing,
         }
     }
 

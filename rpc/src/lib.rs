@@ -1,4 +1,4 @@
-//! The services that travel: etcd's v3 API, our admin service and enrolment, as clients and servers.
+//! The services that travel: etcd's v3 API, our admin service, enrolment and sync, as clients and servers.
 //!
 //! ```text
 //!  proto/etcd/…  ─┐
@@ -79,6 +79,19 @@ pub mod mesh {
         )]
         pub mod v1 {
             include!(concat!(env!("OUT_DIR"), "/mesh.enrolment.v1.rs"));
+        }
+    }
+
+    /// How a follower that history has left behind finds what vanished.
+    pub mod sync {
+        /// The first version.
+        #[allow(
+            missing_docs,
+            clippy::all,
+            reason = "generated from proto/mesh/v1/sync.proto, which carries the comments"
+        )]
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/mesh.sync.v1.rs"));
         }
     }
 }

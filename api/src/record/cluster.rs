@@ -105,6 +105,13 @@ impl Lineage {
         *self.boots.last().expect("a lineage has a running boot")
     }
 
+    /// The boot that wrote this revision; of one that nobody here wrote, the boot that found it.
+    #[must_use]
+    pub fn boot_at(&self, revision: u64) -> Option<BootId> {
+        let last_from = |first: u64| self.boots.iter().rfind(|boot| boot.first_revision <= first);
+        last_from(revision).or_else(|| last_from(revision.saturating_add(1))).map(|boot| boot.id)
+    }
+
     /// Whether a follower that saw `revision` of `boot` may resume there: the boot is listed and the revision lies in
     /// its range. (That it is not above the head is the store's to say.)
     #[must_use]

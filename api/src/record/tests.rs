@@ -285,6 +285,12 @@ fn a_follower_resumes_only_inside_a_run_that_the_store_remembers() {
     ] {
         assert_eq!(lineage.allows_resume(BootId([id; 16]), revision), allowed, "boot {id} at {revision}");
     }
+    let lineage = Lineage { boots: vec![boot(1, 2), boot(2, 100), boot(3, 100), boot(4, 200)] };
+    for (revision, id) in
+        [(0, None), (1, Some(1)), (2, Some(1)), (99, Some(1)), (100, Some(3)), (900, Some(4))]
+    {
+        assert_eq!(lineage.boot_at(revision), id.map(|id| BootId([id; 16])), "revision {revision}");
+    }
 }
 
 proptest! {

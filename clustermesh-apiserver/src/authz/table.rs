@@ -141,5 +141,8 @@ pub const TABLE: &[Row] = &[
     new("/mesh.admin.v1.Admin/ApplyPeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/RemovePeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/Forget", Served::Yes, OPERATED),
+    // What a range holds is shown to those who may read it.
+    new("/mesh.sync.v1.Sync/Buckets", Served::Yes, KEYED),
+    new("/mesh.sync.v1.Sync/Entries", Served::Yes, KEYED),
     new("/mesh.enrolment.v1.Enrolment/EnrolNode", STRANGERS, [Grant::No; 6]),
 ];

@@ -12,6 +12,8 @@ const PUT: &str = "/etcdserverpb.KV/Put";
 const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
 const TXN: &str = "/etcdserverpb.KV/Txn";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const BUCKETS: &str = "/mesh.sync.v1.Sync/Buckets";
+const ENTRIES: &str = "/mesh.sync.v1.Sync/Entries";
 
 #[test]
 fn every_method_of_every_service_has_exactly_one_row_and_no_row_is_of_a_method_that_is_not_there() {
@@ -38,7 +40,7 @@ fn a_method_that_is_not_in_the_table_is_refused_to_everybody() {
     }
 }
 
-/// Who may read what, by a get, by a watch and by the compare of a txn: the same.
+/// Who may read what, by a get, by a watch, by the compare of a txn and by hashes: the same.
 #[test]
 fn what_can_be_read_does_not_depend_on_how() {
     let table = [
@@ -69,7 +71,14 @@ fn what_can_be_read_does_not_depend_on_how() {
             compare: vec![pb::Compare { key: b(key), range_end: b(end), ..Default::default() }],
             ..Default::default()
         });
-        let ways = [(RANGE, range), (WATCH, watch.expect("a range")), (TXN, compare.expect("a range"))];
+        let hashes = hashes(&b(key), &b(end)).expect("a range");
+        let ways = [
+            (RANGE, range),
+            (WATCH, watch.expect("a range")),
+            (TXN, compare.expect("a range")),
+            (BUCKETS, hashes.clone()),
+            (ENTRIES, hashes),
+        ];
         for (method, touches) in ways {
             let may = |who: &SpiffeId| authorize(&west(), who, method, &touches).is_ok();
             let subjects =

@@ -38,6 +38,14 @@ pub fn range(request: &pb::RangeRequest) -> Result<Vec<Touch>, Error> {
     Ok(vec![touch(Access::Read, &request.key, &request.range_end)?])
 }
 
+/// Of `Buckets` and `Entries`: hashes of keys say which keys there are, and when they changed.
+///
+/// # Errors
+/// [`Error::EmptyKey`], as etcd says.
+pub fn hashes(key: &Bytes, range_end: &Bytes) -> Result<Vec<Touch>, Error> {
+    Ok(vec![touch(Access::Read, key, range_end)?])
+}
+
 /// Of a `Put`: `prev_kv` reads, too.
 ///
 /// # Errors

@@ -13,6 +13,7 @@ use rpc::{
     mesh::{
         admin::v1::admin_server::{Admin, AdminServer},
         enrolment::v1::enrolment_server::EnrolmentServer,
+        sync::v1::sync_server::SyncServer,
     },
     v3electionpb::election_server::ElectionServer,
     v3lockpb::lock_server::LockServer,
@@ -97,7 +98,8 @@ impl Listening {
             .add_service(LockServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(ElectionServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(ClusterServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-            .add_service(MaintenanceServer::new(doors).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(MaintenanceServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(SyncServer::new(doors).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .serve_with_incoming_shutdown(
                 ReceiverStream::new(incoming).map(Ok::<_, io::Error>),

@@ -5,6 +5,7 @@ mod etcdctl;
 mod home;
 mod kv;
 mod lease;
+mod sync;
 mod turn;
 mod watch;
 

@@ -1,5 +1,6 @@
 //! The smallest etcd there is: ranges and watches of a [`Store`], over plain HTTP/2 on loopback.
 
+use api::digest::{Entries, Entry};
 use rpc::{
     etcdserverpb::{
         CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
@@ -8,6 +9,10 @@ use rpc::{
         kv_server::{Kv, KvServer},
         watch_request::RequestUnion,
         watch_server::{Watch, WatchServer},
+    },
+    mesh::sync::v1::{
+        BucketsRequest, BucketsResponse, EntriesRequest, EntriesResponse,
+        sync_server::{Sync, SyncServer},
     },
     mvccpb,
 };
@@ -33,6 +38,8 @@ pub(super) struct Etcd {
     hang_ups: Arc<watch::Sender<u64>>,
     /// Says no to everybody.
     closed: Arc<Mutex<bool>>,
+    /// Serves `mesh.sync.v1`, as our apiserver does and etcd does not.
+    serves_buckets: bool,
     /// Delivers one event a message, the last of a revision without the mark.
     pub(super) in_fragments: bool,
 }
@@ -44,8 +51,13 @@ impl Etcd {
             changed: Arc::new(watch::Sender::new(0)),
             hang_ups: Arc::new(watch::Sender::new(0)),
             closed: Arc::default(),
+            serves_buckets: false,
             in_fragments,
         }
+    }
+
+    pub(super) fn with_buckets() -> Self {
+        Self { serves_buckets: true, ..Self::new(false) }
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Store, Instant)) {
@@ -69,8 +81,11 @@ impl Etcd {
     pub(super) async fn serve(self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let at = format!("http://{}", listener.local_addr().expect("an address"));
-        let server =
-            Server::builder().add_service(KvServer::new(self.clone())).add_service(WatchServer::new(self));
+        let sync = self.serves_buckets.then(|| SyncServer::new(self.clone()));
+        let server = Server::builder()
+            .add_service(KvServer::new(self.clone()))
+            .add_service(WatchServer::new(self))
+            .add_optional_service(sync);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         at
     }
@@ -95,9 +110,9 @@ impl Etcd {
 impl Kv for Etcd {
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         self.let_in()?;
-        let RangeRequest { key, range_end, limit, revision, .. } = request.into_inner();
-        let request =
-            store::RangeRequest { key, range_end, limit, revision, ..store::RangeRequest::default() };
+        let RangeRequest { key, range_end, limit, revision, min_mod_revision, .. } = request.into_inner();
+        let bounds = store::RangeRequest { min_mod_revision, ..store::RangeRequest::default() };
+        let request = store::RangeRequest { key, range_end, limit, revision, ..bounds };
         let answer = self.store().range(&request).map_err(|error| Status::out_of_range(error.to_string()))?;
         let kvs = answer.kvs.into_iter().map(key_value).collect();
         Ok(Response::new(RangeResponse {
@@ -125,6 +140,33 @@ impl Kv for Etcd {
 
     async fn compact(&self, _: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
         Err(Status::unimplemented("followers do not write"))
+    }
+}
+
+impl Etcd {
+    fn entries(&self, key: bytes::Bytes, range_end: bytes::Bytes, revision: i64) -> Result<Entries, Status> {
+        let request = store::RangeRequest { key, range_end, revision, ..store::RangeRequest::default() };
+        let answer = self.store().range(&request).map_err(|error| Status::out_of_range(error.to_string()))?;
+        Ok(answer.kvs.iter().map(|kv| Entry::of(&kv.key, kv.mod_revision as u64)).collect())
+    }
+}
+
+#[tonic::async_trait]
+impl Sync for Etcd {
+    async fn buckets(&self, request: Request<BucketsRequest>) -> Result<Response<BucketsResponse>, Status> {
+        let BucketsRequest { key, range_end, revision, bits } = request.into_inner();
+        let buckets = self.entries(key, range_end, revision)?.buckets(bits);
+        Ok(Response::new(BucketsResponse {
+            counts: buckets.iter().map(|bucket| bucket.count).collect(),
+            hashes: buckets.iter().flat_map(|bucket| bucket.hash).collect::<Vec<u8>>().into(),
+        }))
+    }
+
+    async fn entries(&self, request: Request<EntriesRequest>) -> Result<Response<EntriesResponse>, Status> {
+        let EntriesRequest { key, range_end, revision, bits, buckets } = request.into_inner();
+        let all = Self::entries(self, key, range_end, revision)?;
+        let entries = buckets.iter().flat_map(|number| all.bucket(bits, *number)).flat_map(|entry| entry.0);
+        Ok(Response::new(EntriesResponse { entries: entries.collect::<Vec<u8>>().into() }))
     }
 }
 

@@ -16,7 +16,8 @@ pub enum Event {
         /// The revision it was pinned at.
         revision: u64,
     },
-    /// After a cut the watch goes on where it ended; what the owner holds stays.
+    /// After a cut the watch goes on; what the owner holds stays. What changed while the history forgot was told just
+    /// before, as changes: what vanished first, then what was written, in the order of its revisions.
     Resumed {
         /// Everything up to here was told.
         revision: u64,

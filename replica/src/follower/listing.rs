@@ -1,31 +1,34 @@
 //! One list of several prefixes, page after page, at one revision.
 
 use super::{
+    Ask, Held,
     event::Event,
     wire::{KeyRange, Value},
 };
 use crate::Now;
-use api::bytes::BootId;
+use api::record::Lineage;
 use std::collections::VecDeque;
 
 #[derive(Debug)]
 pub(super) struct Listing {
-    boot: Option<BootId>,
+    lineage: Option<Lineage>,
     revision: u64,
     /// What is still to be read; the first one is being asked for.
     left: VecDeque<KeyRange>,
+    /// What was read.
+    held: Held,
     asked_at: Now,
 }
 
 impl Listing {
-    pub(super) fn new(prefixes: &[String], boot: Option<BootId>, revision: u64, now: Now) -> Self {
+    pub(super) fn new(prefixes: &[String], lineage: Option<Lineage>, revision: u64, now: Now) -> Self {
         let left = prefixes.iter().map(|prefix| KeyRange::prefix(prefix)).collect();
-        Self { boot, revision, left, asked_at: now }
+        Self { lineage, revision, left, held: Held::new(), asked_at: now }
     }
 
-    /// The boot that answers.
-    pub(super) fn boot(&self) -> Option<BootId> {
-        self.boot
+    /// Of the store that answers.
+    pub(super) fn take_lineage(&mut self) -> Option<Lineage> {
+        self.lineage.take()
     }
 
     /// What all pages are pinned at.
@@ -37,9 +40,15 @@ impl Listing {
         self.asked_at
     }
 
-    /// The next page, and the revision it is pinned at; none when the list is complete.
-    pub(super) fn wants(&self) -> Option<(KeyRange, u64)> {
-        self.left.front().map(|range| (range.clone(), self.revision))
+    /// What the list had.
+    pub(super) fn take_held(&mut self) -> Held {
+        std::mem::take(&mut self.held)
+    }
+
+    /// The next page; none when the list is complete.
+    pub(super) fn wants(&self) -> Option<Ask> {
+        let range = self.left.front()?.clone();
+        Some(Ask::Page { range, revision: self.revision, since: None })
     }
 
     /// Takes the answer to what was wanted.
@@ -53,20 +62,15 @@ impl Listing {
         now: Now,
     ) -> Result<Vec<Event>, &'static str> {
         let Some(range) = self.left.front_mut() else { return Err("the store answered what was not asked") };
-        if !values.iter().all(|v| range.contains(&v.key)) || !values.is_sorted_by(|a, b| a.key < b.key) {
-            return Err("the store sent keys that were not asked for, or out of order");
-        }
+        range.pass(&values, more)?;
         if values.iter().any(|value| value.mod_revision > self.revision) {
             return Err("the store sent a record from after the revision that was asked for");
         }
-        match (values.last(), more) {
-            (Some(last), true) => *range = range.after(&last.key),
-            (None, true) => return Err("the store has more keys and sent none"),
-            (_, false) => {
-                self.left.pop_front();
-            }
+        if !more {
+            self.left.pop_front();
         }
         self.asked_at = now;
+        self.held.extend(values.iter().map(|value| (value.key.clone(), value.mod_revision)));
         Ok(values.into_iter().map(Event::InitApply).collect())
     }
 }

@@ -3,6 +3,7 @@
 use super::{Answer, Change, KeyRange, Request, SessionId, Value};
 use api::{
     bytes::BootId,
+    digest::{Entries, Entry},
     record::{Boot, Heartbeat, Lineage},
 };
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ pub(super) struct Model {
     revision: u64,
     compacted: u64,
     lineage: Lineage,
+    /// It does not serve buckets, as etcd does not.
+    pub(super) is_stock: bool,
 }
 
 /// A watch that stands: its number, what it watches, and what comes next.
@@ -30,7 +33,8 @@ pub(super) struct Watch {
 impl Model {
     pub(super) fn new(boot: u8) -> Self {
         let boots = vec![Boot { id: BootId([boot; 16]), first_revision: 2 }];
-        let mut model = Self { log: Vec::new(), revision: 1, compacted: 0, lineage: Lineage { boots } };
+        let lineage = Lineage { boots };
+        let mut model = Self { log: Vec::new(), revision: 1, compacted: 0, lineage, is_stock: false };
         let lineage = model.lineage.encode();
         model.put(LINEAGE, &lineage);
         model
@@ -79,6 +83,11 @@ impl Model {
         content
     }
 
+    fn entries(&self, range: &KeyRange, revision: u64) -> Entries {
+        let content = self.at(revision).into_values().filter(|value| range.contains(&value.key));
+        content.map(|value| Entry::of(&value.key, value.mod_revision)).collect()
+    }
+
     /// What a follower of these prefixes should hold.
     pub(super) fn content(&self, prefixes: &[String]) -> BTreeMap<Vec<u8>, Value> {
         let ranges: Vec<KeyRange> = prefixes.iter().map(|prefix| KeyRange::prefix(prefix)).collect();
@@ -91,16 +100,32 @@ impl Model {
     pub(super) fn answer(&self, request: Request, watches: &mut Vec<Watch>) -> Vec<Answer> {
         match request {
             Request::Connect { session } => vec![Answer::Connected { session }],
-            Request::Page { session, revision, .. } if revision.is_some_and(|at| at < self.compacted) => {
+            Request::Page { session, revision: Some(at), .. }
+            | Request::Buckets { session, revision: at, .. }
+            | Request::Entries { session, revision: at, .. }
+                if at < self.compacted =>
+            {
                 vec![Answer::Compacted { session, compact_revision: self.compacted }]
             }
-            Request::Page { session, range, revision, limit } => {
-                let content = self.at(revision.unwrap_or(self.revision));
-                let mut values: Vec<Value> =
-                    content.into_values().filter(|v| range.contains(&v.key)).collect();
+            Request::Page { session, range, revision, since, limit } => {
+                let content = self.at(revision.unwrap_or(self.revision)).into_values();
+                let wanted =
+                    |v: &Value| range.contains(&v.key) && since.is_none_or(|since| v.mod_revision >= since);
+                let mut values: Vec<Value> = content.filter(wanted).collect();
                 let more = values.len() > limit;
                 values.truncate(limit);
                 vec![Answer::Page { session, revision: self.revision, values, more }]
+            }
+            Request::Buckets { session, .. } | Request::Entries { session, .. } if self.is_stock => {
+                vec![Answer::Unserved { session }]
+            }
+            Request::Buckets { session, range, revision, bits } => {
+                vec![Answer::Buckets { session, buckets: self.entries(&range, revision).buckets(bits) }]
+            }
+            Request::Entries { session, range, revision, bits, buckets } => {
+                let all = self.entries(&range, revision);
+                let entries = buckets.iter().flat_map(|number| all.bucket(bits, *number).to_vec()).collect();
+                vec![Answer::Entries { session, entries }]
             }
             Request::Watch { session, watch, range, from } => {
                 watches.push(Watch { session, number: watch, range, next: from });

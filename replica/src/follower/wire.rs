@@ -1,4 +1,6 @@
-//! What a follower asks of the wire and what it hears, one to one with the etcd v3 API.
+//! What a follower asks of the wire and what it hears: the etcd v3 API, and our `mesh.sync.v1` beside it.
+
+use api::digest::{Bucket, Entry};
 
 /// Tells the answers of one connection from those of an earlier one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +45,22 @@ impl KeyRange {
         Self { key: [key, &[0]].concat(), end: self.end.clone() }
     }
 
+    /// Moves behind a page of it.
+    ///
+    /// # Errors
+    /// When it is no page of it, or does not move on though there is more.
+    pub(super) fn pass(&mut self, values: &[Value], more: bool) -> Result<(), &'static str> {
+        if !values.iter().all(|v| self.contains(&v.key)) || !values.is_sorted_by(|a, b| a.key < b.key) {
+            return Err("the store sent keys that were not asked for, or out of order");
+        }
+        match (values.last(), more) {
+            (Some(last), true) => *self = self.after(&last.key),
+            (None, true) => return Err("the store has more keys and sent none"),
+            (_, false) => {}
+        }
+        Ok(())
+    }
+
     /// Whether `key` lies in the range.
     #[must_use]
     pub fn contains(&self, key: &[u8]) -> bool {
@@ -70,8 +88,34 @@ pub enum Request {
         range: KeyRange,
         /// Pinned here; none is now.
         revision: Option<u64>,
+        /// Only keys that were written in this revision or later.
+        since: Option<u64>,
         /// At most so many keys, in key order.
         limit: usize,
+    },
+    /// `mesh.sync.v1.Sync/Buckets`; answer [`Answer::Buckets`], or [`Answer::Unserved`].
+    Buckets {
+        /// The session.
+        session: SessionId,
+        /// Which keys.
+        range: KeyRange,
+        /// Pinned here.
+        revision: u64,
+        /// There are two to the power of this.
+        bits: u32,
+    },
+    /// `mesh.sync.v1.Sync/Entries`; answer [`Answer::Entries`], or [`Answer::Unserved`].
+    Entries {
+        /// The session.
+        session: SessionId,
+        /// Which keys.
+        range: KeyRange,
+        /// Pinned here.
+        revision: u64,
+        /// As for the buckets.
+        bits: u32,
+        /// The numbers of the buckets, rising.
+        buckets: Vec<u32>,
     },
     /// `WatchCreate` with progress notifications and fragments; answers [`Answer::Watching`], then
     /// [`Answer::Changes`] and [`Answer::Progress`] for ever.
@@ -161,6 +205,25 @@ pub enum Answer {
         /// The range has more keys than the limit.
         more: bool,
     },
+    /// What a range holds, in few bytes.
+    Buckets {
+        /// Of this session.
+        session: SessionId,
+        /// All of them, in order.
+        buckets: Vec<Bucket>,
+    },
+    /// What some buckets of a range hold.
+    Entries {
+        /// Of this session.
+        session: SessionId,
+        /// In order.
+        entries: Vec<Entry>,
+    },
+    /// The store does not serve buckets, or not these: it is etcd, or older than we are.
+    Unserved {
+        /// Of this session.
+        session: SessionId,
+    },
     /// The watch was created.
     Watching {
         /// Of this session.
@@ -218,6 +281,9 @@ impl Answer {
         match self {
             Self::Connected { session }
             | Self::Page { session, .. }
+            | Self::Buckets { session, .. }
+            | Self::Entries { session, .. }
+            | Self::Unserved { session }
             | Self::Watching { session, .. }
             | Self::Changes { session, .. }
             | Self::Progress { session, .. }

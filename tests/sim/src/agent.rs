@@ -19,6 +19,8 @@ pub struct Agent {
     pub view: View,
     /// Clusters that lost most of their backends with one list, as often as it happened.
     pub mass_removals: usize,
+    /// Complete lists that it read.
+    pub lists: usize,
     follower: Follower,
     wire: Wire,
 }
@@ -29,7 +31,7 @@ impl Agent {
     pub fn new(cluster: &ClusterName, seed: u64) -> Self {
         let prefixes = vec![api::key::MESH.to_owned(), api::key::LOCAL.to_owned()];
         let follower = Follower::new(Follow { cluster: cluster.clone(), prefixes }, seed);
-        Self { view: View::new(cluster.clone()), mass_removals: 0, follower, wire: Wire::default() }
+        Self { view: View::new(cluster.clone()), mass_removals: 0, lists: 0, follower, wire: Wire::default() }
     }
 
     /// A tick.
@@ -37,6 +39,7 @@ impl Agent {
         self.wire.step(&mut self.follower, server, chance, now);
         while let Some(event) = self.follower.poll_event() {
             if let Effect::Relisted(relisted) = self.view.apply(event) {
+                self.lists += 1;
                 self.mass_removals += relisted.mass_removals.len();
             }
         }

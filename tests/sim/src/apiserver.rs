@@ -68,6 +68,8 @@ pub struct Session {
     pub wire: Wire,
     /// The follower over it.
     pub follower: Follower,
+    /// Complete lists that it read.
+    pub lists: usize,
     prefixes: Vec<String>,
     age: Age,
     side: Side,
@@ -257,6 +259,7 @@ impl Apiserver {
             Session {
                 import,
                 wire: Wire::default(),
+                lists: 0,
                 follower: Follower::new(follow, u64::from(boot.0[0]) << 8 | u64::from(boot.0[1])),
                 prefixes,
                 age: Age::new(object.stale, verdict, now),
@@ -345,7 +348,7 @@ impl Session {
     ) {
         self.wire.step(&mut self.follower, server, chance, now);
         while let Some(event) = self.follower.poll_event() {
-            self.import.handle(event);
+            self.lists += usize::from(self.import.handle(event).is_some());
         }
     }
 }

@@ -16,6 +16,7 @@
 //! | `compact NAME` | forgets all history |
 //! | `cut A B`, `heal A B` | the network; `agent` as B is A's own agent |
 //! | `wait SECONDS` | time passes |
+//! | `lists A B` | how many lists of B's store A has read; `agent` as B is A's own agent, of A's |
 //! | `show NAME`, `choose NAME NS/SERVICE`, `agent NAME` | to the output |
 
 use crate::{disk::Durable, records, show, world::World};
@@ -126,6 +127,7 @@ impl Runner {
             ["heal", a, b] => world.cut(&name(a), &name(b), false),
             ["wait", seconds] => world.wait(Duration::from_secs_f64(seconds.parse().expect("seconds"))),
             ["show", cluster] => return show::site(world.site(&name(cluster))),
+            ["lists", cluster, of] => return self.lists(&name(cluster), of),
             ["agent", cluster] => return show::agent(&world.agents[&name(cluster)]),
             ["choose", cluster, service] => {
                 let (namespace, service) = service.split_once('/').expect("namespace/service");
@@ -138,6 +140,16 @@ impl Runner {
             _ => panic!("no such command: {}", words.join(" ")),
         }
         String::new()
+    }
+
+    fn lists(&mut self, cluster: &ClusterName, of: &str) -> String {
+        let lists = if of == "agent" {
+            self.world.agents[cluster].lists
+        } else {
+            let running = self.world.site(cluster).running.as_ref().expect("it runs");
+            running.sessions[&name(of)].lists
+        };
+        format!("  {lists}\n")
     }
 
     fn start(&mut self, cluster: &str) {

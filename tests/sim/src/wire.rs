@@ -1,6 +1,7 @@
 //! One connection of a follower to a store: in order, late, and mortal.
 
 use crate::{chance::Chance, disk::Durable};
+use api::digest::{Entries, Entry};
 use bytes::Bytes;
 use replica::{
     Now,
@@ -68,7 +69,11 @@ impl Wire {
                     *self = Self::default();
                     continue;
                 }
-                Request::Page { .. } | Request::Watch { .. } | Request::Progress { .. } => {}
+                Request::Page { .. }
+                | Request::Buckets { .. }
+                | Request::Entries { .. }
+                | Request::Watch { .. }
+                | Request::Progress { .. } => {}
             }
             let at = late(self.up.back().map(|(at, _)| *at), chance, now);
             self.up.push_back((at, request));
@@ -129,7 +134,27 @@ impl Wire {
         let revision = server.store.revision() as u64;
         Some(match request {
             Request::Connect { session } => Answer::Connected { session },
-            Request::Page { session, range, revision: at, limit } => page(server, session, range, at, limit),
+            Request::Page { session, range, revision: at, since, limit } => {
+                let request = RangeRequest {
+                    limit: limit as i64,
+                    revision: at.unwrap_or(0) as i64,
+                    min_mod_revision: since.unwrap_or(0) as i64,
+                    ..of(range)
+                };
+                page(server, session, &request)
+            }
+            Request::Buckets { session, range, revision: at, bits } => {
+                entries(server, session, range, at, |all| Answer::Buckets {
+                    session,
+                    buckets: all.buckets(bits),
+                })
+            }
+            Request::Entries { session, range, revision: at, bits, buckets } => {
+                entries(server, session, range, at, |all| {
+                    let entries = buckets.iter().flat_map(|number| all.bucket(bits, *number)).copied();
+                    Answer::Entries { session, entries: entries.collect() }
+                })
+            }
             Request::Watch { session, watch, range, from } => {
                 let request = WatchRequest {
                     key: range.key.into(),
@@ -156,15 +181,37 @@ fn late(last: Option<Now>, chance: &mut Chance, now: Now) -> Now {
     last.unwrap_or(Now::START).max(now + Duration::from_millis(ms))
 }
 
-fn page(server: &Durable, session: SessionId, range: KeyRange, at: Option<u64>, limit: usize) -> Answer {
-    let request = RangeRequest {
-        key: Bytes::from(range.key),
-        range_end: Bytes::from(range.end),
-        limit: limit as i64,
-        revision: at.unwrap_or(0) as i64,
-        ..RangeRequest::default()
-    };
-    match server.store.range(&request) {
+fn of(range: KeyRange) -> RangeRequest {
+    RangeRequest { key: Bytes::from(range.key), range_end: Bytes::from(range.end), ..RangeRequest::default() }
+}
+
+fn failed(error: store::Error, session: SessionId) -> Answer {
+    match error {
+        store::Error::Compacted { compact_revision } => {
+            Answer::Compacted { session, compact_revision: compact_revision as u64 }
+        }
+        error => Answer::Failed { session, error: error.to_string() },
+    }
+}
+
+fn entries(
+    server: &Durable,
+    session: SessionId,
+    range: KeyRange,
+    at: u64,
+    answer: impl FnOnce(Entries) -> Answer,
+) -> Answer {
+    match server.store.range(&RangeRequest { revision: at as i64, ..of(range) }) {
+        Ok(found) => {
+            let entry = |kv: &store::KeyValue| Entry::of(&kv.key, kv.mod_revision as u64);
+            answer(found.kvs.iter().map(entry).collect())
+        }
+        Err(error) => failed(error, session),
+    }
+}
+
+fn page(server: &Durable, session: SessionId, request: &RangeRequest) -> Answer {
+    match server.store.range(request) {
         Ok(answer) => {
             let value = |kv: store::KeyValue| Value {
                 key: kv.key.to_vec(),
@@ -174,10 +221,7 @@ fn page(server: &Durable, session: SessionId, range: KeyRange, at: Option<u64>, 
             let values = answer.kvs.into_iter().map(value).collect();
             Answer::Page { session, revision: answer.revision as u64, values, more: answer.more }
         }
-        Err(store::Error::Compacted { compact_revision }) => {
-            Answer::Compacted { session, compact_revision: compact_revision as u64 }
-        }
-        Err(error) => Answer::Failed { session, error: error.to_string() },
+        Err(error) => failed(error, session),
     }
 }
 

@@ -76,12 +76,18 @@ impl Cluster {
 
     /// A connection of a peer with a CA of its own, whom this cluster believes from now on.
     pub(super) async fn peer(&self, called: &str) -> Connection {
+        let tls = self.peer_tls(called);
+        connect(&tls, &self.at, &Expected::cluster(WEST, name("west"))).await.expect("connected")
+    }
+
+    /// What such a peer connects with.
+    pub(super) fn peer_tls(&self, called: &str) -> Tls {
         let dir = self.dir.path().join(called);
         init::init(&dir, &config(called, EAST), SystemTime::now()).expect("initialised");
         let tls = load(&Layout::new(&dir).server(), Role::Cluster);
         self.tls.trust().add_peer(EAST, name(called), tls.identity().bundle_pem()).expect("a bundle");
         tls.trust().add_peer(WEST, name("west"), self.tls.identity().bundle_pem()).expect("a bundle");
-        connect(&tls, &self.at, &Expected::cluster(WEST, name("west"))).await.expect("connected")
+        tls
     }
 }
 
