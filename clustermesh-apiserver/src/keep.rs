@@ -12,7 +12,10 @@
 
 use crate::{
     init::{self, ClusterConfig},
+    kubernetes::within,
+    peers::CLOSED_FILE,
     pki::{Authority, Existing, Layout, write_file},
+    source::memory,
 };
 use anyhow::{Context, bail};
 use daemon::{args::Hint, durable, tls::Certificate};
@@ -42,8 +45,8 @@ const FILES: [(&str, &str, u32); 9] = [
     ("operator.key", "admin/key.pem", 0o600),
     ("operator-bundle.crt", "admin/bundle.pem", 0o644),
     ("operator.yaml", "admin/config.yaml", 0o644),
-    ("memory.json", "memory.json", 0o600),
-    ("closed.json", "closed.json", 0o600),
+    (memory::FILE, memory::FILE, 0o600),
+    (CLOSED_FILE, CLOSED_FILE, 0o600),
     ("cluster.yaml", "cluster.yaml", 0o644),
 ];
 
@@ -55,9 +58,6 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Time between writing the bundle again: somebody may have made the ConfigMap anew.
 const AGAIN: Duration = Duration::from_secs(600);
-
-/// How long the Kubernetes API may take for one request.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Where changes are kept. Cheap to clone.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl Keep {
             secret.set(file, bytes).await?;
         }
         let path = self.path(file);
-        durable::write_private(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+        durable::write_as(&path, bytes, 0o600).with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -198,17 +198,6 @@ impl StateSecret {
     }
 }
 
-/// A request to the Kubernetes API that has an end: a connection that died without a word would be waited for, for ever.
-///
-/// # Errors
-/// The API's, or that it does not answer.
-pub async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> anyhow::Result<T> {
-    match tokio::time::timeout(ANSWER_MAX, request).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => bail!("the Kubernetes API does not answer within {ANSWER_MAX:?}"),
-    }
-}
-
 /// The files that are there.
 fn read(layout: &Layout) -> anyhow::Result<BTreeMap<String, ByteString>> {
     let mut data = BTreeMap::new();
@@ -240,21 +229,6 @@ pub async fn publish_bundle(client: Client, name: String, bundle_pem: String) {
         };
         tokio::time::sleep(next).await;
     }
-}
-
-/// The Kubernetes API of the pod we run in, or of the kubeconfig in `$KUBECONFIG`.
-///
-/// # Errors
-/// When neither is there, or its credentials cannot be used.
-pub async fn kubernetes() -> anyhow::Result<Client> {
-    let hint = "run in a pod with a service account, or name a kubeconfig in KUBECONFIG";
-    let config = kube::Config::infer()
-        .await
-        .with_context(|| Hint::new("cannot tell how to reach the Kubernetes API", hint))?;
-    let url = config.cluster_url.to_string();
-    info!(url, "Using the Kubernetes API");
-    Client::try_from(config)
-        .with_context(|| format!("cannot use the credentials for the Kubernetes API at {url}"))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod face;
 pub mod health;
 pub mod init;
 pub mod keep;
+pub mod kubernetes;
 pub mod peers;
 pub mod pki;
 pub mod propagation;

@@ -6,7 +6,8 @@ use clap::Parser;
 use clustermesh_apiserver::{
     args::{CertCommand, Cli, Command, InitArgs},
     init::{self, ClusterConfig},
-    keep::{self, StateSecret},
+    keep::StateSecret,
+    kubernetes,
     pki::Layout,
 };
 use daemon::args::exit;
@@ -57,7 +58,7 @@ fn make(args: &InitArgs, config: &ClusterConfig) -> anyhow::Result<ClusterUuid> 
     let layout = Layout::new(&args.data_dir);
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     runtime.block_on(async {
-        StateSecret::new(keep::kubernetes().await?, name).init(&layout, config, now).await
+        StateSecret::new(kubernetes::client().await?, name).init(&layout, config, now).await
     })?;
     Ok(ClusterConfig::load(&layout)?.uuid)
 }

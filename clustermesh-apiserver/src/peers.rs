@@ -23,7 +23,7 @@ mod sweep;
 mod tests;
 mod world;
 
-pub use closed::ClosedPrefixes;
+pub use closed::{ClosedPrefixes, FILE as CLOSED_FILE};
 pub use home::{Home, file_name};
 pub use world::World;
 

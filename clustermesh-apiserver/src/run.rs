@@ -18,6 +18,7 @@ use crate::{
     health::{self, Metrics},
     init::ClusterConfig,
     keep::{self, Keep, StateSecret},
+    kubernetes,
     peers::{self, Home},
     pki::Layout,
     propagation::Propagation,
@@ -90,8 +91,8 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.
     let inner = CancellationToken::new();
-    let around = surroundings(args, &layout, &source_ready, &inner).await?;
-    let Surroundings { origin, home, keep, client } = around;
+    let Surroundings { origin, home, keep, client } =
+        surroundings(args, &layout, &source_ready, &inner).await?;
     let enrol = client.clone().zip(args.enrol_service_account.clone());
     let enrol = enrol.map(|(client, account)| Enrol::new(client, layout.clone(), config.uuid, account));
     if let Some((client, name)) = client.zip(args.bundle_configmap.clone()) {
@@ -169,7 +170,7 @@ async fn surroundings(
         let (origin, home) = (Origin::Directory(directory.clone()), Home::Directory(directory.clone()));
         return Ok(Surroundings { origin, home, keep: Keep::new(layout, None), client: None });
     }
-    let client = keep::kubernetes().await.context("--kubernetes")?;
+    let client = kubernetes::client().await.context("--kubernetes")?;
     let secret = args.state_secret.as_ref().map(|name| StateSecret::new(client.clone(), name));
     let events = Events::spawn(client.clone(), cancel.clone());
     let home = Home::Kubernetes { client: client.clone(), events: events.clone() };

@@ -146,7 +146,7 @@ impl Credentials {
             .with_context(|| format!("cannot close {} to others", dir.display()))?;
         // A crash in between leaves a pair that does not belong together: it is not used, and enrolled again.
         let IdentityPaths { key: key_path, cert, .. } = &self.paths;
-        durable::write_private(key_path, key.serialize_pem().as_bytes())
+        durable::write_as(key_path, key.serialize_pem().as_bytes(), 0o600)
             .with_context(|| format!("cannot write {}", key_path.display()))?;
         durable::write(cert, certificate.as_bytes())
             .with_context(|| format!("cannot write {}", cert.display()))?;

@@ -19,6 +19,7 @@
 //! revision: by estimate 150 bytes a record, 15 MB of 100,000.
 
 mod event;
+mod history;
 mod listing;
 mod resync;
 mod wire;
@@ -29,10 +30,11 @@ pub use wire::{Answer, Change, KeyRange, Request, SessionId, Value};
 use crate::Now;
 use api::{
     digest::{Bucket, Entry},
-    key::{Key, MeshKey},
+    key::MeshKey,
     name::ClusterName,
-    record::{Heartbeat, Lineage},
+    record::Lineage,
 };
+use history::{Testimony, continues, testimony};
 use listing::Listing;
 use resync::{Outcome, Resync};
 use std::{
@@ -508,32 +510,18 @@ impl Follower {
     fn same_history(&mut self, change: &Change, revision: u64) -> bool {
         let Change::Put(value) = change else { return true };
         let Some(position) = &mut self.position else { return false };
-        let Ok(Key::Mesh(cluster, key)) = Key::parse(&value.key) else { return true };
-        if cluster != self.follow.cluster {
-            return true;
-        }
-        match key {
-            MeshKey::Lineage => {
-                let Ok(lineage) = Lineage::decode(&value.value) else { return true };
+        match testimony(&self.follow.cluster, value) {
+            Some(Ok(Testimony::Lineage(lineage))) => {
                 let known = position.lineage.as_ref();
                 let goes_on = known.is_none_or(|known| continues(known, &lineage, revision - 1));
                 position.lineage = Some(lineage);
                 goes_on
             }
-            MeshKey::Heartbeat => match (Heartbeat::decode(&value.value), &position.lineage) {
-                (Ok(heartbeat), Some(known)) => known.allows_resume(heartbeat.boot, revision),
-                (Ok(_), None) | (Err(_), _) => true,
-            },
-            MeshKey::Cluster
-            | MeshKey::Synced(_)
-            | MeshKey::Peering(_)
-            | MeshKey::Node(_)
-            | MeshKey::Key(_)
-            | MeshKey::Namespace(_)
-            | MeshKey::Identity(..)
-            | MeshKey::Endpoint(..)
-            | MeshKey::Service(..)
-            | MeshKey::Backend(..) => true,
+            Some(Ok(Testimony::Heartbeat(heartbeat))) => {
+                let known = position.lineage.as_ref();
+                known.is_none_or(|known| known.allows_resume(heartbeat.boot, revision))
+            }
+            Some(Err(_)) | None => true,
         }
     }
 
@@ -605,11 +593,6 @@ impl Follower {
         let jitter = split_mix(self.seed.wrapping_add(self.failures.into())) % 1_000;
         full / 2 + full / 2 * u32::try_from(jitter).expect("below 1000") / 1_000
     }
-}
-
-/// Whether two lineages tell the same of what was written up to `revision`.
-fn continues(known: &Lineage, lineage: &Lineage, revision: u64) -> bool {
-    known.boot_at(revision).is_some_and(|boot| lineage.allows_resume(boot, revision))
 }
 
 /// SplitMix64's output function: neighbouring seeds give unrelated numbers.

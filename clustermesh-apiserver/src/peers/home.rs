@@ -1,6 +1,6 @@
 //! The one home of a peering: a file in the manifests directory, or a custom resource; written and removed whole.
 
-use crate::keep::within;
+use crate::kubernetes::within;
 use crate::source::{
     kubernetes::{Events, MANAGED_BY, resource},
     object::ObjectKind,

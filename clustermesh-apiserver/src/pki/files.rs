@@ -1,9 +1,9 @@
 //! Files that are there after a crash, with the mode they need from their first byte on.
 
+use daemon::durable;
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -35,29 +35,12 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32, existing: Existing) -> R
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32, existing: Existing) -> io::Result<()> {
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
+    let Some(dir) = path.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
     make_dir(dir)?;
-    let new = dir.join(format!(".{}.new", name.to_string_lossy()));
-    // What a crash left half written.
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
     match existing {
-        Existing::Replace => fs::rename(&new, path)?,
-        // A link is refused when the name is taken, and a rename is not.
-        Existing::Refuse => {
-            let linked = fs::hard_link(&new, path);
-            fs::remove_file(&new)?;
-            linked?;
-        }
+        Existing::Replace => durable::write_as(path, bytes, mode),
+        Existing::Refuse => durable::write_new(path, bytes, mode),
     }
-    File::open(dir)?.sync_all()
 }
 
 fn make_dir(dir: &Path) -> io::Result<()> {

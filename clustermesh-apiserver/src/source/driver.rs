@@ -6,7 +6,7 @@ use super::{
     manifests::directory,
     memory::{self, Memory},
     object::{Body, Object, ObjectKey},
-    snapshot::{Listing, Place, Problem, Snapshot},
+    snapshot::{Listing, Place, Problem, Snapshot, news},
 };
 use crate::keep::Keep;
 use api::{name::ClusterName, peer::MeshPeer};
@@ -84,13 +84,12 @@ pub struct State {
 /// When there is a memory that cannot be read: going on would give every node another address.
 pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch::Receiver<Option<State>>> {
     let memory = Memory::load(&config.keep.path(memory::FILE))?;
-    let listings = match &config.origin {
-        Origin::Directory(directory) => directory::spawn(directory.clone(), cancel.clone()),
-        Origin::Kubernetes(kubernetes) => kubernetes::spawn(kubernetes.clone(), cancel.clone()),
-    };
-    let events = match &config.origin {
-        Origin::Directory(_) => None,
-        Origin::Kubernetes(kubernetes) => Some(kubernetes.events.clone()),
+    let (listings, events) = match &config.origin {
+        Origin::Directory(directory) => (directory::spawn(directory.clone(), cancel.clone()), None),
+        Origin::Kubernetes(kubernetes) => {
+            let events = kubernetes.events.clone();
+            (kubernetes::spawn(kubernetes.clone(), cancel.clone()), Some(events))
+        }
     };
     let (states, receiver) = watch::channel(None);
     tokio::spawn(async move {
@@ -120,8 +119,7 @@ async fn follow(
             states.send_replace(Some(state.clone()));
             continue;
         }
-        let changed_at = Instant::now();
-        let (state, remembered) = compute(&config, &memory, &listing, changed_at);
+        let (state, remembered) = compute(&config, &memory, &listing);
         if remembered != memory {
             // An address that others may learn is kept before anybody does.
             while let Err(error) = config.keep.write(memory::FILE, &remembered.to_bytes()).await {
@@ -133,17 +131,18 @@ async fn follow(
             }
             memory = remembered;
         }
-        let known = last.as_ref().map(|(_, state)| state.desired.notices.clone()).unwrap_or_default();
-        report(&known, &state.desired.notices);
+        let before = last.as_ref().map(|(_, state)| state);
+        report(before.map_or(&[], |before| &before.desired.notices), &state.desired.notices);
         if let Some(events) = &events {
-            say(events, last.as_ref().map(|(_, state)| state), &state, &listing.snapshot);
+            say(events, before, &state, &listing.snapshot);
         }
         last = Some((listing, state.clone()));
         states.send_replace(Some(state));
     }
 }
 
-fn compute(config: &Config, memory: &Memory, listing: &Listing, changed_at: Instant) -> (State, Memory) {
+fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memory) {
+    let changed_at = Instant::now();
     let mut memory = memory.clone();
     let snapshot = &listing.snapshot;
     let now_s = unix_s();
@@ -190,20 +189,21 @@ fn node_addresses(objects: &BTreeMap<ObjectKey, Object>) -> Vec<IpAddr> {
 
 /// What is wrong since now, to those who wrote the objects.
 fn say(events: &Events, last: Option<&State>, now: &State, snapshot: &Snapshot) {
-    let known = last.map(|last| (&last.problems, &last.desired.notices));
-    for problem in now.problems.iter().filter(|p| known.is_none_or(|(known, _)| !known.contains(p))) {
+    let problems = last.map_or(&[][..], |last| &last.problems);
+    for problem in news(problems, &now.problems) {
         events.problem(problem, snapshot);
     }
-    for notice in now.desired.notices.iter().filter(|n| known.is_none_or(|(_, known)| !known.contains(n))) {
+    let notices = last.map_or(&[][..], |last| &last.desired.notices);
+    for notice in news(notices, &now.desired.notices) {
         events.warn(&notice.object, snapshot, "MeshConflict", notice.text.clone());
     }
 }
 
 fn report(known: &[Notice], now: &[Notice]) {
-    for notice in now.iter().filter(|notice| !known.contains(notice)) {
+    for notice in news(known, now) {
         warn!("{notice}");
     }
-    for notice in known.iter().filter(|notice| !now.contains(notice)) {
+    for notice in news(now, known) {
         info!(object = %notice.object, "No longer: {}", notice.text);
     }
 }

@@ -21,7 +21,7 @@ pub use fold::MANAGED_BY;
 
 use super::{
     object::ObjectKind,
-    snapshot::{Listing, Problem, Snapshot},
+    snapshot::{Listing, Problem, Snapshot, news},
 };
 use backon::{BackoffBuilder, ExponentialBuilder};
 use daemon::health::Condition;
@@ -314,9 +314,7 @@ fn explain(kind: ObjectKind, error: &watcher::Error) -> String {
             )
         }
         kube::Error::Api(status) => format!("cannot list {}: {}", resource(kind).plural, status.message),
-        inner => {
-            format!("cannot list {}: {:#}", resource(kind).plural, anyhow::Error::msg(chain(inner)))
-        }
+        inner => format!("cannot list {}: {}", resource(kind).plural, chain(inner)),
     }
 }
 
@@ -329,10 +327,10 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// Logs what changed among the problems: a standing one is said once.
 fn report(last: Option<&Snapshot>, now: &Snapshot) {
     let held: &[Problem] = last.map_or(&[], |last| &last.problems);
-    for problem in now.problems.iter().filter(|p| !held.contains(p)) {
+    for problem in news(held, &now.problems) {
         warn!("Object {problem}");
     }
-    for problem in held.iter().filter(|p| !now.problems.contains(p)) {
+    for problem in news(&now.problems, held) {
         info!(object = problem.object.as_ref().map(ToString::to_string), field = %problem.field, "Problem is gone");
     }
 }

@@ -106,6 +106,11 @@ pub struct Snapshot {
     pub problems: Vec<Problem>,
 }
 
+/// What is in `now` and was not before; with the two the other way round, what is no longer.
+pub fn news<'a, T: PartialEq>(before: &'a [T], now: &'a [T]) -> impl Iterator<Item = &'a T> {
+    now.iter().filter(|item| !before.contains(item))
+}
+
 /// What a source said when it was last read.
 #[derive(Debug, Clone)]
 pub struct Listing {

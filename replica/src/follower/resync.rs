@@ -14,14 +14,14 @@
 
 use super::{
     Ask, Held,
+    history::{Testimony, testimony},
     wire::{KeyRange, Value},
 };
 use crate::Now;
 use api::{
     digest::{Bucket, ENTRIES_MAX, Entries, Entry, bits_for},
-    key::{Key, MeshKey},
     name::ClusterName,
-    record::{Heartbeat, Lineage},
+    record::Lineage,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -253,25 +253,11 @@ impl Resync {
     /// A connection could be replaced under us after the check of the lineage: heartbeat and lineage name the boot they
     /// were written in, and that is one of those that were checked, at that time.
     fn is_of_our_history(&self, value: &Value) -> bool {
-        match Key::parse(&value.key) {
-            Ok(Key::Mesh(cluster, key)) if cluster == self.cluster => match key {
-                MeshKey::Lineage => {
-                    Lineage::decode(&value.value).is_ok_and(|lineage| lineage == self.lineage)
-                }
-                MeshKey::Heartbeat => Heartbeat::decode(&value.value)
-                    .is_ok_and(|beat| self.lineage.allows_resume(beat.boot, value.mod_revision)),
-                MeshKey::Cluster
-                | MeshKey::Synced(_)
-                | MeshKey::Peering(_)
-                | MeshKey::Node(_)
-                | MeshKey::Key(_)
-                | MeshKey::Namespace(_)
-                | MeshKey::Identity(..)
-                | MeshKey::Endpoint(..)
-                | MeshKey::Service(..)
-                | MeshKey::Backend(..) => true,
-            },
-            Ok(Key::Mesh(..) | Key::Local(_)) | Err(_) => true,
+        match testimony(&self.cluster, value) {
+            Some(Ok(Testimony::Lineage(lineage))) => lineage == self.lineage,
+            Some(Ok(Testimony::Heartbeat(beat))) => self.lineage.allows_resume(beat.boot, value.mod_revision),
+            Some(Err(_)) => false,
+            None => true,
         }
     }
 }

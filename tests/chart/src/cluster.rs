@@ -1,6 +1,5 @@
 //! A Kubernetes API server with the controllers that an installation needs, on loopback, for one test.
 
-use crate::cached;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use kube::{
@@ -9,6 +8,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     discovery::{ApiCapabilities, Scope, verbs},
 };
+use lab::cached;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,

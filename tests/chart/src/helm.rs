@@ -1,7 +1,8 @@
 //! Helm, as an operator runs it.
 
-use crate::{cached, chart, values};
+use crate::{chart, values};
 use anyhow::{Context, Result, bail};
+use lab::cached;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},

@@ -32,16 +32,6 @@ pub fn values(name: &str) -> PathBuf {
     chart().join("ci").join(format!("{name}-values.yaml"))
 }
 
-/// A program that was built for tests.
-fn cached(program: &str, by: &str) -> Result<PathBuf> {
-    let cache = match std::env::var_os("MESH_CACHE") {
-        Some(cache) => PathBuf::from(cache),
-        None => Path::new(&std::env::var_os("HOME").context("neither MESH_CACHE nor HOME is set")?)
-            .join(".cache/mesh"),
-    };
-    there(cache.join(program), &format!("run {by}, as `make test-kubernetes` does"))
-}
-
 /// One of the workspace's own programs, from where this test was built.
 ///
 /// # Errors
@@ -49,12 +39,9 @@ fn cached(program: &str, by: &str) -> Result<PathBuf> {
 pub fn ours(program: &str) -> Result<PathBuf> {
     let exe = std::env::current_exe().context("cannot tell where this test is")?;
     let built = exe.parent().and_then(Path::parent).context("a test is in target/<profile>/deps")?;
-    there(built.join(program), "run cargo build --workspace --bins")
-}
-
-fn there(program: PathBuf, hint: &str) -> Result<PathBuf> {
+    let program = built.join(program);
     if !program.is_file() {
-        bail!("{} is not there\nhint: {hint}", program.display());
+        bail!("{} is missing: run cargo build --workspace --bins", program.display());
     }
     Ok(program)
 }

@@ -1,7 +1,6 @@
 //! Many clients at once, each on a connection of its own, and watchers beside them.
 
 use crate::{
-    chance::Chance,
     history::{Call, History, Leg, Operation, Watched, revision},
     server::Server,
 };
@@ -16,6 +15,7 @@ use rpc::etcdserverpb::{
     watch_client::WatchClient,
     watch_request::RequestUnion,
 };
+use sim::chance::Chance;
 use std::time::{Duration, Instant};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;

@@ -17,7 +17,6 @@
 //! - every answer is waited for, never slept for: an answer that does not come is a line of the transcript.
 
 pub mod api;
-pub mod chance;
 pub mod check;
 pub mod clients;
 pub mod history;

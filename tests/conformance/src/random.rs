@@ -2,7 +2,7 @@
 //!
 //! They keep out of what differs on purpose: within a txn no delete has an open end, and what is nested deletes nothing.
 
-use crate::chance::Chance;
+use sim::chance::Chance;
 use std::fmt::Write;
 
 const KEYS: [&str; 4] = ["a", "b", "c", "cc"];

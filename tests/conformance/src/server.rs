@@ -13,11 +13,11 @@ use daemon::{
     spiffe::Role,
     tls::{Expected, Identity, IdentityPaths, Tls, connect},
 };
+use lab::cached;
 use rpc::mesh::admin::v1::admin_server::Admin;
 use std::{
-    env,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::{Duration, SystemTime},
 };
@@ -63,7 +63,7 @@ impl Server {
     /// # Errors
     /// As [`Server::etcd`].
     pub async fn etcd_of(version: &str) -> Result<Self> {
-        let program = etcd_program(version)?;
+        let program = cached(&format!("etcd-{version}/etcd"), &format!("ci/etcd.sh {version}"))?;
         let dir = TempDir::new().context("cannot make a directory for etcd")?;
         let (mut child, mut log) = spawn_etcd(&program, dir.path())?;
         let at = match timeout(START_MAX, address(&mut log)).await {
@@ -125,16 +125,6 @@ async fn plain(at: SocketAddr) -> Result<Channel> {
 
 async fn mutual(at: SocketAddr, operator: &Tls) -> Result<Channel> {
     Ok(connect(operator, &at.to_string(), &Expected::cluster_of(UUID)).await?.channel)
-}
-
-fn etcd_program(version: &str) -> Result<PathBuf> {
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/mesh"));
-    let cache = env::var_os("MESH_CACHE").map(PathBuf::from).or_else(home);
-    let program = cache.context("neither MESH_CACHE nor HOME is set")?.join(format!("etcd-{version}/etcd"));
-    if !program.is_file() {
-        bail!("{} is missing: run ci/etcd.sh {version}", program.display());
-    }
-    Ok(program)
 }
 
 fn spawn_etcd(program: &Path, dir: &Path) -> Result<(Child, Lines<BufReader<ChildStderr>>)> {

@@ -5,12 +5,12 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use lab::{Lab, ProcessId};
+use lab::{Lab, ProcessId, cached};
 use nix::sys::signal::Signal;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -35,7 +35,6 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 pub struct Kubernetes<'a> {
     mesh: &'a Mesh,
     cluster: Cluster,
-    programs: PathBuf,
     dir: PathBuf,
     apiserver: Option<ProcessId>,
 }
@@ -58,17 +57,9 @@ pub struct KubeProxy {
 impl<'a> Kubernetes<'a> {
     /// Starts etcd and kube-apiserver, and waits until it serves.
     pub fn start(mesh: &'a Mesh, cluster: Cluster) -> Result<Self> {
-        let cache = cache()?;
-        let mut kubernetes = Self {
-            apiserver: None,
-            mesh,
-            cluster,
-            programs: cache.join("kubernetes-1.37.2"),
-            dir: mesh.dir().join(cluster.name).join("kubernetes"),
-        };
-        let (etcd, apiserver) = (cache.join("etcd-3.5.1/etcd"), kubernetes.programs.join("kube-apiserver"));
-        present(&etcd, "ci/etcd.sh")?;
-        present(&apiserver, "ci/kubernetes.sh")?;
+        let etcd = cached("etcd-3.5.1/etcd", "ci/etcd.sh")?;
+        let mut kubernetes =
+            Self { apiserver: None, mesh, cluster, dir: mesh.dir().join(cluster.name).join("kubernetes") };
         fs::create_dir_all(&kubernetes.dir)?;
         let key = KeyPair::generate().context("cannot make a key for service accounts")?;
         kubernetes.write("sa.key", &key.serialize_pem())?;
@@ -105,7 +96,7 @@ impl<'a> Kubernetes<'a> {
             &self.control(),
             "kube-apiserver",
             &[
-                &self.programs.join("kube-apiserver").display().to_string(),
+                &program("kube-apiserver")?,
                 &format!("--etcd-servers={ETCD}"),
                 &format!("--bind-address={host}"),
                 &format!("--advertise-address={host}"),
@@ -131,13 +122,11 @@ impl<'a> Kubernetes<'a> {
 
     /// Starts the controllers that make EndpointSlices and service accounts.
     pub fn start_controllers(&self) -> Result<()> {
-        let program = self.programs.join("kube-controller-manager");
-        present(&program, "ci/kubernetes.sh")?;
         self.spawn(
             &self.control(),
             "kube-controller-manager",
             &[
-                &program.display().to_string(),
+                &program("kube-controller-manager")?,
                 &format!("--kubeconfig={}", self.kubeconfig()),
                 "--controllers=endpoints-controller,endpointslice-controller,serviceaccount-controller",
                 &format!("--service-account-private-key-file={}", self.path("sa.key")),
@@ -191,7 +180,7 @@ impl<'a> Kubernetes<'a> {
 
     /// Starts a node's kube-proxy and waits until it has written its rules.
     pub fn proxy(&self, node: &str, mode: ProxyMode) -> Result<KubeProxy> {
-        let program = self.proxy_program()?;
+        let program = program("kube-proxy")?;
         let mode = match mode {
             ProxyMode::Iptables => "iptables",
             ProxyMode::Nftables => "nftables",
@@ -223,7 +212,7 @@ impl<'a> Kubernetes<'a> {
 
     /// Removes every rule that a kube-proxy, of either mode, has written on a node; also the lab's imitation of them.
     pub fn clean(&self, node: &str) -> Result<()> {
-        let argv = [&self.proxy_program()?, "--cleanup"];
+        let argv = [&program("kube-proxy")?, "--cleanup"];
         succeed(self.lab().exec(&self.node(node), argv)?).map(drop)
     }
 
@@ -298,12 +287,6 @@ impl<'a> Kubernetes<'a> {
         ProcessId::of(child.id())
     }
 
-    fn proxy_program(&self) -> Result<String> {
-        let program = self.programs.join("kube-proxy");
-        present(&program, "ci/kubernetes.sh")?;
-        Ok(program.display().to_string())
-    }
-
     fn lab(&self) -> &Lab {
         &self.mesh.lab
     }
@@ -337,20 +320,9 @@ fn end(process: ProcessId, name: &str) -> Result<()> {
     if process.wait_gone(Duration::from_secs(10)) { Ok(()) } else { bail!("{name} did not end") }
 }
 
-/// Where programs that tests need are kept.
-fn cache() -> Result<PathBuf> {
-    if let Some(cache) = std::env::var_os("MESH_CACHE") {
-        return Ok(cache.into());
-    }
-    let home = std::env::var_os("HOME").context("neither MESH_CACHE nor HOME is set")?;
-    Ok(Path::new(&home).join(".cache/mesh"))
-}
-
-fn present(program: &Path, by: &str) -> Result<()> {
-    if program.is_file() {
-        return Ok(());
-    }
-    bail!("{} is not there: `make test-kubernetes` runs {by}, which makes it", program.display())
+/// One of Kubernetes' programs.
+fn program(name: &str) -> Result<String> {
+    Ok(cached(&format!("kubernetes-1.37.2/{name}"), "ci/kubernetes.sh")?.display().to_string())
 }
 
 /// The path of the collection that an object belongs to.

@@ -38,6 +38,7 @@
 //! [`Lab::command`] run programs in places, [`Lab::inside`] opens sockets there, [`Lab::cut`], [`Lab::rebind`] and
 //! [`Lab::kill`] break things, and a [`Sniffer`] tells what passed.
 
+mod cached;
 mod cgroup;
 mod cni;
 mod cut;
@@ -61,6 +62,7 @@ pub mod traffic;
 mod underlay;
 mod up;
 
+pub use cached::cached;
 pub use cut::{Cut, Side, Traffic};
 pub use delay::relay;
 pub use enter::Entrance;

@@ -51,7 +51,7 @@ impl ProcessId {
     /// There is no such process.
     pub fn of(pid: u32) -> Result<Self> {
         let pid = i32::try_from(pid).context("a pid of Linux fits 22 bits")?;
-        let (_, started_ticks) = stat(pid).with_context(|| format!("there is no process {pid}"))?;
+        let Stat { started_ticks, .. } = stat(pid).with_context(|| format!("there is no process {pid}"))?;
         Ok(Self { pid, started_ticks })
     }
 
@@ -61,7 +61,9 @@ impl ProcessId {
         // When the lab is used as a library the process is our child: collect it, or it stays a zombie. ECHILD else.
         let _ = waitpid(Pid::from_raw(self.pid), Some(WaitPidFlag::WNOHANG));
         match stat(self.pid) {
-            Some((state, ticks)) if ticks == self.started_ticks => match state {
+            Some(stat) if stat.started_ticks == self.started_ticks => match stat.state {
+                // Its first thread ended before the others, which hold its files and ports until they have.
+                'Z' if stat.threads > 1 => Activity::Running,
                 'Z' | 'X' => Activity::Gone,
                 'T' | 't' => Activity::Paused,
                 _running_or_sleeping => Activity::Running,
@@ -108,14 +110,44 @@ pub(crate) fn wait_until(within: Duration, mut done: impl FnMut() -> bool) -> bo
     }
 }
 
-/// State and start time of a process.
-fn stat(pid: i32) -> Option<(char, u64)> {
+/// What the kernel says of a process.
+struct Stat {
+    state: char,
+    threads: u32,
+    started_ticks: u64,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may itself hold spaces and parentheses.
     let (_, rest) = stat.rsplit_once(") ")?;
-    let mut fields = rest.split(' ');
-    let state = fields.next()?.chars().next()?;
-    // `state` was field 3; 18 more bring us to field 22.
-    let started_ticks = fields.nth(18)?.parse().ok()?;
-    Some((state, started_ticks))
+    // The first of these is field 3.
+    let fields: Vec<&str> = rest.split(' ').collect();
+    Some(Stat {
+        state: fields.first()?.chars().next()?,
+        threads: fields.get(20 - 3)?.parse().ok()?,
+        started_ticks: fields.get(22 - 3)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_is_there_until_the_others_have() {
+        // `exit` of the first thread alone, as when a signal ends the threads one after the other.
+        let script = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(60,)).start(); \
+                      ctypes.CDLL(None).pthread_exit(None)";
+        let mut child = Command::new("python3").args(["-c", script]).spawn().expect("python3 runs");
+        let process = ProcessId::of(child.id()).expect("it runs");
+        let first_has_ended = || stat(process.pid).is_some_and(|stat| stat.state == 'Z');
+        assert!(wait_until(Duration::from_secs(20), first_has_ended));
+        assert_eq!(process.activity(), Activity::Running);
+        kill(Pid::from_raw(process.pid), Signal::SIGKILL).expect("a signal");
+        assert!(process.wait_gone(Duration::from_secs(20)));
+        // `activity` has collected it, or this does.
+        drop(child.wait());
+    }
 }

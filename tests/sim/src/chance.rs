@@ -19,6 +19,11 @@ impl Chance {
         (z ^ (z >> 31)) % bound
     }
 
+    /// Once in so many times.
+    pub fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
     /// One of these.
     pub fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len() as u64) as usize]

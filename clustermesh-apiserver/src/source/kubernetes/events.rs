@@ -1,6 +1,6 @@
 //! What is wrong with an object, as an Event of it: `kubectl describe` shows it to whoever wrote the object.
 
-use crate::keep::within;
+use crate::kubernetes::within;
 use crate::source::{
     kubernetes::resource,
     object::ObjectKey,

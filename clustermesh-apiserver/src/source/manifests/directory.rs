@@ -4,7 +4,7 @@
 //! names, sizes and times are compared every second, too: that look is what makes the source *current*.
 
 use super::{Content, FILE_MAX_BYTES, FILES_MAX};
-use crate::source::snapshot::{Listing, Snapshot};
+use crate::source::snapshot::{Listing, Snapshot, news};
 use notify::{RecursiveMode, Watcher};
 use std::{
     collections::BTreeMap,
@@ -138,10 +138,10 @@ async fn settle(changes: &mut mpsc::Receiver<()>) {
 
 /// Logs what changed among the problems: a standing one is said once.
 fn report(last: &Snapshot, now: &Snapshot) {
-    for problem in now.problems.iter().filter(|p| !last.problems.contains(p)) {
+    for problem in news(&last.problems, &now.problems) {
         warn!("Manifest {problem}");
     }
-    for problem in last.problems.iter().filter(|p| !now.problems.contains(p)) {
+    for problem in news(&now.problems, &last.problems) {
         info!(place = %problem.place, field = %problem.field, "Manifest problem is gone");
     }
 }

@@ -157,7 +157,8 @@ fn what_does_not_fit_is_a_reason_to_list() {
         bench.check();
     }
     // From the connection that was swapped after the lineage was read: another boot's heartbeat.
-    let beat = Heartbeat { boot: api::bytes::BootId([9; 16]), revision: 1, source_age_ms: 0 }.encode();
+    let beat =
+        api::record::Heartbeat { boot: api::bytes::BootId([9; 16]), revision: 1, source_age_ms: 0 }.encode();
     let mut bench = of_nodes(3);
     bench.cut("away");
     bench.store.put("mesh/v1/east/heartbeat", &beat);

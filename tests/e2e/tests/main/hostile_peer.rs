@@ -1,9 +1,7 @@
 //! A peer that announces what it may not: refused, counted, named; and nobody else is spoiled.
 
-use std::env;
-use std::path::PathBuf;
-
 use e2e::{A, B, both, report};
+use lab::cached;
 
 use crate::story::{SHOWN, Story, eventually};
 
@@ -100,20 +98,10 @@ fn etcd(story: &Story, line: &str) {
     let admin = admin.display();
     let etcdctl = format!(
         "{} --endpoints={} --cacert={admin}/bundle.pem --cert={admin}/cert.pem --key={admin}/key.pem",
-        etcdctl().display(),
+        cached("etcd-3.5.1/etcdctl", "ci/etcd.sh").unwrap().display(),
         B.apiserver
     );
     let line = line.replace("ETCDCTL", &etcdctl);
     let said = story.said("host/admin", &format!("set -o pipefail; {etcdctl} {line}"));
     assert_eq!(said.trim(), "OK", "{line}");
-}
-
-/// The stock client, as `ci/etcd.sh` installs it.
-fn etcdctl() -> PathBuf {
-    let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/mesh"));
-    let cache =
-        env::var_os("MESH_CACHE").map(PathBuf::from).or_else(home).expect("MESH_CACHE or HOME is set");
-    let binary = cache.join("etcd-3.5.1/etcdctl");
-    assert!(binary.is_file(), "{} is missing: run ci/etcd.sh", binary.display());
-    binary
 }
