@@ -19,10 +19,16 @@ use datapath::{
     plan::Completeness,
     uplinks::{Link, uplinks},
 };
+use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use replica::view::View;
 use std::os::fd::AsFd as _;
-use std::{collections::BTreeSet, io, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::Path,
+};
 use tokio::sync::mpsc;
 
 /// An uplink of this MTU is assumed while none is known.
@@ -79,6 +85,11 @@ impl Host {
     /// Nothing of an earlier agent was in the kernel, as after a reboot.
     pub async fn began_empty(&self) -> bool {
         self.datapath.run(|datapath| datapath.began_empty()).await
+    }
+
+    /// How large packets to each prefix may be, as an earlier agent left it.
+    pub async fn path_mtus(&self) -> BTreeMap<IpNet, u16> {
+        self.datapath.run(|datapath| datapath.path_mtus()).await
     }
 
     /// Waits until a pod was attached or went.

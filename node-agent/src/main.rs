@@ -19,6 +19,7 @@ mod host;
 mod identity;
 mod kept;
 mod metrics;
+mod path_mtu;
 mod probe;
 mod report;
 mod run;
