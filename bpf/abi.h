@@ -49,7 +49,7 @@ enum mesh_route_flags {
 };
 
 struct mesh_route {
-	__u16 mtu_bytes; /* of the whole path, IP header included; at least 1280 (RFC 8200, 5) */
+	__u16 mtu_bytes; /* of the whole path, IP header included; at least 1200, what is left of an IPv6 link */
 	__u8 flags;
 	__u8 pad;
 };

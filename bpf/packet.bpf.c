@@ -27,6 +27,7 @@ int mesh_from_pod(struct __sk_buff *skb)
 	const struct mesh_local *sender;
 	const struct mesh_route *route;
 	struct mesh_packet p = {};
+	__u16 path_bytes;
 
 	switch (mesh_parse(skb, MESH_LINK_ETHERNET, &p)) {
 	case MESH_PARSED_IP:
@@ -58,8 +59,9 @@ int mesh_from_pod(struct __sk_buff *skb)
 	if (!config || !config->mesh_ifindex)
 		return mesh_drop(MESH_DROP_NO_TUNNEL);
 	/* Without DF it may go: the datagram around it is fragmented. */
-	if (p.dont_fragment && mesh_wire_bytes(skb, &p) > route->mtu_bytes)
-		return mesh_too_big(skb, &p, config, route->mtu_bytes);
+	path_bytes = mesh_path_bytes(route, p.v6);
+	if (p.dont_fragment && mesh_wire_bytes(skb, &p) > path_bytes)
+		return mesh_too_big(skb, &p, config, path_bytes);
 	mesh_clamp_mss(skb, &p, route->mtu_bytes);
 	return bpf_redirect(config->mesh_ifindex, 0);
 }

@@ -20,6 +20,15 @@ static __always_inline const struct mesh_route *mesh_route(const struct mesh_add
 	return bpf_map_lookup_elem(&mesh_routes, &key);
 }
 
+/* No path is smaller to IPv6, and no sender of it sends less for being told so. (RFC 8200, 5; RFC 8201, 4) */
+#define MESH_IPV6_LEAST 1280
+
+/* What a sender may be told that the path carries. Segments are clamped to the path itself, also below this. */
+static __always_inline __u16 mesh_path_bytes(const struct mesh_route *route, bool v6)
+{
+	return v6 && route->mtu_bytes < MESH_IPV6_LEAST ? MESH_IPV6_LEAST : route->mtu_bytes;
+}
+
 static __always_inline bool mesh_is_routed(const struct mesh_route *route)
 {
 	return route && (route->flags & MESH_ROUTED);

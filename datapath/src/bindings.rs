@@ -1,21 +1,26 @@
-//! Which device of the host belongs to which pod: from what the CNI wrote when it attached the pod, and nothing else.
+//! Which device of the host belongs to which pod: from what the CNI wrote when it attached the pod, or from the container
+//! runtime, and nothing else.
 //!
 //! ```text
 //!  /var/lib/cni/results/* ─▶ attachment (one file, pure) ─┐
-//!                                                         ├─▶ bind ─▶ address → Binding, problems
+//!  container runtime ──────▶ sandboxed (one pod, pure) ───┼─▶ bind ─▶ address → Binding, problems
 //!  devices by netlink ────────────────────────────────────┘
 //! ```
+//!
+//! What the CNI says of a sandbox counts; the runtime's word is for those of which the CNI says nothing.
 //!
 //! Never from neighbours, forwarding tables or what a pod says: one forged ARP moves an address there (design decision
 //! 13). The kubelet's container runtime keeps these files by libcni (`cniCacheV1`); the directory is root's. Two claims
 //! of one address close both, because nobody can say which one is old.
 
 mod cache;
+mod sandbox;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 pub use cache::{Attached, BadCache, attachment};
+pub use sandbox::{Inside, NotBound, POD_INTERFACE, Sandbox, sandboxed};
 pub use watch::Watch;
 
 use crate::{
@@ -62,11 +67,12 @@ pub struct Binding {
     pub container_id: String,
 }
 
-/// Reads the directory and binds what it says to the devices that exist.
+/// Reads the directory and binds what it says to the devices that exist, and beside it the pods that the container
+/// runtime names.
 ///
 /// # Errors
 /// When the directory cannot be listed. One that does not exist has no pods.
-pub fn read(dir: &Path, links: &[Link]) -> io::Result<Bindings> {
+pub fn read(dir: &Path, runtime: &[(Sandbox, Inside)], links: &[Link]) -> io::Result<Bindings> {
     let mut attached = Vec::new();
     let mut problems = Vec::new();
     for name in names(dir)? {
@@ -82,6 +88,14 @@ pub fn read(dir: &Path, links: &[Link]) -> io::Result<Bindings> {
         match attachment(&text) {
             Ok(Some(one)) => attached.push((name, one)),
             Ok(None) => {}
+            Err(error) => problems.push(format!("{name}: {error}")),
+        }
+    }
+    let by_the_cni: BTreeSet<String> = attached.iter().map(|(_, one)| one.container_id.clone()).collect();
+    for (sandbox, inside) in runtime.iter().filter(|(sandbox, _)| !by_the_cni.contains(&sandbox.id)) {
+        let name = format!("sandbox {}", sandbox.id);
+        match sandboxed(sandbox, inside, links) {
+            Ok(one) => attached.push((name, one)),
             Err(error) => problems.push(format!("{name}: {error}")),
         }
     }

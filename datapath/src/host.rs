@@ -12,7 +12,7 @@ pub use device::{DeviceError, TunnelDevice};
 use crate::{
     apply::apply,
     backend::{
-        bpf::{self, Bpf, DropReason},
+        bpf::{self, Bpf, DropReason, RouteRow},
         netlink::{self, Netlink},
         nft, sysctl,
         wireguard::{self, FRESH, Kind, PrivateKey, Tunnel},
@@ -24,6 +24,7 @@ use crate::{
     uplinks::{Link, MESH_DEVICE},
 };
 use api::bytes::PublicKey;
+use ipnet::IpNet;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 /// Where our maps and links are pinned.
@@ -121,6 +122,17 @@ impl Datapath {
     #[must_use]
     pub fn began_empty(&self) -> bool {
         self.bpf.began_empty()
+    }
+
+    /// How large packets to each prefix may be, as an earlier agent left it in the maps; nothing if they cannot be read.
+    #[must_use]
+    pub fn path_mtus(&self) -> BTreeMap<IpNet, u16> {
+        let routes = self.bpf.observe().map(|rows| rows.routes).unwrap_or_default();
+        let mtu = |row| match row {
+            RouteRow::Routed { mtu_bytes } => Some(mtu_bytes),
+            RouteRow::Closed => None,
+        };
+        routes.into_iter().filter_map(|(prefix, row)| Some((prefix, mtu(row)?))).collect()
     }
 
     /// The devices of this host, for [`crate::uplinks::uplinks`] and [`crate::bindings::read`].

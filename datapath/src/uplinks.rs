@@ -26,6 +26,8 @@ pub struct Link {
     pub mtu_bytes: u32,
     /// Of its link layer, when that is Ethernet.
     pub mac: Option<[u8; 6]>,
+    /// Of a pair: the namespace of its other end, by this namespace's numbers, and its index there. None if that is here.
+    pub peer: Option<(i32, u32)>,
     /// The bridge or bond that it is a port of.
     pub master: Option<u32>,
     /// Its addresses, link-local ones included.

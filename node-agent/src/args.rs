@@ -31,6 +31,10 @@ pub struct Args {
     /// Whose WireGuard serves mesh0. `auto`: the device that is there, else the kernel's, else mesh-tunnel's.
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = WhichTunnel::Auto)]
     pub tunnel_device: WhichTunnel,
+    /// The container runtime's socket, as /run/containerd/containerd.sock or /var/run/crio/crio.sock: for pods of which the
+    /// CNI keeps no result under /var/lib/cni/results. Not asked unless it is given.
+    #[arg(long, value_name = "PATH")]
+    pub cri_socket: Option<PathBuf>,
     /// Where to serve /healthz, /readyz and /metrics, in plain.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9878")]
     pub health: SocketAddr,

@@ -8,7 +8,7 @@
 //! | pods | endpoints of this node whose device the CNI's results name; two claims of an address close both |
 //! | services | all Services of the own cluster, see [`replica::service`] |
 
-use crate::probe::Target;
+use crate::{path_mtu::PathMtus, probe::Target};
 use api::{
     name::{ClusterName, NodeName},
     record::{Cluster, Node, Phase, TunnelKey},
@@ -65,6 +65,8 @@ pub struct TunnelTo {
     pub key: TunnelKey,
     /// Path MTU.
     pub mtu_bytes: u16,
+    /// The largest it can be, by the uplink.
+    pub ceiling_bytes: u16,
     /// What a probe asks.
     pub mesh_address: Option<IpAddr>,
 }
@@ -72,14 +74,32 @@ pub struct TunnelTo {
 impl Composed {
     /// What to probe: the first mesh address of each node behind a tunnel.
     pub fn probe_targets(&self) -> impl Iterator<Item = Target> {
+        self.path_targets().map(|(target, _)| target)
+    }
+
+    /// The same, each with the largest packet that the uplink lets through to it.
+    pub fn path_targets(&self) -> impl Iterator<Item = (Target, u16)> {
         self.tunnels.iter().filter_map(|((cluster, node), to)| {
-            Some(Target { cluster: cluster.clone(), node: node.clone(), address: to.mesh_address? })
+            Some((target(cluster, node, to.mesh_address)?, to.ceiling_bytes))
         })
     }
 }
 
+fn target(cluster: &ClusterName, node: &NodeName, mesh_address: Option<IpAddr>) -> Option<Target> {
+    Some(Target { cluster: cluster.clone(), node: node.clone(), address: mesh_address? })
+}
+
+/// What was measured of the tunnels.
+#[derive(Debug, Default)]
+pub struct Paths {
+    /// Those whose other end has not answered for long.
+    pub silent: Silent,
+    /// How large packets may be.
+    pub mtus: PathMtus,
+}
+
 /// Composes the image of the node `me`.
-pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) -> Composed {
+pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> Composed {
     let mut composed = Composed::default();
     let own = view.cluster(view.own());
     let node = own.and_then(|own| own.nodes.get(me));
@@ -109,14 +129,21 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, silent: &Silent) ->
             {
                 let by_the_cni = cluster == view.own() && !encrypts_inside;
                 let carried = if by_the_cni { &[][..] } else { &node.prefixes[..] };
-                open_tunnel(&mut composed, (cluster, name, node, key), carried, &accepted, families, host);
+                open_tunnel(
+                    &mut composed,
+                    (cluster, name, node, key),
+                    carried,
+                    &accepted,
+                    families,
+                    (host, &paths.mtus),
+                );
             }
         }
     }
     if let Some(own) = own {
         bind_pods(own, me, host, &mut composed);
     }
-    for (_, choice) in view.choices(silent) {
+    for (_, choice) in view.choices(&paths.silent) {
         for (at, backends) in choice.frontends {
             let frontend = Frontend { address: at.address, protocol: at.protocol, port: at.port };
             composed.image.services.insert(frontend, backends);
@@ -220,7 +247,7 @@ fn open_tunnel(
     carried: &[IpNet],
     accepted: &[IpNet],
     families: Families,
-    host: &HostFacts,
+    (host, paths): (&HostFacts, &PathMtus),
 ) {
     let endpoint = families.endpoint(node);
     // One without any address dials us, and WireGuard learns where it is.
@@ -228,7 +255,10 @@ fn open_tunnel(
         composed.problems.push(format!("{cluster}/{name} has no address of a family that this node has"));
         return;
     }
-    let mtu_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint);
+    let ceiling_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint);
+    let mesh_address = node.mesh_addresses.first().copied();
+    let target = target(cluster, name, mesh_address);
+    let mtu_bytes = target.map_or(ceiling_bytes, |target| paths.mtu_bytes(&target, ceiling_bytes));
     let mesh = node.mesh_addresses.iter().map(|address| IpNet::from(*address));
     // The import has checked this already; a prefix that nobody accepted must not be opened by a bug elsewhere.
     let inside = |prefix: &IpNet| accepted.iter().any(|accepted| accepted.contains(prefix));
@@ -238,10 +268,8 @@ fn open_tunnel(
     }
     let peer = TunnelPeer { endpoint: endpoint.map(|address| SocketAddr::new(address, key.port)), allowed };
     composed.image.tunnel.peers.insert(key.public_key, peer);
-    let mesh_address = node.mesh_addresses.first().copied();
-    composed
-        .tunnels
-        .insert((cluster.clone(), name.clone()), TunnelTo { key: key.clone(), mtu_bytes, mesh_address });
+    let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address };
+    composed.tunnels.insert((cluster.clone(), name.clone()), to);
 }
 
 fn bind_pods(own: &ClusterTables, me: &NodeName, host: &HostFacts, composed: &mut Composed) {

@@ -3,6 +3,7 @@
 use crate::{
     args::Args,
     compose::{Families, HostFacts},
+    cri,
     report::{DatapathMeasured, TunnelMeasured},
     worker::Worker,
 };
@@ -19,11 +20,17 @@ use datapath::{
     plan::Completeness,
     uplinks::{Link, uplinks},
 };
+use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use replica::view::View;
 use std::os::fd::AsFd as _;
-use std::{collections::BTreeSet, io, net::IpAddr, path::Path};
-use tokio::sync::mpsc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::Path,
+};
+use tokio::sync::{mpsc, watch};
 
 /// An uplink of this MTU is assumed while none is known.
 const MTU_DEFAULT_BYTES: u16 = 1500;
@@ -34,6 +41,8 @@ pub struct Host {
     public_key: PublicKey,
     listen_port: u16,
     attached: mpsc::Receiver<io::Result<()>>,
+    /// What the container runtime tells; nothing if it is not asked.
+    runtime: watch::Receiver<cri::Told>,
     bindings: Bindings,
     problems: Vec<String>,
 }
@@ -56,11 +65,16 @@ impl Host {
         };
         let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
             .context("cannot watch the CNI's results")?;
+        let (told, runtime) = watch::channel(cri::Told::default());
+        if let Some(socket) = args.cri_socket.clone() {
+            tokio::spawn(cri::follow(socket, told));
+        }
         Ok(Self {
             datapath: Worker::start(options).context("cannot set up the data path")?,
             public_key,
             listen_port: args.listen_port,
             attached: watch_on_thread(watch),
+            runtime,
             bindings: Bindings::default(),
             problems: Vec::new(),
         })
@@ -81,12 +95,20 @@ impl Host {
         self.datapath.run(|datapath| datapath.began_empty()).await
     }
 
+    /// How large packets to each prefix may be, as an earlier agent left it.
+    pub async fn path_mtus(&self) -> BTreeMap<IpNet, u16> {
+        self.datapath.run(|datapath| datapath.path_mtus()).await
+    }
+
     /// Waits until a pod was attached or went.
     pub async fn changed(&mut self) -> io::Result<()> {
-        match self.attached.recv().await {
-            Some(changed) => changed,
-            // The watch has failed and said so; every look reads the directory anyway.
-            None => std::future::pending().await,
+        tokio::select! {
+            changed = self.attached.recv() => match changed {
+                Some(changed) => changed,
+                // The watch has failed and said so; every look reads the directory anyway.
+                None => std::future::pending().await,
+            },
+            Ok(()) = self.runtime.changed() => Ok(()),
         }
     }
 
@@ -101,7 +123,9 @@ impl Host {
                 Vec::new()
             }
         };
-        match bindings::read(Path::new(bindings::RESULTS_DIR), &links) {
+        let told = self.runtime.borrow_and_update().clone();
+        self.problems.extend(told.problems);
+        match bindings::read(Path::new(bindings::RESULTS_DIR), &told.pods, &links) {
             Ok(bindings) => self.bindings = bindings,
             Err(error) => self.problems.push(format!("cannot list {}: {error}", bindings::RESULTS_DIR)),
         }

@@ -3,7 +3,7 @@
 //! ```text
 //!  store ─▶ follow ─▶ view ─┐
 //!                           ├─▶ compose ─▶ image ─▶ datapath (plan, apply) ─▶ BPF, routes, WireGuard
-//!  CNI results, devices ────┘                                          │
+//!  CNI results, CRI, devices ┘                                          │
 //!  store ◀── writer ◀── report ◀── probes, drops, handshakes ◀─────────┘
 //! ```
 //!
@@ -15,10 +15,12 @@
 mod apiserver;
 mod args;
 mod compose;
+mod cri;
 mod host;
 mod identity;
 mod kept;
 mod metrics;
+mod path_mtu;
 mod probe;
 mod report;
 mod run;

@@ -5,11 +5,12 @@ mod maps;
 use crate::{
     apiserver::{Apiserver, KnownName},
     args::Args,
-    compose::Composed,
+    compose::{Composed, Paths},
     host::Host,
     identity::Credentials,
     kept::{self, Found, KeptFile, Outcome},
     metrics::Metrics,
+    path_mtu::{self, Padded, PathMtus},
     probe::{self, Probes, Target},
     report::{self, DatapathMeasured, Progress},
     writer::{self, Wishes},
@@ -37,6 +38,7 @@ use replica::{
 };
 use std::{
     fs,
+    net::IpAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -44,7 +46,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::sleep_until,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// Changes that arrive together are programmed together; a single one waits this long.
 const GATHER: Duration = Duration::from_millis(20);
@@ -108,7 +110,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let follow = Follow { cluster: own.clone(), prefixes: PREFIXES.map(str::to_owned).to_vec() };
     let following = follow::spawn(follow, seed(&node), apiserver);
 
-    let (answers, answered) = mpsc::channel(probe::IN_FLIGHT_MAX);
+    let (answers, answered) = mpsc::channel(probe::IN_FLIGHT_MAX + path_mtu::IN_FLIGHT_MAX);
+    let mtus = PathMtus::remember(host.path_mtus().await);
     let agent = Agent {
         key: TunnelKey { public_key: host.public_key(), port: args.listen_port },
         budget: Instant::now() + Duration::from_secs(args.ready_budget),
@@ -122,7 +125,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         composed: Composed::default(),
         measured: DatapathMeasured::default(),
         probes: Probes::default(),
-        silent: Silent::new(),
+        paths: Paths { silent: Silent::new(), mtus },
         progress: Progress::with(tunnel),
         programmed,
         metrics,
@@ -213,8 +216,13 @@ fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A finished probe: its target, and the round trip if there was one.
-type Finished = (Target, Option<Duration>);
+/// A finished probe.
+enum Finished {
+    /// Its target, and the round trip if there was one.
+    Small(Target, Option<Duration>),
+    /// And whether it was answered.
+    Padded(Padded, bool),
+}
 
 struct Agent {
     started: Instant,
@@ -231,7 +239,7 @@ struct Agent {
     composed: Composed,
     measured: DatapathMeasured,
     probes: Probes,
-    silent: Silent,
+    paths: Paths,
     progress: Progress,
     programmed: Condition,
     metrics: Metrics,
@@ -260,8 +268,8 @@ impl Agent {
     ) {
         let (mut look_at, mut tell_at) = (Instant::now(), Instant::now());
         loop {
-            let wake_at =
-                self.probes.next_at().into_iter().chain([look_at, tell_at]).min().unwrap_or(look_at);
+            let probes = [self.probes.next_at(), self.paths.mtus.next_at()].into_iter().flatten();
+            let wake_at = probes.chain([look_at, tell_at]).min().unwrap_or(look_at);
             let woken = tokio::select! {
                 () = ending.cancelled() => return self.keep_last(),
                 event = following.events.recv() => match event {
@@ -286,9 +294,14 @@ impl Agent {
                     }
                 }
                 Woken::Host => look_at = look_at.min(now + GATHER),
-                Woken::Answer((target, rtt)) => {
+                Woken::Answer(Finished::Small(target, rtt)) => {
                     if self.probes.finished(now, &target, rtt) {
                         tell_at = now;
+                    }
+                }
+                Woken::Answer(Finished::Padded(sent, answered)) => {
+                    if self.measure_path(now, &sent, answered) {
+                        look_at = look_at.min(now + GATHER);
                     }
                 }
                 Woken::Time => {}
@@ -346,23 +359,52 @@ impl Agent {
             since.is_some_and(|since| now.saturating_duration_since(since) >= SILENT_AFTER)
         };
         let silent: Silent = self.composed.tunnels.keys().filter(is_silent).cloned().collect();
-        let changed = silent != self.silent;
+        let changed = silent != self.paths.silent;
         if changed {
             info!(?silent, "Tunnels that are silent");
-            self.silent = silent;
+            self.paths.silent = silent;
         }
         changed
     }
 
+    /// True when the path to a node carries more or less than was known.
+    fn measure_path(&mut self, now: Instant, sent: &Padded, answered: bool) -> bool {
+        let changed = self.paths.mtus.finished(now, sent, answered, &self.probes);
+        if changed {
+            let Target { cluster, node, .. } = &sent.target;
+            let mtu_bytes = self.paths.mtus.mtu_bytes(&sent.target, u16::MAX);
+            info!(%cluster, %node, mtu_bytes, tried_bytes = sent.bytes, answered, "The path's MTU is another");
+        }
+        changed
+    }
+
+    /// Our own mesh address of the family of another.
+    fn source_to(&self, address: IpAddr) -> Option<IpAddr> {
+        let mut own = self.composed.image.mesh_addresses.iter().copied();
+        own.find(|own| own.is_ipv4() == address.is_ipv4())
+    }
+
     fn ask(&mut self, now: Instant) {
+        for padded in self.paths.mtus.due(now) {
+            let source = self.source_to(padded.target.address);
+            self.sequence = self.sequence.wrapping_add(1);
+            let (answers, sequence) = (self.answers.clone(), self.sequence);
+            tokio::spawn(async move {
+                let answered = match source {
+                    Some(source) => path_mtu::ask(source, padded.target.address, padded.bytes, sequence)
+                        .await
+                        .unwrap_or_else(|error| {
+                            debug!(%error, %source, bytes = padded.bytes, "Cannot send a padded probe");
+                            false
+                        }),
+                    None => false,
+                };
+                // The loop ends before its probes do.
+                let _ = answers.send(Finished::Padded(padded, answered)).await;
+            });
+        }
         for target in self.probes.due(now) {
-            let source = self
-                .composed
-                .image
-                .mesh_addresses
-                .iter()
-                .copied()
-                .find(|a| a.is_ipv4() == target.address.is_ipv4());
+            let source = self.source_to(target.address);
             self.sequence = self.sequence.wrapping_add(1);
             let (answers, sequence) = (self.answers.clone(), self.sequence);
             tokio::spawn(async move {
@@ -376,7 +418,7 @@ impl Agent {
                     None => None,
                 };
                 // The loop ends before its probes do.
-                let _ = answers.send((target, rtt)).await;
+                let _ = answers.send(Finished::Small(target, rtt)).await;
             });
         }
     }

@@ -54,6 +54,19 @@ pub mod v3electionpb {
     include!(concat!(env!("OUT_DIR"), "/v3electionpb.rs"));
 }
 
+/// How a node's container runtime is asked for its pods.
+pub mod runtime {
+    /// The only version that is served today.
+    #[allow(
+        missing_docs,
+        clippy::all,
+        reason = "generated from proto/cri/runtime/v1/api.proto, which carries the comments"
+    )]
+    pub mod v1 {
+        include!(concat!(env!("OUT_DIR"), "/runtime.v1.rs"));
+    }
+}
+
 /// Our own services.
 pub mod mesh {
     /// What an operator does to a cluster.

@@ -26,7 +26,9 @@ pub use abi::DropReason;
 pub use error::Error;
 pub use links::{Attachment, Program};
 pub use preflight::{Missing, default_cgroup_root, preflight};
-pub use rows::{BackendKey, ConfigRow, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef};
+pub use rows::{
+    BackendKey, ConfigRow, IPV6_MTU_MIN_BYTES, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef,
+};
 
 use links::{Links, SOCKET_PROGRAMS};
 use maps::Maps;

@@ -3,10 +3,12 @@
 //! Our table holds two entries a prefix: the route over `mesh0`, and behind it, with a worse metric, `unreachable`.
 //! When the device goes, its routes go with it, and what is left never falls through to the default route.
 
+mod inside;
 mod links;
 mod observe;
 mod tunnel;
 
+pub use inside::{InsideError, inside};
 pub use observe::NetlinkObserved;
 pub(crate) use tunnel::{Found, Made};
 

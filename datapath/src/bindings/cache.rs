@@ -155,11 +155,16 @@ fn address(text: &str) -> Result<IpAddr, BadCache> {
         .parse()
         .map_err(|_| wrong("result.ips[].address", format!("`{text}` is no address with a prefix length")))?;
     let address = net.addr();
-    let is_mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    match address.is_unspecified() || address.is_multicast() || is_mapped {
-        true => Err(wrong("result.ips[].address", format!("{address} cannot be a pod's"))),
-        false => Ok(address),
+    match is_a_pods(address) {
+        true => Ok(address),
+        false => Err(wrong("result.ips[].address", format!("{address} cannot be a pod's"))),
     }
+}
+
+/// An address that a pod can have.
+pub(super) fn is_a_pods(address: IpAddr) -> bool {
+    let is_mapped = matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
+    !(address.is_unspecified() || address.is_multicast() || is_mapped)
 }
 
 fn mac(text: &str) -> Option<[u8; 6]> {

@@ -1,4 +1,4 @@
-use super::{Watch, attachment, read};
+use super::{Inside, Sandbox, Watch, attachment, read};
 use crate::uplinks::{Link, LinkKind};
 use expect_test::{Expect, expect};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -87,9 +87,46 @@ fn a_bad_file_spoils_only_itself() {
 }
 
 #[test]
+fn the_container_runtime_names_the_pods_of_which_the_cni_says_nothing() {
+    let sandbox = |id: &str, address: &str| Sandbox {
+        id: id.to_owned(),
+        addresses: [address.parse().unwrap()].into(),
+        namespace: format!("/run/netns/{id}").into(),
+    };
+    let inside = Inside { ifindex: 2, peer: 22, mac: [0x0a, 0x58, 0x0a, 1, 1, 6], nsid: 6 };
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a"), BRIDGE).unwrap();
+    let runtime = [
+        // The CNI's word on c1 counts, and the runtime's is no second claim.
+        (sandbox("c1", "10.1.1.5"), Inside { peer: 21, nsid: 5, ..inside }),
+        (sandbox("c2", "10.1.1.6"), inside),
+        // Of two claims of one address neither counts, whoever makes them.
+        (sandbox("c3", "fd00:10:1:1::5"), inside),
+        // What leads elsewhere: to another device, from another namespace, to another device there.
+        (sandbox("c4", "10.1.1.7"), Inside { peer: 23, ..inside }),
+        (sandbox("c5", "10.1.1.8"), Inside { nsid: 5, ..inside }),
+        (sandbox("c6", "10.1.1.9"), Inside { ifindex: 3, ..inside }),
+        (sandbox("c7", "10.1.1.10"), Inside { mac: [0xff; 6], ..inside }),
+        (sandbox("c8", "224.0.0.1"), inside),
+    ];
+    expect![[r#"
+        10.1.1.5 → veth1 (21) 0a:58:0a:01:01:05 of c1
+        10.1.1.6 → veth2 (22) 0a:58:0a:01:01:06 of c2
+        devices {21, 22}
+        sandbox c4: no veth of this host leads to eth0 of /run/netns/c4
+        sandbox c5: no veth of this host leads to eth0 of /run/netns/c5
+        sandbox c6: no veth of this host leads to eth0 of /run/netns/c6
+        sandbox c7: eth0 of /run/netns/c7 has no usable MAC address
+        sandbox c8: 224.0.0.1 cannot be a pod's
+        fd00:10:1:1::5 is claimed by a and sandbox c3: closed for all of them
+    "#]]
+    .assert_eq(&text(dir.path(), &runtime));
+}
+
+#[test]
 fn a_node_without_pods_has_no_directory() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(read(&dir.path().join("none"), &links()).unwrap(), super::Bindings::default());
+    assert_eq!(read(&dir.path().join("none"), &[], &links()).unwrap(), super::Bindings::default());
 }
 
 #[test]
@@ -126,11 +163,11 @@ fn check(files: &[(&str, &str)], wanted: Expect) {
         fs::write(dir.path().join(name), text).unwrap();
     }
     fs::create_dir(dir.path().join("directory")).unwrap();
-    wanted.assert_eq(&text(dir.path()));
+    wanted.assert_eq(&text(dir.path(), &[]));
 }
 
-fn text(dir: &Path) -> String {
-    let bindings = read(dir, &links()).unwrap();
+fn text(dir: &Path, runtime: &[(Sandbox, Inside)]) -> String {
+    let bindings = read(dir, runtime, &links()).unwrap();
     let line = |(address, binding): (&std::net::IpAddr, &super::Binding)| {
         let mac = binding.pod.mac.map(|byte| format!("{byte:02x}")).join(":");
         format!(
@@ -148,8 +185,8 @@ fn links() -> Vec<Link> {
     vec![
         link(2, "eth0", LinkKind::Other),
         link(20, "cni0", LinkKind::Bridge),
-        link(21, "veth1", LinkKind::Veth),
-        link(22, "veth2", LinkKind::Veth),
+        Link { peer: Some((5, 2)), ..link(21, "veth1", LinkKind::Veth) },
+        Link { peer: Some((6, 2)), ..link(22, "veth2", LinkKind::Veth) },
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Stage, Steps, covered};
 use crate::{
-    backend::bpf::RouteRow,
+    backend::bpf::{IPV6_MTU_MIN_BYTES, RouteRow},
     image::{Image, Reach},
     observe::{Device, MeshRoute, Observed},
     step::Step,
@@ -74,6 +74,9 @@ fn route(prefix: IpNet, reach: Reach, desired: &Image, observed: &Observed, step
     let Some(device) = observed.device else { return };
     let RouteRow::Routed { mtu_bytes } = row(reach, Some(device)) else { return };
     let source = desired.mesh_addresses.iter().copied().find(|own| same_family(*own, prefix));
+    // The programs clamp the stack's segments to the row, which may be smaller.
+    let least = if prefix.addr().is_ipv6() { IPV6_MTU_MIN_BYTES } else { 0 };
+    let mtu_bytes = mtu_bytes.max(least);
     let route = MeshRoute { ifindex: device.ifindex, source, mtu_bytes };
     if observed.routes.get(&prefix) != Some(&route) {
         steps.add(Stage::Route, Step::PutRoute { prefix, route });

@@ -249,6 +249,24 @@ fn a_path_is_no_wider_than_the_device() {
 }
 
 #[test]
+fn a_path_that_is_smaller_than_ipv6_knows_is_so_to_the_programs_and_not_to_the_stack() {
+    let mut wanted = image("peer west 10.2.1.0/24 fd02:1::/64");
+    for reach in wanted.prefixes.values_mut().filter(|reach| matches!(reach, Reach::Tunnel { .. })) {
+        *reach = Reach::Tunnel { mtu_bytes: 1232 };
+    }
+    check(
+        &wanted,
+        &holding(&image("peer west 10.2.1.0/24 fd02:1::/64")),
+        expect![[r#"
+            route 10.2.1.0/24 over mesh0 mtu 1232 src 100.64.1.1
+            route fd02:1::/64 over mesh0 mtu 1280
+            open 10.2.1.0/24 through the tunnel, mtu 1232
+            open fd02:1::/64 through the tunnel, mtu 1232
+        "#]],
+    );
+}
+
+#[test]
 fn without_the_device_everything_that_needs_it_waits_and_the_rest_is_closed() {
     let host = Observed { device: None, tunnel: None, ..fresh() };
     check(

@@ -92,7 +92,7 @@ fn image(datapath: &Datapath, wish: &Wish) -> Image {
     }
     let other = 1 - wish.node;
     let links = datapath.links().unwrap();
-    let bound = bindings::read(Path::new(bindings::RESULTS_DIR), &links).unwrap();
+    let bound = bindings::read(Path::new(bindings::RESULTS_DIR), &[], &links).unwrap();
     assert_eq!(bound.problems, Vec::<String>::new());
     assert_eq!(bound.pods.len(), 4, "{bound:?}");
 

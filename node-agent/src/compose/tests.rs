@@ -14,6 +14,7 @@ use replica::follower::{Event, Value};
 struct Mesh {
     view: View,
     host: HostFacts,
+    paths: Paths,
     revision: u64,
 }
 
@@ -26,7 +27,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn mesh() -> Mesh {
-    let mut mesh = Mesh { view: View::new("east".parse().unwrap()), host: host(), revision: 0 };
+    let mut mesh =
+        Mesh { view: View::new("east".parse().unwrap()), host: host(), paths: Paths::default(), revision: 0 };
     mesh.cluster("east", 1);
     mesh.node("east", "e1", 1, 1);
     mesh.node("east", "e2", 1, 2);
@@ -148,7 +150,7 @@ impl Mesh {
     }
 
     fn composed(&self) -> Composed {
-        compose(&self.view, &"e1".parse().unwrap(), &self.host, &Silent::new())
+        compose(&self.view, &"e1".parse().unwrap(), &self.host, &self.paths)
     }
 
     fn check(&self, expected: Expect) {
@@ -234,6 +236,28 @@ fn a_smaller_underlay_and_an_outer_ipv6_make_smaller_packets() {
 }
 
 #[test]
+fn a_path_that_was_found_to_be_smaller_than_the_uplink_makes_smaller_packets_to_that_node_alone() {
+    let mut mesh = mesh();
+    // As an earlier agent left it; what is found now is told in the same way.
+    mesh.paths.mtus = PathMtus::remember([(cidr("100.64.2.1/32"), 1232)].into());
+    let mtus = |mesh: &Mesh| {
+        let composed = mesh.composed();
+        let tunnels = composed.tunnels.iter().map(|((_, node), to)| format!("{node} {}", to.mtu_bytes));
+        let prefixes = ["10.2.1.0/24", "100.64.2.1/32", "100.64.1.2/32"];
+        let reach = prefixes.map(|prefix| composed.image.prefixes[&cidr(prefix)]);
+        (tunnels.collect::<Vec<_>>().join(", "), reach)
+    };
+    let through = |mtu_bytes| Reach::Tunnel { mtu_bytes };
+    assert_eq!(mtus(&mesh), ("e2 1420, w1 1232".to_owned(), [through(1232), through(1232), through(1420)]));
+    mesh.host.uplink_mtu_bytes = 1280;
+    assert_eq!(
+        mtus(&mesh),
+        ("e2 1216, w1 1216".to_owned(), [through(1216); 3]),
+        "never more than the uplink"
+    );
+}
+
+#[test]
 fn a_node_that_nobody_can_dial_dials_by_the_families_of_its_devices_and_is_waited_for_by_the_others() {
     let undialled = |mesh: &mut Mesh, cluster: &str, name: &str, id: u8, number: u8| {
         let node = Node {
@@ -308,7 +332,7 @@ fn session_affinity_is_that_of_the_own_service_for_each_of_its_frontends() {
 #[test]
 fn a_node_that_the_source_does_not_know_says_so_and_keeps_what_is_closed() {
     let mesh = mesh();
-    let composed = compose(&mesh.view, &"e9".parse().unwrap(), &mesh.host, &Silent::new());
+    let composed = compose(&mesh.view, &"e9".parse().unwrap(), &mesh.host, &mesh.paths);
     assert!(composed.problems[0].starts_with("no source of east knows a node e9"), "{:?}", composed.problems);
     assert!(composed.image.mesh_addresses.is_empty());
     assert_eq!(composed.image.prefixes[&cidr("10.2.0.0/16")], Reach::Closed);

@@ -67,7 +67,7 @@ impl Agent {
             Basis::Disk { .. } => Completeness::Partial,
             Basis::Live => Completeness::Complete,
         };
-        self.composed = compose::compose(&self.view, &self.node, &facts, &self.silent);
+        self.composed = compose::compose(&self.view, &self.node, &facts, &self.paths);
         self.composed.problems.extend(host.problems());
         let revision = self.view.revision();
         let started = Instant::now();
@@ -76,7 +76,9 @@ impl Agent {
         if let Some(changed_at) = self.changed_at.take_if(|_| self.measured.problems.is_empty()) {
             self.metrics.propagated(changed_at.elapsed());
         }
-        self.probes.retarget(Instant::now(), self.composed.probe_targets());
+        let now = Instant::now();
+        self.probes.retarget(now, self.composed.probe_targets());
+        self.paths.mtus.retarget(now, self.composed.path_targets());
         match self.basis {
             Basis::Pins => {}
             Basis::Disk { at_ms, programmed } => self.programmed_from_disk(at_ms, programmed),

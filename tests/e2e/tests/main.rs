@@ -30,6 +30,8 @@ mod nats;
 mod on_kubernetes;
 #[path = "main/operator.rs"]
 mod operator;
+#[path = "main/path_mtu.rs"]
+mod path_mtu;
 #[path = "main/scope_all.rs"]
 mod scope_all;
 #[path = "main/sizes.rs"]

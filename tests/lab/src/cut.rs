@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::place::{Name, Place};
 use crate::shell::feed;
 use crate::topology::{DualNet, Topology};
-use crate::underlay::{Lan, links, uplinks};
+use crate::underlay::{Lan, UPLINK, links, uplinks};
 
 #[cfg(test)]
 mod tests;
@@ -60,6 +60,8 @@ pub enum Traffic {
     Percent(u8),
     /// What exceeds this rate, in each direction and family: a link that is slow, and has no queue.
     AboveKbit(u32),
+    /// Larger IP packets than this, without a word to their sender: a link whose MTU is smaller than its ends know.
+    LargerThan(u16),
     /// None, but every IP packet of the link takes this many milliseconds longer in each direction.
     DelayMs(u16),
 }
@@ -73,12 +75,41 @@ impl Lab {
         let cut = Cut { a: self.side(a)?, b: self.side(b)?, what };
         self.change(|state| {
             if !state.cuts.contains(&cut) {
-                state.cuts.push(cut);
+                state.cuts.push(cut.clone());
             }
             let delays: Vec<_> = state.cuts.iter().filter_map(|cut| cut.what.delay_ms()).collect();
             self.relay_all(&mut state.relays, delays)?;
-            self.apply(&state.cuts)
+            self.apply(&state.cuts)?;
+            match cut.what {
+                Traffic::LargerThan(_) => self.send_no_super_packets(&[&cut.a, &cut.b]),
+                Traffic::All
+                | Traffic::Udp
+                | Traffic::Icmp
+                | Traffic::Percent(_)
+                | Traffic::AboveKbit(_)
+                | Traffic::DelayMs(_) => Ok(()),
+            }
         })
+    }
+
+    /// From now on these machines' devices segment what they send, as a wire would have it: a super-packet that is
+    /// handed over whole has no size that a link could judge.
+    fn send_no_super_packets(&self, sides: &[&Side]) -> Result<()> {
+        let links = uplinks(&self.topology);
+        for side in sides {
+            for link in links.iter().filter(|link| belongs(&self.topology, side, &link.place)) {
+                let argv = ["ip", "link", "set", UPLINK, "gso_max_segs", "1"];
+                let output = self.exec(&link.place.to_string(), argv)?;
+                if !output.status.success() {
+                    bail!(
+                        "cannot limit {UPLINK} of {}: {}",
+                        link.place,
+                        String::from_utf8_lossy(&output.stderr)
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Heals whatever is cut between two sides. Nothing cut is no error.
@@ -146,8 +177,8 @@ struct Ends {
     v6: Vec<String>,
 }
 
-fn ends(topology: &Topology, side: &Side) -> Result<Ends> {
-    let belongs = |place: &Place| match (side, place) {
+fn belongs(topology: &Topology, side: &Side, place: &Place) -> bool {
+    match (side, place) {
         (
             Side::Cluster(cluster),
             Place::Node { cluster: of, .. } | Place::ClusterHost { cluster: of, .. },
@@ -156,9 +187,12 @@ fn ends(topology: &Topology, side: &Side) -> Result<Ends> {
         (Side::Cluster(cluster), Place::Nat { nat }) => stands_behind(topology, cluster, nat),
         (Side::Cluster(_), Place::Underlay | Place::Host { .. } | Place::Pod { .. }) => false,
         (Side::Place(named), place) => named == place,
-    };
+    }
+}
+
+fn ends(topology: &Topology, side: &Side) -> Result<Ends> {
     let mut ends = Ends { ports: Vec::new(), v4: Vec::new(), v6: Vec::new() };
-    for link in uplinks(topology).into_iter().filter(|link| belongs(&link.place)) {
+    for link in uplinks(topology).into_iter().filter(|link| belongs(topology, side, &link.place)) {
         ends.ports.push(link.port);
         let addresses = link.addresses.both().map(IpNet::from).into_iter();
         for prefix in addresses.chain(pods_behind(topology, &link.place).into_iter().flat_map(DualNet::both))
@@ -207,6 +241,8 @@ impl Traffic {
             (Self::Udp, _) => "meta l4proto udp ".to_owned(),
             (Self::Icmp, "ip6") => format!("icmpv6 type {ICMP6} "),
             (Self::Icmp, _) => "meta l4proto icmp ".to_owned(),
+            // At a device's ingress this is the IP packet, without the link's header.
+            (Self::LargerThan(bytes), _) => format!("meta length > {bytes} "),
             (Self::Percent(share), _) => format!("numgen random mod 100 < {share} "),
             // A burst of 20 ms, and room for one packet of the largest size.
             (Self::AboveKbit(rate), _) => {
@@ -227,7 +263,12 @@ impl Traffic {
     fn delay_ms(self) -> Option<u16> {
         match self {
             Self::DelayMs(delay_ms) => Some(delay_ms),
-            Self::All | Self::Udp | Self::Icmp | Self::Percent(_) | Self::AboveKbit(_) => None,
+            Self::All
+            | Self::Udp
+            | Self::Icmp
+            | Self::Percent(_)
+            | Self::AboveKbit(_)
+            | Self::LargerThan(_) => None,
         }
     }
 }
@@ -276,6 +317,7 @@ impl fmt::Display for Traffic {
             Self::Icmp => f.pad("icmp"),
             Self::Percent(share) => f.pad(&format!("{share} %")),
             Self::AboveKbit(rate) => f.pad(&format!("above {rate} kbit/s")),
+            Self::LargerThan(bytes) => f.pad(&format!("above {bytes} bytes")),
             Self::DelayMs(delay_ms) => f.pad(&format!("delayed by {delay_ms} ms")),
         }
     }

@@ -213,7 +213,7 @@ fn route_value(net: IpNet, row: RouteRow) -> Result<abi::Route, Error> {
         RouteRow::Closed => Ok(abi::Route { mtu_bytes: 0, flags: abi::CLOSED, pad: 0 }),
         RouteRow::Routed { mtu_bytes } if mtu_bytes < PATH_MTU_MIN_BYTES => Err(Error::Refused {
             row: format!("{net} with MTU {mtu_bytes}"),
-            reason: "a path carries at least 1280 bytes",
+            reason: "a path carries at least 1200 bytes",
         }),
         RouteRow::Routed { mtu_bytes } => Ok(abi::Route { mtu_bytes, flags: abi::ROUTED, pad: 0 }),
     }

@@ -8,9 +8,13 @@ use std::{
     num::NonZeroU32,
 };
 
-/// The smallest path the programs can answer for: every IPv6 link carries it (RFC 8200, 5), and what a Packet Too Big
-/// quotes of a larger packet is always there.
-pub const PATH_MTU_MIN_BYTES: u16 = 1280;
+/// The smallest path a prefix may have: what WireGuard leaves of a link of 1280 bytes, which every IPv6 link carries
+/// (RFC 8200, 5). It is also the base of a search (RFC 8899, 5.1.2).
+pub const PATH_MTU_MIN_BYTES: u16 = 1200;
+
+/// The smallest path that IPv6 knows (RFC 8200, 5): no sender of it sends less for being told so, and the kernel
+/// refuses to send into a route that is smaller.
+pub const IPV6_MTU_MIN_BYTES: u16 = 1280;
 
 /// All rows of all maps that the agent writes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

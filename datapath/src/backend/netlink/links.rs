@@ -56,8 +56,11 @@ fn link(message: &LinkMessage) -> Link {
     if message.header.flags.contains(LinkFlags::Loopback) {
         link.kind = LinkKind::Loopback;
     }
+    let (mut peer, mut namespace) = (None, None);
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Link(ifindex) => peer = Some(*ifindex),
+            LinkAttribute::LinkNetNsId(id) => namespace = Some(*id),
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Mtu(mtu) => link.mtu_bytes = *mtu,
             LinkAttribute::Controller(master) => link.master = Some(*master),
@@ -69,6 +72,7 @@ fn link(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.peer = namespace.zip(peer);
     link
 }
 

@@ -50,10 +50,12 @@ fn what_has_no_link_cannot_be_cut() {
 }
 
 #[test]
-fn a_link_that_loses_or_is_slow_drops_a_share_or_what_is_too_fast() {
+fn a_link_that_loses_or_is_slow_or_narrow_drops_a_share_or_what_is_too_fast_or_too_large() {
     let lossy = rules(&[("cluster-a", "cluster-b", Traffic::Percent(5))]);
     assert!(lossy.iter().all(|rule| rule.ends_with("numgen random mod 100 < 5 counter drop")), "{lossy:?}");
     let slow = rules(&[("cluster-a", "cluster-b", Traffic::AboveKbit(8_000))]);
+    let narrow = rules(&[("cluster-a", "cluster-b", Traffic::LargerThan(1_300))]);
+    assert!(narrow.iter().all(|rule| rule.ends_with("} meta length > 1300 counter drop")), "{narrow:?}");
     let limit = "limit rate over 1000000 bytes/second burst 20000 bytes counter drop";
     assert!(slow.len() == 4 && slow.iter().all(|rule| rule.ends_with(limit)), "{slow:?}");
 }

@@ -193,7 +193,7 @@ fn a_row_that_would_swallow_others_or_cannot_be_answered_is_refused() {
         let cases = [
             (net("::/0"), routed(1420), "it covers the IPv4 addresses"),
             (net("::ffff:10.2.0.0/112"), routed(1420), "it covers the IPv4 addresses"),
-            (net("10.2.0.0/16"), routed(1279), "a path carries at least 1280 bytes"),
+            (net("10.2.0.0/16"), routed(1199), "a path carries at least 1200 bytes"),
         ];
         for (prefix, row, reason) in cases {
             let error = bpf.apply(&MapStep::PutRoute(prefix, row)).expect_err(reason);

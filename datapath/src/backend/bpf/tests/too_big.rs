@@ -1,9 +1,10 @@
 //! Packets that are larger than their path: which ones are answered, and with what.
 
+use super::super::{MapStep, RouteRow};
 use super::{
     mss::tcp,
     packets::{raw_ip, udp},
-    rig::{Context, GATEWAY_MAC, MTU, POD_MAC, at, furnish, ifindex, ip, on_a_host, run},
+    rig::{Context, GATEWAY_MAC, MTU, POD_MAC, at, furnish, ifindex, ip, net, on_a_host, run},
 };
 use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader, icmpv4};
 
@@ -71,6 +72,54 @@ fn what_does_not_fit_is_answered_and_what_may_be_fragmented_goes() {
             }
         }
     });
+}
+
+#[test]
+fn on_a_path_that_is_smaller_than_ipv6_knows_segments_are_clamped_to_the_path_and_nobody_is_told_less_than_1280()
+ {
+    let (v4, v6) = (("10.1.0.5", "10.2.0.7"), ("fd01::5", "fd02::7"));
+    let cases = [
+        ("fits", datagram(v4.0, v4.1, 1232), "redirect", None),
+        ("does not", datagram(v4.0, v4.1, 1233), "redirect too_big", Some(1232)),
+        ("as small as IPv6 can", datagram(v6.0, v6.1, 1280), "redirect", None),
+        ("does not, IPv6", datagram(v6.0, v6.1, 1281), "redirect too_big", Some(1280)),
+    ];
+    on_a_host(|host| {
+        let mut bpf = host.open();
+        ip("link add pod type veth peer name eth0");
+        let pod = ifindex("pod");
+        furnish(&mut bpf, pod, ifindex("eth0"), ifindex("lo"));
+        for prefix in ["10.2.0.0/16", "fd02::/64"] {
+            bpf.apply(&MapStep::PutRoute(net(prefix), RouteRow::Routed { mtu_bytes: 1232 })).expect("a row");
+        }
+        let context = Context { ifindex: pod, ..Context::default() };
+        for (name, packet, verdict, told) in cases {
+            let outcome = run(&mut bpf, "mesh_from_pod", &packet, context);
+            assert_eq!((outcome.verdict.as_str(), told_mtu(&outcome.packet)), (verdict, told), "{name}");
+        }
+        for ((from, to), mss, start) in [(v4, 1192_u16, 14 + 20 + 20), (v6, 1172, 14 + 40 + 20)] {
+            let syn = tcp(from, to, true, &[2, 4, 5, 0xb4], 0);
+            let outcome = run(&mut bpf, "mesh_from_pod", &syn, context);
+            assert_eq!(outcome.packet[start + 2..start + 4], mss.to_be_bytes(), "{to}");
+        }
+    });
+}
+
+/// The MTU that a packet tells, if it is a Packet Too Big.
+fn told_mtu(packet: &[u8]) -> Option<u32> {
+    match PacketHeaders::from_ethernet_slice(packet).expect("a packet").transport? {
+        TransportHeader::Icmpv4(icmp) => match icmp.icmp_type {
+            Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::FragmentationNeeded {
+                next_hop_mtu,
+            }) => Some(next_hop_mtu.into()),
+            _ => None,
+        },
+        TransportHeader::Icmpv6(icmp) => match icmp.icmp_type {
+            Icmpv6Type::PacketTooBig { mtu } => Some(mtu),
+            _ => None,
+        },
+        TransportHeader::Udp(_) | TransportHeader::Tcp(_) | TransportHeader::Igmp(_) => None,
+    }
 }
 
 /// The answer is for the pod, from the node's mesh address, and quotes what the pod sent.

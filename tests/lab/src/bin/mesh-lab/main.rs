@@ -111,8 +111,11 @@ enum Cmd {
         /// Only what exceeds this rate, in each direction.
         #[arg(long, value_name = "KBIT", value_parser = clap::value_parser!(u32).range(8..), conflicts_with_all = ["udp", "icmp", "loss"])]
         rate_kbit: Option<u32>,
+        /// Only IP packets that are larger than this, without a word to their sender.
+        #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..), conflicts_with_all = ["udp", "icmp", "loss", "rate_kbit"])]
+        larger_than: Option<u16>,
         /// Nothing, but every packet takes so much longer, in each direction.
-        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..=10_000), conflicts_with_all = ["udp", "icmp", "loss", "rate_kbit"])]
+        #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u16).range(1..=10_000), conflicts_with_all = ["udp", "icmp", "loss", "rate_kbit", "larger_than"])]
         delay_ms: Option<u16>,
     },
     /// Heals whatever is cut between two clusters or machines.
@@ -193,14 +196,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Cmd::Pause { proc } => attach()?.pause(&proc.to_string())?,
         Cmd::Resume { proc } => attach()?.resume(&proc.to_string())?,
         Cmd::Logs { proc, follow } => show::log(&attach()?, &proc, follow)?,
-        Cmd::Cut { a, b, udp, icmp, loss, rate_kbit, delay_ms } => {
-            let what = match (udp, icmp, loss, rate_kbit, delay_ms) {
+        Cmd::Cut { a, b, udp, icmp, loss, rate_kbit, larger_than, delay_ms } => {
+            let what = match (udp, icmp, loss, rate_kbit, larger_than, delay_ms) {
                 (true, ..) => Traffic::Udp,
                 (_, true, ..) => Traffic::Icmp,
                 (_, _, Some(percent), ..) => Traffic::Percent(percent),
-                (_, _, _, Some(rate), _) => Traffic::AboveKbit(rate),
+                (_, _, _, Some(rate), ..) => Traffic::AboveKbit(rate),
+                (.., Some(bytes), _) => Traffic::LargerThan(bytes),
                 (.., Some(delay_ms)) => Traffic::DelayMs(delay_ms),
-                (false, false, None, None, None) => Traffic::All,
+                (false, false, None, None, None, None) => Traffic::All,
             };
             attach()?.cut(&a, &b, what)?;
         }

@@ -1,0 +1,247 @@
+//! How large a packet may be on its way to each node, found by packets of that size (RFC 8899), where a router on the
+//! way may carry less than this host's uplink and says nothing of it.
+//!
+//! ```text
+//!            five packets of the MTU lost, small ones answered: the MTU is the base at once
+//!  Confirm ───────────────────────────────────────────────────────────────────────────────▶ Search
+//!   every  ◀───────────────────────────────────────────────────────────────────────────────  halves what is
+//!   10 s      nothing left between what passed and what did not; once more after 30 s         not known yet
+//! ```
+//!
+//! A padded packet that is lost says something of its size only if a small one that was sent later came back: a path
+//! that is dead, or that loses anything, is not small. What passed last is in the maps, so a restarted agent goes on
+//! from there ([`PathMtus::remember`]). [`PathMtus`] decides, [`ask`] sends.
+
+mod echo;
+
+pub use echo::ask;
+
+use crate::probe::{Probes, Target};
+use ipnet::IpNet;
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+/// What is used while nothing larger is known to pass: what WireGuard leaves of a link that carries IPv6.
+/// (RFC 8899, 5.1.2: BASE_PLPMTU)
+pub const BASE_BYTES: u16 = datapath::backend::bpf::PATH_MTU_MIN_BYTES;
+/// How often the MTU in use is confirmed: 300 bytes a second and tunnel with the answers, 1.4 MB/s with 5 000 tunnels.
+pub const CONFIRM: Duration = Duration::from_secs(10);
+/// How long after a search the next one tries more. RFC 8899 (5.1.1) has 600 s for probes that carry data; ours are
+/// twelve small packets to a node whose path has shrunk, and to no other.
+pub const RAISE: Duration = Duration::from_secs(30);
+/// An answer that takes longer is none: twice the slowest path we promise to work over.
+pub const TIMEOUT: Duration = Duration::from_secs(1);
+/// So many in a row, and the MTU in use is too large. One in twenty lost, each way: one false alarm in two weeks.
+pub const LOST_UNTIL_BLACK_HOLE: u32 = 5;
+/// So many in a row, and a size that is tried is too large. (RFC 8899, 5.1.2: MAX_PROBES)
+pub const LOST_UNTIL_TOO_LARGE: u32 = 3;
+/// Padded packets under way at once; 180 kB.
+pub const IN_FLIGHT_MAX: usize = 128;
+/// WireGuard pads to this: no size between two multiples of it makes another datagram.
+const STEP_BYTES: u16 = 16;
+
+/// A padded packet to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Padded {
+    /// To whom.
+    pub target: Target,
+    /// Of the whole IP packet.
+    pub bytes: u16,
+    /// When it is sent.
+    pub at: Instant,
+}
+
+/// The paths to all nodes.
+#[derive(Debug, Default)]
+pub struct PathMtus {
+    paths: BTreeMap<Target, Path>,
+    remembered: BTreeMap<IpNet, u16>,
+}
+
+#[derive(Debug)]
+struct Path {
+    /// What the uplink leaves; nothing larger is tried.
+    ceiling_bytes: u16,
+    mtu_bytes: u16,
+    task: Task,
+    /// `None` while a packet is under way.
+    next: Option<Instant>,
+    /// Packets of this size that were lost, and when the first of them was sent.
+    lost: u32,
+    lost_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Confirm {
+        raise_at: Instant,
+    },
+    /// Between the MTU, which passed, and the smallest size that did not; `None`: none is known.
+    Search {
+        too_large_bytes: Option<u16>,
+    },
+}
+
+impl PathMtus {
+    /// Starts from what an earlier agent left in the maps, so that a restart loses nothing on a path that is small.
+    pub fn remember(remembered: BTreeMap<IpNet, u16>) -> Self {
+        Self { paths: BTreeMap::new(), remembered }
+    }
+
+    /// How large packets to this mesh address may be, where the uplink leaves `ceiling_bytes`.
+    pub fn mtu_bytes(&self, target: &Target, ceiling_bytes: u16) -> u16 {
+        let known = self.paths.get(target).map(|path| path.mtu_bytes);
+        known.or_else(|| self.remembered(target.address)).unwrap_or(ceiling_bytes).min(ceiling_bytes)
+    }
+
+    fn remembered(&self, address: IpAddr) -> Option<u16> {
+        self.remembered.get(&IpNet::from(address)).copied()
+    }
+
+    /// Replaces the targets, each with what the uplink leaves; what is known of those that stay is kept.
+    pub fn retarget(&mut self, now: Instant, targets: impl IntoIterator<Item = (Target, u16)>) {
+        let mut old = std::mem::take(&mut self.paths);
+        for (target, ceiling_bytes) in targets {
+            let path = match old.remove(&target) {
+                Some(path) => path.under(ceiling_bytes),
+                None => Path::new(now, ceiling_bytes, self.remembered(target.address)),
+            };
+            self.paths.insert(target, path);
+        }
+    }
+
+    /// The packets to send now, as many as [`IN_FLIGHT_MAX`] allows; each is under way until [`Self::finished`].
+    pub fn due(&mut self, now: Instant) -> Vec<Padded> {
+        let in_flight = self.paths.values().filter(|path| path.next.is_none()).count();
+        let due = self.paths.iter_mut().filter(|(_, path)| path.next.is_some_and(|at| at <= now));
+        let mut sent = Vec::new();
+        for (target, path) in due.take(IN_FLIGHT_MAX - in_flight.min(IN_FLIGHT_MAX)) {
+            path.next = None;
+            sent.push(Padded { target: target.clone(), bytes: path.bytes(), at: now });
+        }
+        sent
+    }
+
+    /// When the next one is due.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.paths.values().filter_map(|path| path.next).min()
+    }
+
+    /// What became of a packet; `probes` tells whether small ones are answered. True when the MTU has changed.
+    pub fn finished(&mut self, now: Instant, sent: &Padded, answered: bool, probes: &Probes) -> bool {
+        let Some(path) = self.paths.get_mut(&sent.target) else { return false };
+        let before = path.mtu_bytes;
+        if path.bytes() != sent.bytes {
+            // The uplink has changed meanwhile: the answer is to another question.
+            path.ask_anew(now);
+        } else if answered {
+            path.passed(now, sent.bytes);
+        } else {
+            path.lost(now, sent, |since| {
+                let small = probes.measured(&sent.target.cluster, &sent.target.node).answer;
+                small.is_some_and(|(at, rtt)| at.checked_sub(rtt).is_some_and(|sent| sent >= since))
+            });
+        }
+        path.mtu_bytes != before
+    }
+}
+
+impl Path {
+    fn new(now: Instant, ceiling_bytes: u16, remembered: Option<u16>) -> Self {
+        let (mtu_bytes, task) = match remembered {
+            Some(mtu) if mtu < ceiling_bytes => (mtu, Task::Search { too_large_bytes: None }),
+            // What the uplink carries is what most paths carry: used until five packets of this size are lost.
+            Some(_) | None => (ceiling_bytes, Task::Confirm { raise_at: now }),
+        };
+        Self { ceiling_bytes, mtu_bytes, task, next: Some(now), lost: 0, lost_since: None }
+    }
+
+    /// Under another uplink. What filled the old one fills a larger one, until it is found otherwise.
+    fn under(mut self, ceiling_bytes: u16) -> Self {
+        if ceiling_bytes != self.ceiling_bytes {
+            let filled = self.mtu_bytes == self.ceiling_bytes;
+            self.mtu_bytes = if filled { ceiling_bytes } else { self.mtu_bytes.min(ceiling_bytes) };
+            self.ceiling_bytes = ceiling_bytes;
+            if let Task::Search { too_large_bytes } = &mut self.task {
+                *too_large_bytes = too_large_bytes.filter(|bytes| *bytes <= ceiling_bytes);
+            }
+        }
+        self
+    }
+
+    /// The size that is asked about.
+    fn bytes(&self) -> u16 {
+        match self.task {
+            Task::Confirm { .. } => self.mtu_bytes,
+            Task::Search { too_large_bytes } => self.between(too_large_bytes).unwrap_or(self.mtu_bytes),
+        }
+    }
+
+    /// The next size of a search: the ceiling first, as paths grow to what they were; then the middle.
+    fn between(&self, too_large_bytes: Option<u16>) -> Option<u16> {
+        let Some(too_large) = too_large_bytes else {
+            return (self.mtu_bytes < self.ceiling_bytes).then_some(self.ceiling_bytes);
+        };
+        let middle = self.mtu_bytes.midpoint(too_large) / STEP_BYTES * STEP_BYTES;
+        let above = self.mtu_bytes / STEP_BYTES * STEP_BYTES + STEP_BYTES;
+        Some(middle.max(above)).filter(|bytes| *bytes < too_large)
+    }
+
+    fn ask_anew(&mut self, now: Instant) {
+        (self.lost, self.lost_since, self.next) = (0, None, Some(now));
+    }
+
+    fn passed(&mut self, now: Instant, bytes: u16) {
+        self.ask_anew(now);
+        match self.task {
+            Task::Confirm { raise_at } if raise_at <= now && self.mtu_bytes < self.ceiling_bytes => {
+                self.task = Task::Search { too_large_bytes: None };
+            }
+            Task::Confirm { .. } => self.next = Some(now + CONFIRM),
+            Task::Search { too_large_bytes } => {
+                self.mtu_bytes = bytes;
+                self.search_below(now, too_large_bytes);
+            }
+        }
+    }
+
+    fn lost(&mut self, now: Instant, sent: &Padded, small_passed_since: impl Fn(Instant) -> bool) {
+        self.lost = self.lost.saturating_add(1);
+        let since = *self.lost_since.get_or_insert(sent.at);
+        // One that could not even be sent has failed at once.
+        self.next = Some(now.max(sent.at + TIMEOUT));
+        let enough = match self.task {
+            Task::Confirm { .. } => LOST_UNTIL_BLACK_HOLE,
+            Task::Search { .. } => LOST_UNTIL_TOO_LARGE,
+        };
+        if self.lost < enough || !small_passed_since(since) {
+            return;
+        }
+        self.ask_anew(now);
+        match self.task {
+            // Nothing smaller is worth trying.
+            Task::Confirm { .. } if self.mtu_bytes <= BASE_BYTES => self.next = Some(now + CONFIRM),
+            Task::Confirm { .. } => {
+                self.mtu_bytes = BASE_BYTES;
+                self.search_below(now, Some(sent.bytes));
+            }
+            Task::Search { .. } => self.search_below(now, Some(sent.bytes)),
+        }
+    }
+
+    fn search_below(&mut self, now: Instant, too_large_bytes: Option<u16>) {
+        self.task = match self.between(too_large_bytes) {
+            Some(_) => Task::Search { too_large_bytes },
+            None => {
+                self.next = Some(now + CONFIRM);
+                Task::Confirm { raise_at: now + RAISE }
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests;
