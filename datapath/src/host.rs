@@ -118,7 +118,7 @@ impl Datapath {
         self.private_key.public()
     }
 
-    /// No agent had programmed the maps before: a first start, or one after a reboot.
+    /// No agent had programmed this host before: a first start, or one after a reboot.
     #[must_use]
     pub fn began_empty(&self) -> bool {
         self.bpf.began_empty()
@@ -158,6 +158,15 @@ impl Datapath {
             BTreeMap::new()
         });
         Report { changed, problems, drops, tunnels: self.tunnels() }
+    }
+
+    /// Puts our programs in the place of an earlier version's, whose maps are of another make; true if there was one. To
+    /// be called when the host holds a whole image.
+    ///
+    /// # Errors
+    /// When a program could not be replaced; the earlier ones work on there, and the next call goes on.
+    pub fn succeed(&mut self) -> Result<bool, bpf::Error> {
+        self.bpf.succeed()
     }
 
     /// What a reconcile would do.

@@ -15,7 +15,7 @@ use datapath::{
         wireguard,
     },
     bindings::{self, Bindings},
-    host::{Options, PIN_DIR, Report},
+    host::{Datapath, Options, PIN_DIR, Report},
     image::Image,
     plan::Completeness,
     uplinks::{Link, uplinks},
@@ -147,6 +147,11 @@ impl Host {
     /// What the last look found wrong.
     pub fn problems(&self) -> Vec<String> {
         self.problems.clone()
+    }
+
+    /// Replaces the programs of an earlier version, whose maps were of another make; true if there was one.
+    pub async fn succeed(&self) -> Result<bool, bpf::Error> {
+        self.datapath.run(Datapath::succeed).await
     }
 
     /// Makes the host hold the image and looks at how things are.

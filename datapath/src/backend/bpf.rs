@@ -6,7 +6,9 @@
 //! ```
 //!
 //! Everything is pinned below `<pin dir>/v1/`: maps by name, links in `links/`. What is pinned works on when the
-//! agent is gone; the next one reads it and changes only what differs.
+//! agent is gone; the next one reads it and changes only what differs. An agent whose maps are of another make has
+//! another version: it fills maps of its own beside the earlier ones, whose programs work on until [`Bpf::succeed`]
+//! puts the new programs into their links.
 //!
 //! Invariants: a map whose geometry differs is refused, never read with the wrong eyes; a program is replaced within
 //! its link, so that there is no moment without one; nothing here decides what a row should be.
@@ -19,6 +21,7 @@ mod objects;
 mod preflight;
 mod raw;
 mod rows;
+mod succession;
 #[cfg(test)]
 mod tests;
 
@@ -36,7 +39,7 @@ use objects::Objects;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// Our programs, maps and links in this host's kernel.
@@ -44,6 +47,7 @@ pub struct Bpf {
     objects: Objects,
     maps: Maps,
     links: Links,
+    cgroup_root: PathBuf,
     began_empty: bool,
 }
 
@@ -69,30 +73,43 @@ impl Bpf {
         opened
     }
 
-    /// No agent had programmed these maps before: a first start, or one after a reboot.
+    /// No agent had programmed this host before: a first start, or one after a reboot.
     #[must_use]
     pub fn began_empty(&self) -> bool {
         self.began_empty
     }
 
     fn open_in(dir: &Path, cgroup_root: &Path) -> Result<Self, Error> {
-        let links = Links { dir: dir.join("links") };
+        let links = Links { dir: dir.join("links"), earlier: succession::earlier(dir)? };
         create_dir(&links.dir)?;
         let objects = Objects::load(dir)?;
         let maps = Maps::open(dir)?;
         // By the rows, not by the pins: an agent may have died between the two.
-        let began_empty = maps.read().is_ok_and(|rows| rows == Rows::default());
-        let bpf = Self { objects, maps, links, began_empty };
-        for program in SOCKET_PROGRAMS {
-            bpf.links.put_socket(program, bpf.objects.socket(program.0), cgroup_root)?;
-        }
-        for at in bpf.links.packet()? {
-            bpf.put(at)?;
-        }
+        let began_empty = links.earlier.is_empty() && maps.read().is_ok_and(|rows| rows == Rows::default());
+        let bpf = Self { objects, maps, links, cgroup_root: cgroup_root.to_owned(), began_empty };
+        bpf.put_all()?;
         Ok(bpf)
     }
 
-    /// Puts a program at a device, before what others attached there. Doing it again replaces the program.
+    /// Puts our programs into the links of earlier versions, and removes what else they had pinned. To be called when
+    /// the maps hold everything: until then the earlier programs work on, with the maps that they know. False: there is
+    /// no earlier version.
+    ///
+    /// # Errors
+    ///
+    /// A link could not be taken over; the next call goes on where this one ended.
+    pub fn succeed(&mut self) -> Result<bool, Error> {
+        if self.links.earlier.is_empty() {
+            return Ok(false);
+        }
+        self.links.take_over()?;
+        self.put_all()?;
+        self.links.forget_earlier()?;
+        Ok(true)
+    }
+
+    /// Puts a program at a device, before what others attached there. Doing it again replaces the program. Where an
+    /// earlier version's stands it stays, until [`Bpf::succeed`].
     ///
     /// # Errors
     ///
@@ -144,6 +161,16 @@ impl Bpf {
     /// The counters could not be read.
     pub fn drops(&self) -> Result<BTreeMap<DropReason, u64>, Error> {
         self.maps.drops()
+    }
+
+    fn put_all(&self) -> Result<(), Error> {
+        for program in SOCKET_PROGRAMS {
+            self.links.put_socket(program, self.objects.socket(program.0), &self.cgroup_root)?;
+        }
+        for at in self.links.packet()? {
+            self.put(at)?;
+        }
+        Ok(())
     }
 
     fn put(&self, at: Attachment) -> Result<(), Error> {

@@ -82,7 +82,7 @@ impl Agent {
         match self.basis {
             Basis::Pins => {}
             Basis::Disk { at_ms, programmed } => self.programmed_from_disk(at_ms, programmed),
-            Basis::Live => self.programmed_live(revision),
+            Basis::Live => self.programmed_live(revision, host).await,
         }
     }
 
@@ -112,7 +112,7 @@ impl Agent {
         self.progress.problems = vec![stale];
     }
 
-    fn programmed_live(&mut self, revision: u64) {
+    async fn programmed_live(&mut self, revision: u64, host: &Host) {
         if self.measured.problems.is_empty() {
             self.progress.revision = revision;
         }
@@ -125,6 +125,17 @@ impl Agent {
                 .push(format!("the records of {} are not complete yet", waiting.join(", ")));
         }
         if !self.progress.programmed && self.measured.problems.is_empty() && (waiting.is_empty() || late) {
+            match host.succeed().await {
+                Ok(false) => {}
+                Ok(true) => info!("The programs of an earlier version were replaced, the maps being full"),
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
+                    return self
+                        .progress
+                        .problems
+                        .push(format!("cannot succeed an earlier version: {error:#}"));
+                }
+            }
             self.progress.programmed = true;
             self.programmed.met();
             if !waiting.is_empty() {

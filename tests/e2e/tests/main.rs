@@ -40,7 +40,11 @@ mod sizes;
 mod sniffer;
 #[path = "main/story.rs"]
 mod story;
+#[path = "main/streams.rs"]
+mod streams;
 #[path = "main/udp_cut.rs"]
 mod udp_cut;
+#[path = "main/upgrade.rs"]
+mod upgrade;
 #[path = "main/workspace.rs"]
 mod workspace;

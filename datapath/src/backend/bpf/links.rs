@@ -7,6 +7,7 @@ use super::{
 };
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fmt, fs, io,
     os::{
         fd::{AsFd, BorrowedFd},
@@ -94,8 +95,8 @@ fn pin_name(at: Attachment) -> String {
     format!("{}-{}", at.program, at.ifindex)
 }
 
-fn attachment(pin_name: &str) -> Option<Attachment> {
-    let (program, ifindex) = pin_name.rsplit_once('-')?;
+fn attachment(pin_name: &OsStr) -> Option<Attachment> {
+    let (program, ifindex) = pin_name.to_str()?.rsplit_once('-')?;
     let program = Program::ALL.into_iter().find(|p| p.name() == program)?;
     Some(Attachment { program, ifindex: ifindex.parse().ok()? })
 }
@@ -149,6 +150,8 @@ pub(super) const SOCKET_PROGRAMS: [(&str, AttachType); 8] = [
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) dir: PathBuf,
+    /// Those of earlier versions, whose programs are not touched before [`super::Bpf::succeed`].
+    pub(super) earlier: Vec<PathBuf>,
 }
 
 impl Links {
@@ -192,42 +195,51 @@ impl Links {
 
     /// Takes a packet program away from a device, at once; succeeds when it is not there.
     pub(super) fn remove(&self, at: Attachment) -> Result<(), Error> {
-        let path = self.dir.join(pin_name(at));
-        let removed = raw::open_pin(&path).and_then(|link| {
-            raw::link_detach(link.as_fd())?;
-            fs::remove_file(&path)
-        });
-        match removed {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Attach {
-                action: "detach",
-                program: at.program.name(),
-                place: format!("device {}", at.ifindex),
-                source,
-            }),
-            _ => Ok(()),
+        for path in self.pins(&pin_name(at)) {
+            let removed = raw::open_pin(&path).and_then(|link| {
+                raw::link_detach(link.as_fd())?;
+                fs::remove_file(&path)
+            });
+            match removed {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::Attach {
+                        action: "detach",
+                        program: at.program.name(),
+                        place: format!("device {}", at.ifindex),
+                        source,
+                    });
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
+        Ok(())
     }
 
     /// The packet programs that stand at living devices. Pins of dead ones are swept on the way.
     pub(super) fn packet(&self) -> Result<BTreeSet<Attachment>, Error> {
-        let failed = |source| Error::Pins { action: "list", path: self.dir.clone(), source };
         let mut living = BTreeSet::new();
-        for entry in fs::read_dir(&self.dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Some(at) = entry.file_name().to_str().and_then(attachment) else {
+        for path in pins_in(self.dirs())? {
+            let Some(at) = path.file_name().and_then(attachment) else {
                 continue; // a socket program's
             };
-            match place_of(&entry.path()) {
+            match place_of(&path) {
                 Ok(LinkPlace::Device(ifindex)) if ifindex == at.ifindex => {
                     living.insert(at);
                 }
                 Ok(_) => self.remove(at)?,
-                Err(source) => {
-                    return Err(Error::Pins { action: "read the link", path: entry.path(), source });
-                }
+                Err(source) => return Err(Error::Pins { action: "read the link", path, source }),
             }
         }
         Ok(living)
+    }
+
+    /// Ours first, then those of earlier versions.
+    fn dirs(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.dir).chain(&self.earlier)
+    }
+
+    fn pins(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        self.dirs().map(move |dir| dir.join(name))
     }
 
     fn put(
@@ -244,7 +256,12 @@ impl Links {
             }
             // Elsewhere (another cgroup root), or its device is gone: the new one first, then away with it.
             Ok(link) => Some(link),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                if self.pins(name).any(|pin| place_of(&pin).is_ok_and(|stands| stands == place)) {
+                    return Ok(()); // an earlier version's, until it is succeeded
+                }
+                None
+            }
             Err(e) => return Err(e),
         };
         let new = create()?;
@@ -254,6 +271,27 @@ impl Links {
         }
         raw::pin(new.as_fd(), &path)
     }
+}
+
+/// Whether this version makes a link of this name.
+pub(super) fn is_link(pin_name: &OsStr) -> bool {
+    attachment(pin_name).is_some() || SOCKET_PROGRAMS.iter().any(|(name, _)| pin_name == *name)
+}
+
+/// What is in these directories; one that is not there holds nothing.
+pub(super) fn pins_in<'a>(dirs: impl IntoIterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>, Error> {
+    let mut pins = Vec::new();
+    for dir in dirs {
+        let failed = |source| Error::Pins { action: "list", path: dir.clone(), source };
+        let entries = match fs::read_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
+            pins.push(entry.map_err(failed)?.path());
+        }
+    }
+    Ok(pins)
 }
 
 fn place_of(pin: &Path) -> io::Result<LinkPlace> {

@@ -7,5 +7,6 @@ mod packets;
 mod pins;
 mod rig;
 mod sockets;
+mod succession;
 mod too_big;
 mod tunnel;
