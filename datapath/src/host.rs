@@ -153,6 +153,11 @@ impl Datapath {
             changed = outcome.taken;
             problems.extend(outcome.problems);
         }
+        match self.bpf.rival() {
+            Ok(None) => {}
+            Ok(Some(rival)) => problems.push(sentence(&rival)),
+            Err(error) => problems.push(sentence(&error)),
+        }
         let drops = self.bpf.drops().unwrap_or_else(|error| {
             problems.push(sentence(&error));
             BTreeMap::new()

@@ -20,6 +20,7 @@ mod maps;
 mod objects;
 mod preflight;
 mod raw;
+mod rivals;
 mod rows;
 mod succession;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use abi::DropReason;
 pub use error::Error;
 pub use links::{Attachment, Program};
 pub use preflight::{Missing, default_cgroup_root, preflight};
+pub use rivals::Rival;
 pub use rows::{
     BackendKey, ConfigRow, IPV6_MTU_MIN_BYTES, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef,
 };
@@ -36,6 +38,7 @@ pub use rows::{
 use links::{Links, SOCKET_PROGRAMS};
 use maps::Maps;
 use objects::Objects;
+use rivals::Lookout;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -48,6 +51,7 @@ pub struct Bpf {
     maps: Maps,
     links: Links,
     cgroup_root: PathBuf,
+    lookout: Lookout,
     began_empty: bool,
 }
 
@@ -63,6 +67,9 @@ impl Bpf {
     /// before, nothing is afterwards.
     pub fn open(pin_dir: &Path, cgroup_root: &Path) -> Result<Self, Error> {
         preflight(pin_dir, cgroup_root)?;
+        if let Some(rival) = Lookout::at(cgroup_root).look()? {
+            return Err(rival.into());
+        }
         let dir = pin_dir.join(abi::PIN_VERSION);
         let is_first = !dir.exists();
         let opened = Self::open_in(&dir, cgroup_root);
@@ -86,7 +93,8 @@ impl Bpf {
         let maps = Maps::open(dir)?;
         // By the rows, not by the pins: an agent may have died between the two.
         let began_empty = links.earlier.is_empty() && maps.read().is_ok_and(|rows| rows == Rows::default());
-        let bpf = Self { objects, maps, links, cgroup_root: cgroup_root.to_owned(), began_empty };
+        let (cgroup_root, lookout) = (cgroup_root.to_owned(), Lookout::at(cgroup_root));
+        let bpf = Self { objects, maps, links, cgroup_root, lookout, began_empty };
         bpf.put_all()?;
         Ok(bpf)
     }
@@ -152,6 +160,15 @@ impl Bpf {
     /// [`Error::Full`] when the map has no room, [`Error::Refused`] for a row that no map may hold.
     pub fn apply(&mut self, step: &MapStep) -> Result<(), Error> {
         self.maps.apply(step)
+    }
+
+    /// A balancer of somebody else's that came to our cgroup since we were opened.
+    ///
+    /// # Errors
+    ///
+    /// The kernel could not be asked.
+    pub fn rival(&mut self) -> Result<Option<Rival>, Error> {
+        self.lookout.look()
     }
 
     /// How often each reason refused something since the maps were made.

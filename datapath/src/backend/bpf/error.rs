@@ -1,6 +1,6 @@
 //! What can go wrong between the agent and the kernel.
 
-use super::preflight::Missing;
+use super::{preflight::Missing, rivals::Rival};
 use std::{io, path::PathBuf};
 
 /// An error of the BPF backend.
@@ -9,6 +9,9 @@ pub enum Error {
     /// The host cannot run the data path.
     #[error(transparent)]
     Missing(#[from] Missing),
+    /// Another balancer has the sockets.
+    #[error(transparent)]
+    Rival(#[from] Rival),
     /// A map is full. What did not fit stays closed or unreachable, never open.
     #[error("cannot add {row} to map {map}: its {max_entries} entries are in use")]
     Full {

@@ -17,10 +17,14 @@ use std::{
 const BPF_OBJ_PIN: i32 = 6;
 const BPF_OBJ_GET: i32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
+const BPF_PROG_QUERY: i32 = 16;
 const BPF_LINK_CREATE: i32 = 28;
 const BPF_LINK_UPDATE: i32 = 29;
 const BPF_LINK_DETACH: i32 = 34;
 const BPF_F_BEFORE: u32 = 1 << 3;
+const BPF_F_QUERY_EFFECTIVE: u32 = 1;
+/// How many programs one cgroup takes of a kind (`BPF_CGROUP_MAX_PROGS` of linux/bpf-cgroup-defs.h).
+const CGROUP_PROGRAMS_MAX: usize = 64;
 const BPF_LINK_TYPE_CGROUP: u32 = 3;
 const BPF_LINK_TYPE_TCX: u32 = 11;
 
@@ -145,6 +149,34 @@ pub(super) fn link_place(link: BorrowedFd<'_>) -> io::Result<LinkPlace> {
         BPF_LINK_TYPE_TCX => LinkPlace::Device(low),
         _ => LinkPlace::Other,
     })
+}
+
+/// The ids of the programs that run for a cgroup's sockets, those of the cgroups above it, too.
+pub(super) fn attached(cgroup: BorrowedFd<'_>, at: AttachType) -> io::Result<Vec<u32>> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        target_fd: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_cnt: u32,
+        pad: u32,
+    }
+    let mut ids = [0; CGROUP_PROGRAMS_MAX];
+    let mut attr = Attr {
+        target_fd: fd_number(cgroup),
+        attach_type: at.0,
+        query_flags: BPF_F_QUERY_EFFECTIVE,
+        prog_ids: ids.as_mut_ptr() as usize as u64,
+        prog_cnt: CGROUP_PROGRAMS_MAX as u32,
+        ..Attr::default()
+    };
+    // SAFETY: `Attr` is the head of `bpf_attr.query`; the kernel writes at most `prog_cnt` ids to `prog_ids`, which
+    // lives through the call, and how many it wrote to `prog_cnt`.
+    unsafe { bpf(BPF_PROG_QUERY, &mut attr)? };
+    Ok(ids.into_iter().take(attr.prog_cnt as usize).collect())
 }
 
 #[repr(C)]

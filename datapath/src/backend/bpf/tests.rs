@@ -6,6 +6,7 @@ mod mss;
 mod packets;
 mod pins;
 mod rig;
+mod rivals;
 mod sockets;
 mod succession;
 mod too_big;
