@@ -19,7 +19,7 @@ mod sandbox;
 mod tests;
 mod watch;
 
-pub use cache::{Attached, BadCache, attachment};
+pub use cache::{Attached, BadCache, Cached, attachment};
 pub use sandbox::{Inside, NotBound, POD_INTERFACE, Sandbox, sandboxed};
 pub use watch::Watch;
 
@@ -86,8 +86,16 @@ pub fn read(dir: &Path, runtime: &[(Sandbox, Inside)], links: &[Link]) -> io::Re
             }
         };
         match attachment(&text) {
-            Ok(Some(one)) => attached.push((name, one)),
-            Ok(None) => {}
+            Ok(Cached::Attached(one)) => attached.push((name, one)),
+            Ok(Cached::Silent { container_id }) => {
+                // Then the runtime has to know.
+                if !runtime.iter().any(|(sandbox, _)| sandbox.id == container_id) {
+                    problems.push(format!(
+                        "{name}: it does not say which device the pod's addresses are at: start the agent with --cri-socket"
+                    ));
+                }
+            }
+            Ok(Cached::Nothing) => {}
             Err(error) => problems.push(format!("{name}: {error}")),
         }
     }

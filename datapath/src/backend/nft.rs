@@ -1,10 +1,10 @@
 //! Our own nftables table, `inet mesh`, by the program `nft`: replaced whole, in one transaction.
 //!
 //! It has one chain at postrouting, before the CNI's and kube-proxy's (their nat chains are at priority 100, and the
-//! first that translates a connection wins): what leaves by `mesh0` with a source that is not the host's mesh address
-//! takes that address, so that its replies come back to this host. The direct path never comes here: `bpf_redirect`
-//! puts a pod's packet at the device behind every hook of the IP stack, which is also why the CNI's `ipMasq` does not
-//! touch it.
+//! first that translates a connection wins): what leaves by `mesh0` takes the host's mesh address as its source, so that
+//! its replies come back to this host. What has it already is translated to itself: the AWS CNI would else give it the
+//! address of an uplink. The direct path never comes here: `bpf_redirect` puts a pod's packet at the device behind every
+//! hook of the IP stack, which is also why the CNI's `ipMasq` does not touch it.
 
 #[cfg(test)]
 mod tests;
@@ -89,13 +89,13 @@ fn run(arguments: &[&str], input: &str) -> Result<Output, Error> {
 fn script(wanted: Masquerade) -> String {
     let absent = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
     let Masquerade::To { v4, v6 } = wanted else { return absent };
-    let rule = |family: &str, own: String| {
+    let rule = |family: &str, protocol: &str, own: String| {
         format!(
-            "add rule inet {TABLE} {CHAIN} oifname \"{MESH_DEVICE}\" {family} saddr != {own} snat {family} to {own}\n"
+            "add rule inet {TABLE} {CHAIN} oifname \"{MESH_DEVICE}\" meta nfproto {protocol} snat {family} to {own}\n"
         )
     };
-    let v4 = v4.map(|own| rule("ip", own.to_string())).unwrap_or_default();
-    let v6 = v6.map(|own| rule("ip6", own.to_string())).unwrap_or_default();
+    let v4 = v4.map(|own| rule("ip", "ipv4", own.to_string())).unwrap_or_default();
+    let v6 = v6.map(|own| rule("ip6", "ipv6", own.to_string())).unwrap_or_default();
     format!(
         "{absent}add table inet {TABLE}\n\
          add chain inet {TABLE} {CHAIN} {{ type nat hook postrouting priority {PRIORITY}; policy accept; }}\n\
@@ -131,20 +131,17 @@ fn read(answer: &Value) -> Masquerade {
 
 /// Whether it is IPv6, and the address to which a rule of ours translates.
 fn own_address(rule: &Value) -> Option<(bool, &str)> {
-    let [device, source, translate] = rule["expr"].as_array()?.as_slice() else { return None };
+    let [device, protocol, translate] = rule["expr"].as_array()?.as_slice() else { return None };
     let snat = &translate["snat"];
     let own = snat["addr"].as_str()?;
-    let (is_v6, protocol) = match snat["family"].as_str()? {
-        "ip" => (false, "ip"),
-        "ip6" => (true, "ip6"),
+    let (is_v6, of) = match snat["family"].as_str()? {
+        "ip" => (false, "ipv4"),
+        "ip6" => (true, "ipv6"),
         _ => return None,
     };
-    let is_device =
-        device["match"]["left"]["meta"]["key"] == "oifname" && device["match"]["right"] == MESH_DEVICE;
-    let payload = &source["match"]["left"]["payload"];
-    let is_source = source["match"]["op"] == "!="
-        && payload["protocol"] == protocol
-        && payload["field"] == "saddr"
-        && source["match"]["right"] == own;
-    (is_device && is_source).then_some((is_v6, own))
+    let is = |expression: &Value, key: &str, value: &str| {
+        let test = &expression["match"];
+        test["op"] == "==" && test["left"]["meta"]["key"] == key && test["right"] == value
+    };
+    (is(device, "oifname", MESH_DEVICE) && is(protocol, "nfproto", of)).then_some((is_v6, own))
 }

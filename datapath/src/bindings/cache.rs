@@ -38,6 +38,21 @@ impl Attached {
     }
 }
 
+/// What a file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cached {
+    /// Which addresses are behind which device.
+    Attached(Attached),
+    /// That a sandbox has addresses, and not which device or which MAC address they have in there: Calico names the
+    /// host's side only, the AWS VPC CNI no MAC.
+    Silent {
+        /// The pod sandbox.
+        container_id: String,
+    },
+    /// It is of another kind, or attaches no address (a loopback network).
+    Nothing,
+}
+
 /// A file that cannot be believed.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCache {
@@ -86,39 +101,45 @@ struct Ip {
     interface: Option<i64>,
 }
 
-/// Reads one file. `None`: it is of another kind, or attaches no address (a loopback network).
+/// Reads one file.
 ///
 /// # Errors
 /// When it says something that cannot be.
-pub fn attachment(text: &str) -> Result<Option<Attached>, BadCache> {
+pub fn attachment(text: &str) -> Result<Cached, BadCache> {
     let file: File = serde_json::from_str(text)?;
-    let Some(result) = file.result.filter(|_| file.kind == "cniCacheV1") else { return Ok(None) };
+    let Some(result) = file.result.filter(|_| file.kind == "cniCacheV1") else {
+        return Ok(Cached::Nothing);
+    };
     bounded("result.interfaces", result.interfaces.len(), INTERFACES_MAX)?;
     bounded("result.ips", result.ips.len(), ADDRESSES_MAX)?;
 
     let mut addresses = BTreeMap::new();
+    let mut is_silent = false;
     for ip in &result.ips {
         let inside = sandboxed(ip, &result.interfaces)?;
-        // Devices of the host's own side, as a host-local gateway, are no pod's.
-        let Some(interface) = inside else { continue };
         let address = address(&ip.address)?;
         // Of the loopback network, whose interface has no MAC address.
         if address.is_loopback() {
             continue;
         }
+        let Some(interface) = inside.filter(|interface| !interface.mac.is_empty()) else {
+            is_silent = true;
+            continue;
+        };
         let mac = mac(&interface.mac).ok_or_else(|| {
             wrong("result.interfaces[].mac", format!("`{}` is no MAC address", interface.mac))
         })?;
         addresses.insert(address, mac);
     }
     if addresses.is_empty() {
-        return Ok(None);
+        let container_id = file.container_id;
+        return Ok(if is_silent { Cached::Silent { container_id } } else { Cached::Nothing });
     }
     // An absolute path; whatever else a plugin may say there is nothing that we open.
     let inside = result.interfaces.iter().map(|interface| Path::new(&interface.sandbox));
     let namespace = inside.into_iter().find(|path| path.is_absolute()).map(Path::to_owned);
     let outside = result.interfaces.into_iter().filter(|interface| interface.sandbox.is_empty());
-    Ok(Some(Attached {
+    Ok(Cached::Attached(Attached {
         container_id: file.container_id,
         host_devices: outside.map(|interface| interface.name).collect(),
         addresses,
@@ -126,7 +147,8 @@ pub fn attachment(text: &str) -> Result<Option<Attached>, BadCache> {
     }))
 }
 
-/// The interface in the sandbox that has the address; without an index, the only one there is.
+/// The interface in the sandbox that has the address; without an index, the only one there is. None: it is named on the
+/// host's side, or not at all.
 fn sandboxed<'a>(ip: &Ip, interfaces: &'a [Interface]) -> Result<Option<&'a Interface>, BadCache> {
     let interface = match ip.interface {
         Some(index) => {
@@ -138,7 +160,8 @@ fn sandboxed<'a>(ip: &Ip, interfaces: &'a [Interface]) -> Result<Option<&'a Inte
             let mut inside = interfaces.iter().filter(|interface| !interface.sandbox.is_empty());
             match (inside.next(), inside.next()) {
                 (Some(only), None) => only,
-                (None, _) | (_, Some(_)) => {
+                (None, _) => return Ok(None),
+                (_, Some(_)) => {
                     return Err(wrong(
                         "result.ips[].interface",
                         format!("{} names no interface", ip.address),

@@ -123,6 +123,40 @@ fn the_container_runtime_names_the_pods_of_which_the_cni_says_nothing() {
     .assert_eq(&text(dir.path(), &runtime));
 }
 
+/// As Calico answers, and the AWS VPC CNI.
+const WITHOUT_MAC: [(&str, &str); 2] = [
+    (
+        "calico",
+        r#"{"kind":"cniCacheV1","containerId":"c2","ifName":"eth0","networkName":"k8s-pod-network","result":{
+            "interfaces":[{"name":"cali12d4a061371"}],"ips":[{"address":"10.1.1.6/32"}]}}"#,
+    ),
+    (
+        "aws",
+        r#"{"kind":"cniCacheV1","containerId":"c2","ifName":"eth0","networkName":"aws-cni","result":{
+            "interfaces":[{"name":"eni97d1f4"},{"name":"eth0","sandbox":"/run/netns/c2"},{"name":"dummy97d1f4","mac":"0"}],
+            "ips":[{"address":"10.1.1.6/32","interface":1}]}}"#,
+    ),
+];
+
+#[test]
+fn where_the_cni_names_no_mac_the_container_runtime_has_to_know() {
+    for (name, file) in WITHOUT_MAC {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(name), file).unwrap();
+        let sandbox = Sandbox {
+            id: "c2".to_owned(),
+            addresses: ["10.1.1.6".parse().unwrap()].into(),
+            namespace: "/run/netns/c2".into(),
+        };
+        let inside = Inside { ifindex: 2, peer: 22, mac: [0x0a, 0x58, 0x0a, 1, 1, 6], nsid: 6 };
+        let bound = "10.1.1.6 → veth2 (22) 0a:58:0a:01:01:06 of c2\ndevices {22}\n";
+        assert_eq!(text(dir.path(), &[(sandbox, inside)]), bound, "{name}");
+        let said = text(dir.path(), &[]);
+        assert!(said.starts_with(&format!("devices {{}}\n{name}: it does not say which device")), "{said}");
+        assert!(said.trim_end().ends_with("start the agent with --cri-socket"), "{said}");
+    }
+}
+
 #[test]
 fn a_node_without_pods_has_no_directory() {
     let dir = tempfile::tempdir().unwrap();

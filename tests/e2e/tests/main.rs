@@ -10,6 +10,8 @@ mod bad_links;
 mod certificates;
 #[path = "main/choice.rs"]
 mod choice;
+#[path = "main/cnis.rs"]
+mod cnis;
 #[path = "main/cold_start.rs"]
 mod cold_start;
 #[path = "main/dead_backend.rs"]

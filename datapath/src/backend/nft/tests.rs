@@ -9,11 +9,11 @@ const LISTED: &str = r#"{"nftables": [
                "hook": "postrouting", "prio": 90, "policy": "accept"}},
     {"rule": {"family": "inet", "table": "mesh", "chain": "postrouting", "handle": 2, "expr": [
         {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": "mesh0"}},
-        {"match": {"op": "!=", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": "100.64.1.1"}},
+        {"match": {"op": "==", "left": {"meta": {"key": "nfproto"}}, "right": "ipv4"}},
         {"snat": {"family": "ip", "addr": "100.64.1.1"}}]}},
     {"rule": {"family": "inet", "table": "mesh", "chain": "postrouting", "handle": 3, "expr": [
         {"match": {"op": "==", "left": {"meta": {"key": "oifname"}}, "right": "mesh0"}},
-        {"match": {"op": "!=", "left": {"payload": {"protocol": "ip6", "field": "saddr"}}, "right": "fd64:1::1"}},
+        {"match": {"op": "==", "left": {"meta": {"key": "nfproto"}}, "right": "ipv6"}},
         {"snat": {"family": "ip6", "addr": "fd64:1::1"}}]}}]}"#;
 
 fn both() -> Masquerade {
@@ -27,8 +27,8 @@ fn the_table_is_replaced_whole() {
         delete table inet mesh
         add table inet mesh
         add chain inet mesh postrouting { type nat hook postrouting priority 90; policy accept; }
-        add rule inet mesh postrouting oifname "mesh0" ip saddr != 100.64.1.1 snat ip to 100.64.1.1
-        add rule inet mesh postrouting oifname "mesh0" ip6 saddr != fd64:1::1 snat ip6 to fd64:1::1
+        add rule inet mesh postrouting oifname "mesh0" meta nfproto ipv4 snat ip to 100.64.1.1
+        add rule inet mesh postrouting oifname "mesh0" meta nfproto ipv6 snat ip6 to fd64:1::1
     "#]]
     .assert_eq(&script(both()));
     expect![[r#"
@@ -44,8 +44,8 @@ fn what_we_wrote_is_read_back_and_what_somebody_changed_is_foreign() {
         ("as written", LISTED.to_owned(), both()),
         ("another chain policy", LISTED.replace(r#""accept""#, r#""drop""#), Masquerade::Foreign),
         ("another device", LISTED.replacen("mesh0", "eth0", 1), Masquerade::Foreign),
-        ("one address changed", LISTED.replacen("100.64.1.1", "100.64.1.2", 1), Masquerade::Foreign),
-        ("the sense turned", LISTED.replacen("!=", "==", 1), Masquerade::Foreign),
+        ("another family", LISTED.replacen("ipv4", "ipv6", 1), Masquerade::Foreign),
+        ("the sense turned", LISTED.replacen("==", "!=", 1), Masquerade::Foreign),
         ("another hook", LISTED.replacen(r#""prio": 90"#, r#""prio": 100"#, 1), Masquerade::Foreign),
         (
             "emptied",

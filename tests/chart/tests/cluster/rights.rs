@@ -127,6 +127,12 @@ async fn accounts_may_exactly_this() {
     ] {
         assert!(!may(verb, group, resource, namespace, name).await, "{verb} {resource} {namespace}/{name}");
     }
+
+    apply(&helm, "upgrade", "minimal", &["readinessGate.enabled=true"]).unwrap();
+    assert!(may("get", "", "nodes", "", "n1").await && may("patch", "", "nodes", "", "n1").await);
+    for verb in ["create", "delete", "update"] {
+        assert!(!may(verb, "", "nodes", "", "n1").await, "{verb} nodes");
+    }
 }
 
 #[tokio::test]

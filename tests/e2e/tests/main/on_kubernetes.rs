@@ -10,8 +10,7 @@ use e2e::{A, B, Cluster, both, carts, files, kubernetes::Kubernetes, only};
 use crate::story::{SHOWN, Story, eventually};
 
 /// Where what no source can rebuild is kept, and how nodes enrol.
-const NAMES: &str =
-    "--state-secret mesh-state --bundle-configmap mesh-trust --enrol-service-account mesh/node-agent";
+const NAMES: &str = "--state-secret mesh-state --bundle-configmap mesh-trust --enrol-service-account mesh/node-agent --readiness-gate";
 
 /// Pods, the agents' among them, need accounts.
 const ACCOUNTS: &str = "
@@ -156,6 +155,7 @@ fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
         kubernetes.kubectl(&["-n", "shop", "create", "serviceaccount", account]).unwrap();
     }
     kubernetes.apply("nodes.yaml").unwrap();
+    kubernetes.kubectl(&["taint", "nodes", "--all", "clustermesh.io/agent-not-ready=:NoSchedule"]).unwrap();
     kubernetes.apply("pods.yaml").unwrap();
     kubernetes.apply(SERVICE).unwrap();
     init(story, &kubernetes, cluster);
@@ -167,6 +167,11 @@ fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
         let bundle = kubernetes.kubectl(&bundle).map_err(|error| format!("{error:#}"))?;
         fs::write(dir.join("kubernetes/bundle.pem"), bundle).map_err(|error| error.to_string())
     });
+    let tainted = || {
+        let keys = "jsonpath={.items[*].spec.taints[?(@.key=='clustermesh.io/agent-not-ready')].key}";
+        kubernetes.kubectl(&["get", "nodes", "-o", keys]).unwrap().split_whitespace().count()
+    };
+    assert_eq!(tainted(), 2, "no agent has said anything");
     for node in cluster.nodes {
         let pod = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: agent-{node}, namespace: mesh}}\nspec: {{serviceAccountName: node-agent, \
@@ -194,6 +199,7 @@ fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
         story.lab.start(&format!("{}/node/{node}/tunnel", cluster.name)).unwrap();
         story.lab.start(&format!("{}/node/{node}/agent", cluster.name)).unwrap();
     }
+    eventually("the nodes take pods", SHOWN, || if tainted() == 0 { Ok(()) } else { Err(String::new()) });
     kubernetes
 }
 

@@ -42,10 +42,21 @@ fn the_cores_reach_no_runtime_and_no_kernel_and_only_two_programs_reach_kubernet
     assert!(reach["clustermesh-apiserver"].contains("tonic"), "the walk finds what is there");
 }
 
+/// Pages whose tables name a test for each claim in their last column, and how many they name at least.
+const PAGES: [(&str, usize); 2] = [("docs/annotations.md", 20), ("docs/cnis.md", 8)];
+
 #[test]
-fn every_test_that_the_page_of_annotations_names_is_there() {
+fn every_test_that_a_page_names_is_there() {
+    for (page, at_least) in PAGES {
+        let named = named_tests(page);
+        assert!(named > at_least, "{page} names the tests: {named}");
+    }
+}
+
+/// Looks up every test of a page.
+fn named_tests(page: &str) -> usize {
     let root = e2e::files().join("../..");
-    let page = fs::read_to_string(root.join("docs/annotations.md")).expect("the page is there");
+    let page = fs::read_to_string(root.join(page)).expect("the page is there");
     let mut named = 0;
     for row in page.lines().filter(|line| line.starts_with("| ")).skip(1) {
         let tests = row.rsplit('|').nth(1).expect("a last column");
@@ -56,7 +67,7 @@ fn every_test_that_the_page_of_annotations_names_is_there() {
             named += 1;
         }
     }
-    assert!(named > 20, "the page names the tests: {named}");
+    named
 }
 
 /// For each crate of the workspace, every crate it reaches by normal dependencies.
