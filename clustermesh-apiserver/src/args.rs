@@ -125,6 +125,9 @@ pub struct RunArgs {
     /// --enrol-token`).
     #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes")]
     pub enrol_service_account: Option<ServiceAccount>,
+    /// Takes the taint `clustermesh.io/agent-not-ready` off a node when its agent has programmed its maps.
+    #[arg(long, requires = "kubernetes")]
+    pub readiness_gate: bool,
     /// Where to serve gRPC: the etcd v3 API and our admin service, with mutual TLS.
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:2379")]
     pub listen: SocketAddr,

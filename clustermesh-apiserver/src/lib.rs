@@ -14,6 +14,7 @@ pub mod peers;
 pub mod pki;
 pub mod propagation;
 pub mod publish;
+pub mod readiness_gate;
 pub mod run;
 pub mod source;
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     peers::{self, Home},
     pki::Layout,
     propagation::Propagation,
-    publish,
+    publish, readiness_gate,
     source::{self, driver::Origin, kubernetes::Events},
 };
 use anyhow::Context;
@@ -95,11 +95,15 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         surroundings(args, &layout, &source_ready, &inner).await?;
     let enrol = client.clone().zip(args.enrol_service_account.clone());
     let enrol = enrol.map(|(client, account)| Enrol::new(client, layout.clone(), config.uuid, account));
-    if let Some((client, name)) = client.zip(args.bundle_configmap.clone()) {
+    if let Some((client, name)) = client.clone().zip(args.bundle_configmap.clone()) {
         let bundle = tls.identity().bundle_pem().to_owned();
         tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish_bundle(client, name, bundle)));
     }
     let sources = source::driver::spawn(source_config(origin, keep.clone(), &config), inner.clone())?;
+    if let Some(client) = client.filter(|_| args.readiness_gate) {
+        let opening = readiness_gate::follow(engine.clone(), client, sources.clone());
+        tokio::spawn(inner.clone().run_until_cancelled_owned(opening));
+    }
     let took = propagation.publish();
     let (published, publishing) =
         publish::spawn(engine.clone(), own.clone(), sources.clone(), took, inner.clone());

@@ -8,11 +8,14 @@ use super::{
     object::{Body, Object, ObjectKey},
     snapshot::{Listing, Place, Problem, Snapshot, news},
 };
-use crate::keep::Keep;
-use api::{name::ClusterName, peer::MeshPeer};
+use crate::{keep::Keep, readiness_gate::TAINT};
+use api::{
+    name::{ClusterName, NodeName},
+    peer::MeshPeer,
+};
 use ipnet::IpNet;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -70,6 +73,8 @@ pub struct State {
     pub problems: Arc<Vec<Problem>>,
     /// Of all nodes: tunnel endpoints are never mesh destinations.
     pub node_addresses: Arc<Vec<IpAddr>>,
+    /// Nodes that wait for their agents: see [`crate::readiness_gate`].
+    pub tainted: BTreeSet<NodeName>,
     /// When the source was last known to be current.
     pub read_at: Instant,
     /// What anybody wrote into the source before this moment is in here; none where nobody can say so.
@@ -155,6 +160,7 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memor
         peers: Arc::new(peers(&objects, listing)),
         problems: Arc::new(snapshot.problems.clone()),
         node_addresses: Arc::new(node_addresses(&objects)),
+        tainted: tainted(&objects),
         desired: Arc::new({
             let mut index = Index::default();
             index.replace(objects);
@@ -185,6 +191,19 @@ fn node_addresses(objects: &BTreeMap<ObjectKey, Object>) -> Vec<IpAddr> {
         Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => Vec::new(),
     };
     objects.values().flat_map(of).collect()
+}
+
+fn tainted(objects: &BTreeMap<ObjectKey, Object>) -> BTreeSet<NodeName> {
+    let waits = |(key, object): (&ObjectKey, &Object)| match &object.body {
+        Body::Node(node) if node.taints.contains(TAINT) => key.name.as_str().parse().ok(),
+        Body::Node(_)
+        | Body::Namespace(_)
+        | Body::Pod(_)
+        | Body::Service(_)
+        | Body::Slice(_)
+        | Body::Peer(_) => None,
+    };
+    objects.iter().filter_map(waits).collect()
 }
 
 /// What is wrong since now, to those who wrote the objects.

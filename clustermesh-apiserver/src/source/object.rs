@@ -8,7 +8,11 @@ use api::{
 };
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 /// The kinds of object a source may bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +125,8 @@ pub struct Node {
     pub internal_ips: Vec<IpAddr>,
     /// Label `topology.kubernetes.io/zone`, or empty.
     pub zone: String,
+    /// Keys of `spec.taints`.
+    pub taints: BTreeSet<String>,
 }
 
 /// Of a Namespace.

@@ -26,6 +26,7 @@ pub(super) fn node(object: &core::Node) -> Result<Node, Fault> {
             }
             node.pod_cidrs.push(cidr);
         }
+        node.taints = spec.taints.iter().flatten().map(|taint| taint.key.clone()).collect();
     }
     for (i, entry) in object.status.iter().flat_map(|s| s.addresses.iter().flatten()).enumerate() {
         if entry.type_ == "InternalIP" {
