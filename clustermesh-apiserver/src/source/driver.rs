@@ -113,6 +113,7 @@ async fn follow(
     events: Option<Events>,
     states: watch::Sender<Option<State>>,
 ) {
+    let config = Arc::new(config);
     let mut last: Option<(Listing, State)> = None;
     while listings.changed().await.is_ok() {
         let Some(listing) = listings.borrow_and_update().clone() else { continue };
@@ -124,7 +125,7 @@ async fn follow(
             states.send_replace(Some(state.clone()));
             continue;
         }
-        let (state, remembered) = compute(&config, &memory, &listing);
+        let (state, remembered) = compute_aside(&config, &memory, &listing).await;
         if remembered != memory {
             // An address that others may learn is kept before anybody does.
             while let Err(error) = config.keep.write(memory::FILE, &remembered.to_bytes()).await {
@@ -144,6 +145,14 @@ async fn follow(
         last = Some((listing, state.clone()));
         states.send_replace(Some(state));
     }
+}
+
+/// Its time grows with the cluster, half a second for 100,000 pods: on one of the runtime's own threads it would hold up
+/// watches, heartbeats and whoever waits for an answer.
+async fn compute_aside(config: &Arc<Config>, memory: &Memory, listing: &Listing) -> (State, Memory) {
+    let (config, memory, listing) = (Arc::clone(config), memory.clone(), listing.clone());
+    let computed = tokio::task::spawn_blocking(move || compute(&config, &memory, &listing)).await;
+    computed.expect("nothing in there panics or is cancelled")
 }
 
 fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memory) {

@@ -5,16 +5,23 @@ use crate::source::{
     driver::{self, Config, Origin},
     index::Facts,
 };
-use crate::{keep::Keep, pki::Layout, propagation::Propagation};
+use crate::{
+    keep::Keep,
+    pki::Layout,
+    propagation::Propagation,
+    source::kubernetes::{self, Events},
+    stand_in::ApiServer,
+};
 use api::{
     key::MeshKey,
     record::{Heartbeat, Synced},
 };
-use daemon::durable;
-use std::path::Path;
+use daemon::{durable, health::Readiness};
+use serde_json::json;
+use std::{collections::BTreeSet, net::Ipv4Addr, path::Path};
 
 /// Far more than anything here takes, and less than a stuck build.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Cluster {
     engine: Engine,
@@ -25,7 +32,11 @@ struct Cluster {
 
 impl Cluster {
     async fn start(directory: tempfile::TempDir) -> Self {
-        let cancel = CancellationToken::new();
+        let origin = Origin::Directory(directory.path().join("manifests"));
+        Self::start_from(origin, directory, CancellationToken::new()).await
+    }
+
+    async fn start_from(origin: Origin, directory: tempfile::TempDir, cancel: CancellationToken) -> Self {
         let engine = Engine::open(&directory.path().join("data")).await.expect("a store");
         let own = Own {
             name: "east".parse().expect("a name"),
@@ -43,7 +54,7 @@ impl Cluster {
             namespaces_are_global: true,
         };
         let config = Config {
-            origin: Origin::Directory(directory.path().join("manifests")),
+            origin,
             keep: Keep::new(&Layout::new(directory.path()), None),
             facts,
             mesh_cidrs: own.mesh_cidrs.clone(),
@@ -216,6 +227,50 @@ async fn a_node_keeps_its_mesh_address_over_a_restart_and_a_lost_store() {
     cluster.write("a.yaml", &node("a"));
     cluster.until("node a", |keys| has(keys, "mesh/v1/east/nodes/a")).await;
     assert_eq!(cluster.value("mesh/v1/east/nodes/b").await.expect("a node").0, b);
+    cluster.stop().await;
+}
+
+/// A deployment's worth of a large cluster, as many as a scheduler of one replaces in minutes; here at once.
+const ROLLED: u32 = 10_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_pods_that_are_rolled_at_once_are_in_the_store_and_their_predecessors_are_not() {
+    let server = ApiServer::new();
+    let address =
+        |generation: u32, pod: u32| Ipv4Addr::from_bits(0x0a01_0000 + generation * 0x8000 + pod + 1);
+    let pod = |generation: u32, pod: u32| {
+        json!({"metadata": {"name": format!("web-{generation}-{pod}"), "namespace": "shop",
+            "uid": format!("{generation:08x}-0000-4000-8000-{pod:012x}"), "creationTimestamp": "2026-01-02T03:04:05Z"},
+            "spec": {"nodeName": "a1", "containers": []},
+            "status": {"podIPs": [{"ip": address(generation, pod)}], "phase": "Running"}})
+    };
+    server.put(
+        "namespaces",
+        json!({"metadata": {"name": "shop", "uid": "6f1c2a34-0000-4000-8000-000000000001"}}),
+    );
+    (0..ROLLED).for_each(|number| server.put("pods", pod(0, number)));
+
+    let cancel = CancellationToken::new();
+    let events = Events::spawn(server.client(), cancel.clone());
+    let waiting = Readiness::default().needs("source", "not begun");
+    let origin = Origin::Kubernetes(kubernetes::Config { client: server.client(), events, waiting });
+    let cluster = Cluster::start_from(origin, new(), cancel).await;
+    let endpoints = |generation: u32| {
+        let prefix = "mesh/v1/east/endpoints/shop/";
+        (0..ROLLED).map(|pod| format!("{prefix}{}", address(generation, pod))).collect::<BTreeSet<_>>()
+    };
+    let are = |keys: &[String], wanted: &BTreeSet<String>| {
+        let found = keys.iter().filter(|key| key.contains("/endpoints/"));
+        found.cloned().collect::<BTreeSet<_>>() == *wanted
+    };
+    let (before, after) = (endpoints(0), endpoints(1));
+    cluster.until("the first pods", |keys| are(keys, &before)).await;
+
+    for number in 0..ROLLED {
+        server.put("pods", pod(1, number));
+        server.delete("pods", &format!("shop/web-0-{number}"));
+    }
+    cluster.until("the pods that came after them", |keys| are(keys, &after)).await;
     cluster.stop().await;
 }
 
