@@ -8,11 +8,12 @@
 //!
 //! Invariants
 //! - the Secret is written before the directory: what counts here counts for the pod that follows;
-//! - of two `init`s at the same time one makes the cluster, and the other one takes it.
+//! - of two `init`s at the same time one makes the cluster, and the other one takes it;
+//! - of two apiservers at the same time (an eviction, a node that is cut off) the one that writes second ends.
 
 use crate::{
     init::{self, ClusterConfig},
-    kubernetes::within,
+    kubernetes::{ANSWER_MAX, within},
     peers::CLOSED_FILE,
     pki::{Authority, Existing, Layout, write_file},
     source::memory,
@@ -31,10 +32,13 @@ use kube::{
 use serde_json::json;
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
-use tracing::{info, warn};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
 
 /// What the Secret holds: its key, the file, and the file's mode. `cluster.yaml` comes last: with it the directory is
 /// complete.
@@ -52,6 +56,9 @@ const FILES: [(&str, &str, u32); 9] = [
 
 /// Most bytes of a Secret (Kubernetes: 1 MiB of data, as base64). Mesh addresses take about 120 bytes a node.
 const SECRET_MAX_BYTES: usize = 768 * 1024;
+
+/// How often a write is tried when only the Secret's metadata were changed meanwhile.
+const PATCHES_MAX: usize = 5;
 
 /// Time between attempts to write the bundle.
 const RETRY: Duration = Duration::from_secs(5);
@@ -85,25 +92,37 @@ impl Keep {
     /// When the Kubernetes API or the disk refuses; nothing counts then.
     pub async fn write(&self, file: &str, bytes: &[u8]) -> anyhow::Result<()> {
         if let Some(secret) = &self.secret {
-            secret.set(file, bytes).await?;
+            secret.set(&self.root, file, bytes).await?;
         }
         let path = self.path(file);
         durable::write_as(&path, bytes, 0o600).with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
-/// The Secret of one cluster.
+/// The Secret of one cluster. Cheap to clone; clones share what is known of it.
 #[derive(Clone)]
 pub struct StateSecret {
     api: Api<Secret>,
     name: String,
+    /// As it was last read or written by this process; none before that.
+    known: Arc<Mutex<Option<Secret>>>,
+    /// Cancelled when somebody else has written it.
+    usurped: CancellationToken,
 }
 
 impl StateSecret {
     /// Of the namespace that the client is in.
     #[must_use]
     pub fn new(client: Client, name: &str) -> Self {
-        Self { api: Api::default_namespaced(client), name: name.to_owned() }
+        let (known, usurped) = (Arc::default(), CancellationToken::new());
+        Self { api: Api::default_namespaced(client), name: name.to_owned(), known, usurped }
+    }
+
+    /// Cancelled when another apiserver of this cluster has written the Secret: what this one knows is out of date, and it
+    /// has to end. One that starts takes what is there.
+    #[must_use]
+    pub fn usurped(&self) -> CancellationToken {
+        self.usurped.clone()
     }
 
     /// Makes the data directory that of this Secret's cluster, or makes a cluster and the Secret. True when the cluster
@@ -123,7 +142,7 @@ impl StateSecret {
         if !layout.cluster().exists() {
             init::init(layout.root(), wanted, now)?;
         }
-        let data = read(layout)?;
+        let data = read(layout.root())?;
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let secret = Secret { metadata, data: Some(data), ..Secret::default() };
         match self.api.create(&PostParams::default(), &secret).await {
@@ -175,10 +194,8 @@ impl StateSecret {
         init::issue_server(&authority, layout, &config, now)?;
         if Certificate::load(&layout.admin().cert).is_ok_and(|certificate| certificate.due_for_renewal(now)) {
             init::issue_operator(&authority, layout, &config, now)?;
-            let data = read(layout)?.into_iter().filter(|(key, _)| key.starts_with("operator"));
-            let patch = Patch::Merge(json!({"data": data.collect::<BTreeMap<_, _>>()}));
-            let written = within(self.api.patch(&self.name, &PatchParams::default(), &patch)).await;
-            written.with_context(|| {
+            let data = read(layout.root())?.into_iter().filter(|(key, _)| key.starts_with("operator"));
+            self.patch(layout.root(), data.collect()).await.with_context(|| {
                 format!("cannot renew the operator's certificate in Secret {}", self.name)
             })?;
             info!("The first operator's certificate is renewed");
@@ -186,23 +203,92 @@ impl StateSecret {
         Ok(true)
     }
 
-    async fn set(&self, file: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    async fn set(&self, root: &Path, file: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let (key, ..) = FILES.iter().find(|(_, of, _)| *of == file).expect("one of the files we keep");
         if bytes.len() > SECRET_MAX_BYTES {
             bail!("{file} has {} bytes, and a Secret takes {SECRET_MAX_BYTES}", bytes.len());
         }
-        let patch = Patch::Merge(json!({"data": {*key: ByteString(bytes.to_vec())}}));
-        let written = within(self.api.patch(&self.name, &PatchParams::default(), &patch)).await;
-        written.with_context(|| format!("cannot write {key} into Secret {}", self.name))?;
+        let data = BTreeMap::from([((*key).to_owned(), ByteString(bytes.to_vec()))]);
+        let patched = self.patch(root, data).await;
+        patched.with_context(|| format!("cannot write {key} into Secret {}", self.name))
+    }
+
+    /// Writes some of the files, if nobody else has written any since we last read or wrote them. Whoever changes
+    /// something else of the object, such as a label, is no rival.
+    async fn patch(&self, root: &Path, data: BTreeMap<String, ByteString>) -> anyhow::Result<()> {
+        let mut known = self.known.lock().await;
+        let mut held = match known.take() {
+            Some(held) => held,
+            // Then what we know is what the directory says.
+            None => {
+                let held = within(self.api.get(&self.name)).await?;
+                self.same(held.data.as_ref(), Some(&read(root)?))?;
+                held
+            }
+        };
+        let params = PatchParams::default();
+        for _ in 0..PATCHES_MAX {
+            let version = &held.metadata.resource_version;
+            let patch = Patch::Merge(json!({"metadata": {"resourceVersion": version}, "data": data}));
+            let patched = self.api.patch(&self.name, &params, &patch);
+            let conflict = match tokio::time::timeout(ANSWER_MAX, patched).await {
+                Ok(Ok(now)) => {
+                    *known = Some(now);
+                    return Ok(());
+                }
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 => status,
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => bail!("the Kubernetes API does not answer within {ANSWER_MAX:?}"),
+            };
+            let now = within(self.api.get(&self.name)).await?;
+            self.same(now.data.as_ref(), held.data.as_ref())?;
+            debug!(conflict = conflict.message, "The Secret's metadata were changed; writing again");
+            held = now;
+        }
+        bail!("somebody changes it all the time")
+    }
+
+    /// Whether the files in it are those that we know.
+    fn same(
+        &self,
+        found: Option<&BTreeMap<String, ByteString>>,
+        known: Option<&BTreeMap<String, ByteString>>,
+    ) -> anyhow::Result<()> {
+        let of =
+            |data: Option<&BTreeMap<String, ByteString>>, key| data.and_then(|data| data.get(key)).cloned();
+        let Some((key, ..)) = FILES.iter().find(|(key, ..)| of(found, *key) != of(known, *key)) else {
+            return Ok(());
+        };
+        self.usurped.cancel();
+        bail!(Hint::new(
+            format!("another apiserver of this cluster has written {key} into Secret {}", self.name),
+            "one cluster has one apiserver: this one ends, and takes what is there when it starts again",
+        ))
+    }
+
+    /// Lays what the Secret holds now into the data directory of its cluster: another apiserver may have written since
+    /// `init`. `cluster.yaml` is the installation's, and stays.
+    ///
+    /// # Errors
+    /// When the Kubernetes API does not answer, or the disk refuses.
+    pub async fn resume(&self, layout: &Layout) -> anyhow::Result<()> {
+        let secret = within(self.api.get(&self.name)).await;
+        let secret = secret.with_context(|| format!("cannot read Secret {}", self.name))?;
+        let data = secret.data.iter().flatten();
+        for (key, bytes) in data {
+            if let Some((_, file, mode)) = FILES.iter().find(|(of, ..)| of == key && *of != "cluster.yaml") {
+                write_file(&layout.root().join(file), &bytes.0, *mode, Existing::Replace)?;
+            }
+        }
         Ok(())
     }
 }
 
 /// The files that are there.
-fn read(layout: &Layout) -> anyhow::Result<BTreeMap<String, ByteString>> {
+fn read(root: &Path) -> anyhow::Result<BTreeMap<String, ByteString>> {
     let mut data = BTreeMap::new();
     for (key, file, _) in FILES {
-        let path = layout.root().join(file);
+        let path = root.join(file);
         match std::fs::read(&path) {
             Ok(bytes) => drop(data.insert(key.to_owned(), ByteString(bytes))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

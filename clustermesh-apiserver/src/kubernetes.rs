@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::info;
 
 /// How long the Kubernetes API may take for one request.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The Kubernetes API of the pod we run in, or of the kubeconfig in `$KUBECONFIG`.
 ///

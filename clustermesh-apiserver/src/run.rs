@@ -25,7 +25,7 @@ use crate::{
     publish, readiness_gate,
     source::{self, driver::Origin, kubernetes::Events},
 };
-use anyhow::Context;
+use anyhow::{Context, bail};
 use daemon::{
     args::Hint,
     health::{Condition, Readiness},
@@ -57,6 +57,18 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let config = ClusterConfig::load(&layout).with_context(|| {
         Hint::new("there is no cluster to serve", "make one: clustermesh-apiserver init --help")
     })?;
+    let client = match args.source.kubernetes {
+        true => Some(kubernetes::client().await.context("--kubernetes")?),
+        false => None,
+    };
+    let secret = client.clone().zip(args.state_secret.as_ref());
+    let secret = secret.map(|(client, name)| StateSecret::new(client, name));
+    if let Some(secret) = &secret
+        && let Err(error) = secret.resume(&layout).await
+    {
+        let error = format!("{error:#}");
+        warn!(error, "Going on with what the data directory says; nothing is changed while that is older");
+    }
     let tls = Tls::new(renew::identity(&layout, &config, SystemTime::now())?);
 
     let health_port = daemon::health::bind(args.health)
@@ -91,8 +103,9 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     // The publisher and the peers end after the doors: the last thing they know is still told.
     let inner = CancellationToken::new();
-    let Surroundings { origin, home, keep, client } =
-        surroundings(args, &layout, &source_ready, &inner).await?;
+    let usurped = secret.as_ref().map(StateSecret::usurped).unwrap_or_default();
+    let keep = Keep::new(&layout, secret);
+    let (origin, home) = surroundings(args, client.clone(), &source_ready, &inner);
     let enrol = client.clone().zip(args.enrol_service_account.clone());
     let enrol = enrol.map(|(client, account)| Enrol::new(client, layout.clone(), config.uuid, account));
     if let Some((client, name)) = client.clone().zip(args.bundle_configmap.clone()) {
@@ -137,6 +150,13 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         peers: peers.status(),
     };
     metrics.begin(sources);
+    tokio::spawn(inner.clone().run_until_cancelled_owned({
+        let (usurped, shutdown) = (usurped.clone(), shutdown.clone());
+        async move {
+            usurped.cancelled().await;
+            shutdown.cancel();
+        }
+    }));
     let served = port.serve(doors, AdminService::new(Arc::new(peers)), enrol).await;
 
     inner.cancel();
@@ -149,38 +169,31 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     health_end.cancel();
     finish("health", health, END_WITHIN).await;
     info!("Ended");
+    if usurped.is_cancelled() {
+        bail!(
+            "another apiserver of this cluster has written the Secret of --state-secret: the next start takes what is there"
+        );
+    }
     served
 }
 
-/// What we depend on outside.
-struct Surroundings {
-    /// Where objects are read.
-    origin: Origin,
-    /// Where MeshPeer objects are written.
-    home: Home,
-    /// Where what no source can rebuild is kept.
-    keep: Keep,
-    /// The Kubernetes API, where there is one.
-    client: Option<kube::Client>,
-}
-
-async fn surroundings(
+/// Where objects are read, and where MeshPeer objects are written.
+fn surroundings(
     args: &RunArgs,
-    layout: &Layout,
+    client: Option<kube::Client>,
     waiting: &Condition,
     cancel: &CancellationToken,
-) -> anyhow::Result<Surroundings> {
-    if let Some(directory) = &args.source.manifests {
-        let (origin, home) = (Origin::Directory(directory.clone()), Home::Directory(directory.clone()));
-        return Ok(Surroundings { origin, home, keep: Keep::new(layout, None), client: None });
+) -> (Origin, Home) {
+    match (client, &args.source.manifests) {
+        (Some(client), _) => {
+            let events = Events::spawn(client.clone(), cancel.clone());
+            let home = Home::Kubernetes { client: client.clone(), events: events.clone() };
+            let source = source::kubernetes::Config { client, events, waiting: waiting.clone() };
+            (Origin::Kubernetes(source), home)
+        }
+        (None, Some(directory)) => (Origin::Directory(directory.clone()), Home::Directory(directory.clone())),
+        (None, None) => unreachable!("clap demands one of the two sources"),
     }
-    let client = kubernetes::client().await.context("--kubernetes")?;
-    let secret = args.state_secret.as_ref().map(|name| StateSecret::new(client.clone(), name));
-    let events = Events::spawn(client.clone(), cancel.clone());
-    let home = Home::Kubernetes { client: client.clone(), events: events.clone() };
-    let source = source::kubernetes::Config { client: client.clone(), events, waiting: waiting.clone() };
-    let origin = Origin::Kubernetes(source);
-    Ok(Surroundings { origin, home, keep: Keep::new(layout, secret), client: Some(client) })
 }
 
 fn source_config(origin: Origin, keep: Keep, config: &ClusterConfig) -> source::driver::Config {

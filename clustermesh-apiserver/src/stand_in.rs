@@ -162,6 +162,10 @@ impl Inner {
             ("POST", None) => (StatusCode::CREATED, (key, body)),
             ("GET", Some(held)) => return axum_json(StatusCode::OK, &held.1),
             ("PATCH", Some((name, mut object))) => {
+                let expected = &body["metadata"]["resourceVersion"];
+                if !expected.is_null() && *expected != object["metadata"]["resourceVersion"] {
+                    return axum_json(StatusCode::CONFLICT, &status(409, "Conflict", "it was changed"));
+                }
                 merge(&mut object, body);
                 (StatusCode::OK, (name, object))
             }

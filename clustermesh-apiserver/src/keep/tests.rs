@@ -58,6 +58,46 @@ async fn a_secret_of_another_cluster_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn of_two_apiservers_the_one_that_writes_second_ends_and_its_next_start_takes_what_is_there() {
+    let server = ApiServer::new();
+    let (first, second) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    for dir in [&first, &second] {
+        init(&server, dir.path(), &wanted("west", "10.1.0.0/16")).await.expect("made or taken");
+    }
+    let secret = || StateSecret::new(server.client(), "state");
+    let keep = |dir: &Path, secret: &StateSecret| Keep::new(&Layout::new(dir), Some(secret.clone()));
+    let (one, other) = (secret(), secret());
+    keep(first.path(), &one).write("memory.json", b"[1]").await.expect("kept");
+    let error = keep(second.path(), &other).write("memory.json", b"[2]").await.expect_err("out of date");
+    let text = format!("{error:#}");
+    assert!(text.contains("another apiserver of this cluster has written memory.json"), "{text}");
+    assert!(other.usurped().is_cancelled() && !one.usurped().is_cancelled());
+
+    // Each as it would start again: the container's, with the directory as it is.
+    let other = secret();
+    other.resume(&Layout::new(second.path())).await.expect("taken");
+    assert_eq!(std::fs::read(second.path().join("memory.json")).expect("there"), b"[1]");
+    keep(second.path(), &other).write("memory.json", b"[1,2]").await.expect("kept");
+    keep(first.path(), &one).write("closed.json", b"{}").await.expect_err("now this one is out of date");
+    assert!(one.usurped().is_cancelled());
+}
+
+#[tokio::test]
+async fn who_labels_the_secret_is_no_rival() {
+    let server = ApiServer::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    init(&server, dir.path(), &wanted("west", "10.1.0.0/16")).await.expect("made");
+    let secret = StateSecret::new(server.client(), "state");
+    let keep = Keep::new(&Layout::new(dir.path()), Some(secret.clone()));
+    keep.write("memory.json", b"[1]").await.expect("kept");
+    let api: Api<Secret> = Api::default_namespaced(server.client());
+    let label = Patch::Merge(json!({"metadata": {"labels": {"backup": "yes"}}}));
+    api.patch("state", &PatchParams::default(), &label).await.expect("labelled");
+    keep.write("memory.json", b"[2]").await.expect("kept");
+    assert!(!secret.usurped().is_cancelled());
+}
+
+#[tokio::test]
 async fn a_change_that_the_api_refuses_does_not_count() {
     let server = ApiServer::new();
     let dir = tempfile::tempdir().expect("a directory");
