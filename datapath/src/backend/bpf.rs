@@ -1,35 +1,44 @@
 //! BPF: the programs of `bpf/`, their pinned maps and links.
 //!
 //! ```text
-//!  open ─▶ preflight ─▶ geometry of the pins ─▶ maps (new or taken over) ─▶ programs ─▶ links (updated in place)
-//!  observe ─▶ Rows            apply(MapStep) ─▶ one row            attach, detach ─▶ one link
+//!  open ─▶ preflight ─▶ geometry of the pins ─▶ maps (new or taken over) ─▶ programs, in the place of old ones
+//!  observe ─▶ Rows            apply(MapStep) ─▶ one row            attach, detach ─▶ one program at one device
 //! ```
 //!
-//! Everything is pinned below `<pin dir>/v1/`: maps by name, links in `links/`. What is pinned works on when the
-//! agent is gone; the next one reads it and changes only what differs.
+//! Everything is pinned below `<pin dir>/v1/`: maps by name, links in `links/`; where the kernel has no TCX, the
+//! stubs that stand in its filters in `stubs/`, and the array by which they find their programs. What is pinned
+//! works on when the agent is gone; the next one reads it and changes only what differs.
 //!
 //! Invariants: a map whose geometry differs is refused, never read with the wrong eyes; a program is replaced within
-//! its link, so that there is no moment without one; nothing here decides what a row should be.
+//! its link, or within the array of the stubs, so that there is no moment without one; nothing here decides what a
+//! row should be.
 
 mod abi;
+mod attachment;
+mod clsact;
 mod error;
+mod hook;
 mod links;
 mod maps;
 mod objects;
 mod preflight;
 mod raw;
 mod rows;
+mod stubs;
 #[cfg(test)]
 mod tests;
 
 pub use abi::DropReason;
+pub use attachment::{Attachment, Program};
 pub use error::Error;
-pub use links::{Attachment, Program};
+pub use hook::{Hook, PacketHook};
 pub use preflight::{Missing, default_cgroup_root, preflight};
 pub use rows::{
     BackendKey, ConfigRow, IPV6_MTU_MIN_BYTES, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef,
 };
 
+use super::netlink::Netlink;
+use clsact::Clsact;
 use links::{Links, SOCKET_PROGRAMS};
 use maps::Maps;
 use objects::Objects;
@@ -38,18 +47,22 @@ use std::{
     fs,
     path::Path,
 };
+use stubs::Stubs;
 
 /// Our programs, maps and links in this host's kernel.
 pub struct Bpf {
     objects: Objects,
     maps: Maps,
     links: Links,
+    /// None: packet programs stand in links of TCX.
+    clsact: Option<Clsact>,
     began_empty: bool,
 }
 
 impl Bpf {
     /// Loads the programs with new or pinned maps, puts the socket programs at `cgroup_root`, and replaces the
-    /// packet programs where they already stand. Pinned links of devices that are gone are swept.
+    /// packet programs where they already stand, also where an earlier run used the other hook. Pinned links of
+    /// devices that are gone are swept.
     ///
     /// `pin_dir` is on a BPF file system, by convention `/sys/fs/bpf/mesh`.
     ///
@@ -57,11 +70,12 @@ impl Bpf {
     ///
     /// What the host lacks, a pinned map of another geometry, or what the kernel refused. Where nothing was pinned
     /// before, nothing is afterwards.
-    pub fn open(pin_dir: &Path, cgroup_root: &Path) -> Result<Self, Error> {
+    pub fn open(pin_dir: &Path, cgroup_root: &Path, hook: PacketHook) -> Result<Self, Error> {
         preflight(pin_dir, cgroup_root)?;
+        let hook = hook::choose(hook)?;
         let dir = pin_dir.join(abi::PIN_VERSION);
         let is_first = !dir.exists();
-        let opened = Self::open_in(&dir, cgroup_root);
+        let opened = Self::open_in(&dir, cgroup_root, hook);
         if opened.is_err() && is_first {
             // Half a set of pins would outlive us; the error is what the caller has to hear of.
             fs::remove_dir_all(&dir).ok();
@@ -75,21 +89,56 @@ impl Bpf {
         self.began_empty
     }
 
-    fn open_in(dir: &Path, cgroup_root: &Path) -> Result<Self, Error> {
+    /// What packet programs are attached to.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        match self.clsact {
+            None => Hook::Tcx,
+            Some(_) => Hook::Clsact,
+        }
+    }
+
+    fn open_in(dir: &Path, cgroup_root: &Path, hook: Hook) -> Result<Self, Error> {
         let links = Links { dir: dir.join("links") };
         create_dir(&links.dir)?;
         let objects = Objects::load(dir)?;
         let maps = Maps::open(dir)?;
         // By the rows, not by the pins: an agent may have died between the two.
         let began_empty = maps.read().is_ok_and(|rows| rows == Rows::default());
-        let bpf = Self { objects, maps, links, began_empty };
+        let netlink = Netlink::open()?;
+        let mut bpf = Self { objects, maps, links, clsact: None, began_empty };
         for program in SOCKET_PROGRAMS {
             bpf.links.put_socket(program, bpf.objects.socket(program.0), cgroup_root)?;
         }
-        for at in bpf.links.packet()? {
-            bpf.put(at)?;
+        match hook {
+            Hook::Tcx => bpf.move_to_tcx(&netlink, dir)?,
+            Hook::Clsact => bpf.move_to_clsact(netlink, dir)?,
         }
         Ok(bpf)
+    }
+
+    /// Replaces the programs of an earlier run in their links. Where it used filters, a link comes before each, and
+    /// then the filter goes.
+    fn move_to_tcx(&self, netlink: &Netlink, dir: &Path) -> Result<(), Error> {
+        let filters = clsact::standing(netlink)?;
+        for at in self.links.packet()?.union(&filters) {
+            self.put(*at)?;
+        }
+        for at in filters {
+            clsact::remove(netlink, at)?;
+        }
+        Stubs::remove(dir)
+    }
+
+    /// Replaces the programs of an earlier run in the stubs' array. Where it used links, a filter comes behind each,
+    /// and then the link goes.
+    fn move_to_clsact(&mut self, netlink: Netlink, dir: &Path) -> Result<(), Error> {
+        let clsact = self.clsact.insert(Clsact::open(netlink, dir, &self.objects)?);
+        let linked = self.links.packet()?;
+        for at in clsact.standing()?.union(&linked) {
+            clsact.put(*at)?;
+        }
+        linked.into_iter().try_for_each(|at| self.links.remove(at))
     }
 
     /// Puts a program at a device, before what others attached there. Doing it again replaces the program.
@@ -105,18 +154,25 @@ impl Bpf {
     ///
     /// # Errors
     ///
-    /// The pin could not be removed.
+    /// The pin, or the filter, could not be removed.
     pub fn detach(&mut self, at: Attachment) -> Result<(), Error> {
-        self.links.remove(at)
+        match &self.clsact {
+            None => self.links.remove(at),
+            Some(clsact) => clsact.remove(at),
+        }
     }
 
-    /// Where packet programs stand. Pins of devices that are gone are swept, not returned.
+    /// Where packet programs stand in force: before all others, as [`Self::attach`] puts them. Pins of devices that
+    /// are gone are swept, not returned.
     ///
     /// # Errors
     ///
-    /// The pins could not be read.
+    /// The pins, or the kernel's filters, could not be read.
     pub fn attachments(&self) -> Result<BTreeSet<Attachment>, Error> {
-        self.links.packet()
+        match &self.clsact {
+            None => self.links.packet(),
+            Some(clsact) => clsact.attachments(),
+        }
     }
 
     /// Every row of every map the agent writes.
@@ -147,7 +203,10 @@ impl Bpf {
     }
 
     fn put(&self, at: Attachment) -> Result<(), Error> {
-        self.links.put_packet(at, |function| self.objects.packet(function))
+        match &self.clsact {
+            None => self.links.put_packet(at, |function| self.objects.packet(function)),
+            Some(clsact) => clsact.put(at),
+        }
     }
 }
 
