@@ -251,10 +251,10 @@ impl Mesh {
             let mut command = self.lab.command(place, argv).unwrap();
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
         };
-        let receiver = traffic("cluster-b/pod/client", "udp-seq receive --port 9001 --seconds 120");
+        let receiver = traffic("cluster-b/pod/client", "udp-seq receive --port 9001 --seconds 900");
         self.run("cluster-b/pod/client", "until ss -Hlun 'sport = 9001' | grep -q .; do :; done");
         let mut sender =
-            traffic("cluster-a/pod/client", "udp-seq send --target 10.2.1.10:9001 --rate 500 --seconds 100");
+            traffic("cluster-a/pod/client", "udp-seq send --target 10.2.1.10:9001 --rate 100 --seconds 800");
         for hook in hooks {
             self.hook = *hook;
             let reports = self.reconcile("connected");

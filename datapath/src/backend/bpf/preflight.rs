@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// `bpf_set_retval` of the socket programs, by which a refusal is told at once. `make test-kernels` runs 6.1.
+/// `bpf_set_retval`, by which the socket programs refuse at once; `bpf_loop` is of 5.17. `make test-kernels` runs 6.1.
 const KERNEL_MIN: (u32, u32) = (5, 18);
 /// Inode of the first cgroup namespace (`PROC_CGROUP_INIT_INO` in linux/proc_ns.h).
 const FIRST_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
