@@ -174,3 +174,19 @@ enum mesh_drop_reason {
 	MESH_DROP_UNKNOWN_PORT,   /* a service without this port: the socket got ECONNREFUSED */
 	MESH_DROP_REASONS,
 };
+
+/*
+ * Where the stubs find their programs. The numbers are part of the layout, because a stub outlives the agent
+ * that loaded it: append, never reorder. There is room for more, so that a new program needs no new array.
+ */
+enum mesh_slot {
+	MESH_SLOT_FROM_POD,
+	MESH_SLOT_FROM_TUNNEL,
+	MESH_SLOT_TO_TUNNEL,
+	MESH_SLOT_UPLINK_OUT,
+	MESH_SLOT_UPLINK_OUT_L3,
+	MESH_SLOT_UPLINK_IN,
+	MESH_SLOT_UPLINK_IN_L3,
+	MESH_SLOT_BRIDGE_IN,
+};
+#define MESH_SLOTS_MAX 32

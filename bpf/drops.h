@@ -3,6 +3,7 @@
 #pragma once
 
 #include "abi.h"
+#include "verdict.h"
 #include <bpf/bpf_helpers.h>
 
 struct {
@@ -19,4 +20,10 @@ static __always_inline void mesh_count(__u32 reason)
 
 	if (n)
 		*n += 1;
+}
+
+static __always_inline int mesh_drop(__u32 reason)
+{
+	mesh_count(reason);
+	return MESH_SHOT;
 }

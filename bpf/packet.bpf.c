@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 /*
- * The TCX programs: who may send what, and which way it goes.
+ * The packet programs: who may send what, and which way it goes.
  *
  *      pod ──veth──▶ from_pod ──redirect──▶ to_tunnel ─▶ mesh0 ═▶ WireGuard ═▶ the other node
  *      pod ◀─redirect_peer── from_tunnel ◀── mesh0 ◀═ WireGuard ◀═ the other node
@@ -9,12 +9,12 @@
  *
  * What is not ours is handed on with MESH_NEXT; what is refused is counted.
  */
+#include "drops.h"
 #include "locals.h"
 #include "mss.h"
 #include "parse.h"
 #include "routes.h"
 #include "too_big.h"
-#include "verdict.h"
 
 /* Of frames that come out of the tunnel; locally administered (IEEE 802, 8.4). A pod never has to answer it. */
 #define MESH_MAC { 0x02, 'm', 'e', 's', 'h', 0x00 }

@@ -8,7 +8,7 @@
 #pragma once
 
 #include "addr.h"
-#include "verdict.h"
+#include "drops.h"
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>

@@ -12,7 +12,7 @@ pub use device::{DeviceError, TunnelDevice};
 use crate::{
     apply::apply,
     backend::{
-        bpf::{self, Bpf, DropReason, RouteRow},
+        bpf::{self, Bpf, DropReason, Hook, PacketHook, RouteRow},
         netlink::{self, Netlink},
         nft, sysctl,
         wireguard::{self, FRESH, Kind, PrivateKey, Tunnel},
@@ -41,6 +41,8 @@ pub struct Options {
     pub private_key: PrivateKey,
     /// Who may serve `mesh0`.
     pub tunnel_device: TunnelDevice,
+    /// What packet programs may be attached to.
+    pub packet_hook: PacketHook,
 }
 
 /// The data path of this host.
@@ -102,7 +104,7 @@ impl Datapath {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let netlink = Netlink::open()?;
         let kind = device::choose(&netlink, options.tunnel_device)?;
-        let bpf = Bpf::open(&options.pin_dir, &options.cgroup_root)?;
+        let bpf = Bpf::open(&options.pin_dir, &options.cgroup_root, options.packet_hook)?;
         Ok(Self { bpf, netlink, kind, tunnel: None, private_key: options.private_key })
     }
 
@@ -110,6 +112,12 @@ impl Datapath {
     #[must_use]
     pub fn tunnel_kind(&self) -> Kind {
         self.kind
+    }
+
+    /// What packet programs are attached to.
+    #[must_use]
+    pub fn packet_hook(&self) -> Hook {
+        self.bpf.hook()
     }
 
     /// What peers know this host by.

@@ -3,13 +3,19 @@
 use crate::{compose::LISTEN_PORT, identity::IdentityArgs};
 use clap::{Parser, ValueEnum};
 use daemon::args::LogArgs;
-use datapath::{backend::wireguard::Kind, host::TunnelDevice};
+use datapath::{
+    backend::{
+        bpf::{Hook, PacketHook},
+        wireguard::Kind,
+    },
+    host::TunnelDevice,
+};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Programs one node's data path: services at the socket, tunnels to every other cluster's nodes, and what may pass.
 ///
 /// It knows its name and its cluster from its certificate, and everything else from its cluster's apiserver. It needs root
-/// (CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW), kernel 6.6 or newer, a bpffs at /sys/fs/bpf, and, where the kernel has no WireGuard,
+/// (CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW), kernel 6.1 or newer, a bpffs at /sys/fs/bpf, and, where the kernel has no WireGuard,
 /// `mesh-tunnel` beside it.
 #[derive(Debug, Parser)]
 #[command(name = "mesh-node-agent", version, max_term_width = 100)]
@@ -31,6 +37,9 @@ pub struct Args {
     /// Whose WireGuard serves mesh0. `auto`: the device that is there, else the kernel's, else mesh-tunnel's.
     #[arg(long, value_enum, value_name = "WHICH", default_value_t = WhichTunnel::Auto)]
     pub tunnel_device: WhichTunnel,
+    /// What packet programs stand at. `auto`: TCX where the kernel has it (from 6.6 on), else filters of clsact.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = WhichHook::Auto)]
+    pub packet_hook: WhichHook,
     /// The container runtime's socket, as /run/containerd/containerd.sock or /var/run/crio/crio.sock: for pods of which the
     /// CNI keeps no result under /var/lib/cni/results. Not asked unless it is given.
     #[arg(long, value_name = "PATH")]
@@ -59,6 +68,24 @@ impl From<WhichTunnel> for TunnelDevice {
             WhichTunnel::Auto => Self::Auto,
             WhichTunnel::Kernel => Self::Only(Kind::Kernel),
             WhichTunnel::Userspace => Self::Only(Kind::Userspace),
+        }
+    }
+}
+
+/// What packet programs stand at.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WhichHook {
+    Auto,
+    Tcx,
+    Clsact,
+}
+
+impl From<WhichHook> for PacketHook {
+    fn from(which: WhichHook) -> Self {
+        match which {
+            WhichHook::Auto => Self::Auto,
+            WhichHook::Tcx => Self::Only(Hook::Tcx),
+            WhichHook::Clsact => Self::Only(Hook::Clsact),
         }
     }
 }

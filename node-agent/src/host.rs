@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use api::{bytes::PublicKey, name::NodeName};
 use datapath::{
     backend::{
-        bpf::{self, DropReason},
+        bpf::{self, DropReason, Hook},
         wireguard,
     },
     bindings::{self, Bindings},
@@ -62,6 +62,7 @@ impl Host {
             cgroup_root,
             private_key,
             tunnel_device: args.tunnel_device.into(),
+            packet_hook: args.packet_hook.into(),
         };
         let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
             .context("cannot watch the CNI's results")?;
@@ -88,6 +89,11 @@ impl Host {
     /// Whose WireGuard serves the tunnel's device.
     pub async fn tunnel_kind(&self) -> wireguard::Kind {
         self.datapath.run(|datapath| datapath.tunnel_kind()).await
+    }
+
+    /// What packet programs are attached to.
+    pub async fn packet_hook(&self) -> Hook {
+        self.datapath.run(|datapath| datapath.packet_hook()).await
     }
 
     /// Nothing of an earlier agent was in the kernel, as after a reboot.

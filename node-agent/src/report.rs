@@ -5,7 +5,7 @@ use api::{
     bytes::PublicKey,
     record::{Applied, AppliedCluster, Tunnel},
 };
-use datapath::backend::wireguard::Kind;
+use datapath::backend::{bpf::Hook, wireguard::Kind};
 use replica::view::View;
 use std::{
     collections::BTreeMap,
@@ -44,6 +44,8 @@ pub struct DatapathMeasured {
 pub struct Progress {
     /// Whose WireGuard serves the tunnel's device.
     pub tunnel: Kind,
+    /// What packet programs are attached to.
+    pub hook: Hook,
     /// The first complete view is in the maps.
     pub programmed: bool,
     /// The newest revision of our own store whose image is in the maps.
@@ -56,8 +58,8 @@ pub struct Progress {
 
 impl Progress {
     /// At the start.
-    pub fn with(tunnel: Kind) -> Self {
-        Self { tunnel, programmed: false, revision: 0, problems: Vec::new(), disk: None }
+    pub fn with(tunnel: Kind, hook: Hook) -> Self {
+        Self { tunnel, hook, programmed: false, revision: 0, problems: Vec::new(), disk: None }
     }
 }
 
@@ -100,6 +102,7 @@ pub fn applied(
             Kind::Kernel => "wireguard-kernel".to_owned(),
             Kind::Userspace => "wireguard-user".to_owned(),
         },
+        packet_hook: progress.hook.name().to_owned(),
         problems: [&progress.problems, &composed.problems, &datapath.problems]
             .into_iter()
             .flatten()

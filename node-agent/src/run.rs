@@ -84,7 +84,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let node = identity.id().node_name().context("the certificate names no node")?;
     let mut host = Host::open(&args)?;
     let tunnel = host.tunnel_kind().await;
-    info!(device = %tunnel, "Chose the tunnel's device");
+    let hook = host.packet_hook().await;
+    info!(device = %tunnel, %hook, "Chose the tunnel's device, and what packet programs stand at");
 
     let owner = Owner { uuid: identity.id().trust_domain(), node: node.clone() };
     let tls = Tls::new(identity);
@@ -126,7 +127,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         measured: DatapathMeasured::default(),
         probes: Probes::default(),
         paths: Paths { silent: Silent::new(), mtus },
-        progress: Progress::with(tunnel),
+        progress: Progress::with(tunnel, hook),
         programmed,
         metrics,
         wishes,

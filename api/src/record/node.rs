@@ -79,6 +79,8 @@ pub struct Applied {
     pub agent_version: String,
     /// Which tunnel device runs: `wireguard-user` or `wireguard-kernel`.
     pub datapath: String,
+    /// What packet programs are attached to: `tcx` or `clsact`.
+    pub packet_hook: String,
     /// What does not hold now, a sentence each.
     pub problems: Vec<String>,
     /// The first complete view is in the maps.
@@ -153,6 +155,7 @@ impl Wire for Applied {
             tunnels: m.tunnels.into_iter().map(tunnel).collect::<Result<_, RecordError>>()?,
             agent_version: m.agent_version,
             datapath: m.datapath,
+            packet_hook: m.packet_hook,
             problems: m.problems,
             programmed: m.programmed,
             drops_guard: m.drops_guard,
@@ -182,6 +185,7 @@ impl Wire for Applied {
             tunnels: self.tunnels.iter().map(tunnel).collect(),
             agent_version: self.agent_version.clone(),
             datapath: self.datapath.clone(),
+            packet_hook: self.packet_hook.clone(),
             problems: self.problems.clone(),
             programmed: self.programmed,
             drops_guard: self.drops_guard,

@@ -172,6 +172,7 @@ fn published_bytes_stay_as_they_are() {
             }],
             agent_version: "0.1.0".into(),
             datapath: "wireguard-user".into(),
+            packet_hook: String::new(),
             problems: vec!["mesh0 is down".into()],
             programmed: true,
             drops_guard: 3,
@@ -182,6 +183,11 @@ fn published_bytes_stay_as_they_are() {
         expect![
             "0a080a0465617374100c12290a046561737412026531188c0b20e8072800380140014802520f3139322e302e322e313a35313837311a05302e312e30220e7769726567756172642d757365722a0d6d6573683020697320646f776e30013803400448055006"
         ],
+    );
+    check(
+        "mesh-local/v1/applied/w1",
+        Applied { packet_hook: "clsact".into(), ..Default::default() },
+        expect!["5a06636c73616374"],
     );
     check(
         "mesh-local/v1/peers/east",

@@ -1,20 +1,25 @@
 //! BPF: the programs of `bpf/`, their pinned maps and links.
 //!
 //! ```text
-//!  open ─▶ preflight ─▶ geometry of the pins ─▶ maps (new or taken over) ─▶ programs ─▶ links (updated in place)
-//!  observe ─▶ Rows            apply(MapStep) ─▶ one row            attach, detach ─▶ one link
+//!  open ─▶ preflight ─▶ geometry of the pins ─▶ maps (new or taken over) ─▶ programs, in the place of old ones
+//!  observe ─▶ Rows            apply(MapStep) ─▶ one row            attach, detach ─▶ one program at one device
 //! ```
 //!
-//! Everything is pinned below `<pin dir>/v1/`: maps by name, links in `links/`. What is pinned works on when the
-//! agent is gone; the next one reads it and changes only what differs. An agent whose maps are of another make has
-//! another version: it fills maps of its own beside the earlier ones, whose programs work on until [`Bpf::succeed`]
-//! puts the new programs into their links.
+//! Everything is pinned below `<pin dir>/v1/`: maps by name, links in `links/`; where the kernel has no TCX, the
+//! stubs that stand in its filters in `stubs/`, and the array by which they find their programs. What is pinned
+//! works on when the agent is gone; the next one reads it and changes only what differs. An agent whose maps are of
+//! another make has another version: it fills maps of its own beside the earlier ones, whose programs work on until
+//! [`Bpf::succeed`] puts the new programs in their places.
 //!
 //! Invariants: a map whose geometry differs is refused, never read with the wrong eyes; a program is replaced within
-//! its link, so that there is no moment without one; nothing here decides what a row should be.
+//! its link, or within the array of the stubs, so that there is no moment without one; nothing here decides what a
+//! row should be.
 
 mod abi;
+mod attachment;
+mod clsact;
 mod error;
+mod hook;
 mod links;
 mod maps;
 mod objects;
@@ -22,19 +27,23 @@ mod preflight;
 mod raw;
 mod rivals;
 mod rows;
+mod stubs;
 mod succession;
 #[cfg(test)]
 mod tests;
 
 pub use abi::DropReason;
+pub use attachment::{Attachment, Program};
 pub use error::Error;
-pub use links::{Attachment, Program};
+pub use hook::{Hook, PacketHook};
 pub use preflight::{Missing, default_cgroup_root, preflight};
 pub use rivals::Rival;
 pub use rows::{
     BackendKey, ConfigRow, IPV6_MTU_MIN_BYTES, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef,
 };
 
+use super::netlink::Netlink;
+use clsact::Clsact;
 use links::{Links, SOCKET_PROGRAMS};
 use maps::Maps;
 use objects::Objects;
@@ -44,12 +53,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use stubs::Stubs;
 
 /// Our programs, maps and links in this host's kernel.
 pub struct Bpf {
     objects: Objects,
     maps: Maps,
     links: Links,
+    /// None: packet programs stand in links of TCX.
+    clsact: Option<Clsact>,
     cgroup_root: PathBuf,
     lookout: Lookout,
     began_empty: bool,
@@ -57,7 +69,8 @@ pub struct Bpf {
 
 impl Bpf {
     /// Loads the programs with new or pinned maps, puts the socket programs at `cgroup_root`, and replaces the
-    /// packet programs where they already stand. Pinned links of devices that are gone are swept.
+    /// packet programs where they already stand, also where an earlier run used the other hook. Pinned links of
+    /// devices that are gone are swept.
     ///
     /// `pin_dir` is on a BPF file system, by convention `/sys/fs/bpf/mesh`.
     ///
@@ -65,14 +78,15 @@ impl Bpf {
     ///
     /// What the host lacks, a pinned map of another geometry, or what the kernel refused. Where nothing was pinned
     /// before, nothing is afterwards.
-    pub fn open(pin_dir: &Path, cgroup_root: &Path) -> Result<Self, Error> {
+    pub fn open(pin_dir: &Path, cgroup_root: &Path, hook: PacketHook) -> Result<Self, Error> {
         preflight(pin_dir, cgroup_root)?;
         if let Some(rival) = Lookout::at(cgroup_root).look()? {
             return Err(rival.into());
         }
+        let hook = hook::choose(hook)?;
         let dir = pin_dir.join(abi::PIN_VERSION);
         let is_first = !dir.exists();
-        let opened = Self::open_in(&dir, cgroup_root);
+        let opened = Self::open_in(&dir, cgroup_root, hook);
         if opened.is_err() && is_first {
             // Half a set of pins would outlive us; the error is what the caller has to hear of.
             fs::remove_dir_all(&dir).ok();
@@ -86,34 +100,97 @@ impl Bpf {
         self.began_empty
     }
 
-    fn open_in(dir: &Path, cgroup_root: &Path) -> Result<Self, Error> {
+    /// What packet programs are attached to.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        match self.clsact {
+            None => Hook::Tcx,
+            Some(_) => Hook::Clsact,
+        }
+    }
+
+    fn open_in(dir: &Path, cgroup_root: &Path, hook: Hook) -> Result<Self, Error> {
         let links = Links { dir: dir.join("links"), earlier: succession::earlier(dir)? };
         create_dir(&links.dir)?;
         let objects = Objects::load(dir)?;
         let maps = Maps::open(dir)?;
         // By the rows, not by the pins: an agent may have died between the two.
         let began_empty = links.earlier.is_empty() && maps.read().is_ok_and(|rows| rows == Rows::default());
+        let clsact = match hook {
+            Hook::Tcx => None,
+            Hook::Clsact => Some(Clsact::open(Netlink::open()?, dir, &objects)?),
+        };
         let (cgroup_root, lookout) = (cgroup_root.to_owned(), Lookout::at(cgroup_root));
-        let bpf = Self { objects, maps, links, cgroup_root, lookout, began_empty };
-        bpf.put_all()?;
+        let bpf = Self { objects, maps, links, clsact, cgroup_root, lookout, began_empty };
+        if !bpf.has_earlier() {
+            bpf.settle(dir)?;
+        }
         Ok(bpf)
     }
 
-    /// Puts our programs into the links of earlier versions, and removes what else they had pinned. To be called when
-    /// the maps hold everything: until then the earlier programs work on, with the maps that they know. False: there is
-    /// no earlier version.
+    /// Whether an earlier version's programs are in force, and ours wait.
+    fn has_earlier(&self) -> bool {
+        !self.links.earlier.is_empty()
+    }
+
+    /// Puts our programs where they belong, in the places of those that stand there, at whichever hook.
+    fn settle(&self, dir: &Path) -> Result<(), Error> {
+        for program in SOCKET_PROGRAMS {
+            self.links.put_socket(program, self.objects.socket(program.0), &self.cgroup_root)?;
+        }
+        match &self.clsact {
+            None => self.move_to_tcx(dir),
+            Some(clsact) => self.move_to_clsact(clsact),
+        }
+    }
+
+    /// Replaces the programs of an earlier run in their links. Where it used filters, a link comes before each, and
+    /// then the filter goes.
+    fn move_to_tcx(&self, dir: &Path) -> Result<(), Error> {
+        let netlink = Netlink::open()?;
+        let filters = clsact::standing(&netlink)?;
+        for at in self.links.packet()?.union(&filters) {
+            self.put(*at)?;
+        }
+        for at in filters {
+            clsact::remove(&netlink, at)?;
+        }
+        Stubs::remove(dir)
+    }
+
+    /// Replaces the programs of an earlier run in the stubs' array. Where it used links, a filter comes behind each,
+    /// and then the link goes.
+    fn move_to_clsact(&self, clsact: &Clsact) -> Result<(), Error> {
+        let linked = self.links.packet()?;
+        for at in clsact.standing()?.union(&linked) {
+            clsact.put(*at)?;
+        }
+        linked.into_iter().try_for_each(|at| self.links.remove(at))
+    }
+
+    /// Puts our programs in the places of an earlier version's, and removes what else that had pinned. To be called
+    /// when the maps hold everything: until then the earlier programs work on, with the maps that they know. False:
+    /// there is no earlier version.
     ///
     /// # Errors
     ///
-    /// A link could not be taken over; the next call goes on where this one ended.
+    /// A place could not be taken over; the next call goes on where this one ended.
     pub fn succeed(&mut self) -> Result<bool, Error> {
-        if self.links.earlier.is_empty() {
+        if !self.has_earlier() {
             return Ok(false);
         }
         self.links.take_over()?;
-        self.put_all()?;
+        let dir = self.links.dir.parent().expect("links are in a version's directory");
+        self.settle(dir)?;
         self.links.forget_earlier()?;
         Ok(true)
+    }
+
+    /// Where an earlier version's packet programs stand, or ours, at whichever hook.
+    fn standing(&self) -> Result<BTreeSet<Attachment>, Error> {
+        let mut standing = self.links.packet()?;
+        standing.extend(clsact::standing(&Netlink::open()?)?);
+        Ok(standing)
     }
 
     /// Puts a program at a device, before what others attached there. Doing it again replaces the program. Where an
@@ -123,6 +200,9 @@ impl Bpf {
     ///
     /// The device is not in this network namespace, has a link layer we cannot read, or the kernel refused.
     pub fn attach(&mut self, at: Attachment) -> Result<(), Error> {
+        if self.has_earlier() && self.standing()?.contains(&at) {
+            return Ok(());
+        }
         self.put(at)
     }
 
@@ -130,18 +210,30 @@ impl Bpf {
     ///
     /// # Errors
     ///
-    /// The pin could not be removed.
+    /// The pin, or the filter, could not be removed.
     pub fn detach(&mut self, at: Attachment) -> Result<(), Error> {
-        self.links.remove(at)
+        if self.has_earlier() {
+            self.links.remove(at)?;
+            return clsact::remove(&Netlink::open()?, at);
+        }
+        match &self.clsact {
+            None => self.links.remove(at),
+            Some(clsact) => clsact.remove(at),
+        }
     }
 
-    /// Where packet programs stand. Pins of devices that are gone are swept, not returned.
+    /// Where packet programs stand in force: before all others, as [`Self::attach`] puts them; those of an earlier
+    /// version, too, until [`Self::succeed`]. Pins of devices that are gone are swept, not returned.
     ///
     /// # Errors
     ///
-    /// The pins could not be read.
+    /// The pins, or the kernel's filters, could not be read.
     pub fn attachments(&self) -> Result<BTreeSet<Attachment>, Error> {
-        self.links.packet()
+        match &self.clsact {
+            _ if self.has_earlier() => self.standing(),
+            None => self.links.packet(),
+            Some(clsact) => clsact.attachments(),
+        }
     }
 
     /// Every row of every map the agent writes.
@@ -180,18 +272,11 @@ impl Bpf {
         self.maps.drops()
     }
 
-    fn put_all(&self) -> Result<(), Error> {
-        for program in SOCKET_PROGRAMS {
-            self.links.put_socket(program, self.objects.socket(program.0), &self.cgroup_root)?;
-        }
-        for at in self.links.packet()? {
-            self.put(at)?;
-        }
-        Ok(())
-    }
-
     fn put(&self, at: Attachment) -> Result<(), Error> {
-        self.links.put_packet(at, |function| self.objects.packet(function))
+        match &self.clsact {
+            None => self.links.put_packet(at, |function| self.objects.packet(function)),
+            Some(clsact) => clsact.put(at),
+        }
     }
 }
 

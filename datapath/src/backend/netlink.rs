@@ -3,11 +3,13 @@
 //! Our table holds two entries a prefix: the route over `mesh0`, and behind it, with a worse metric, `unreachable`.
 //! When the device goes, its routes go with it, and what is left never falls through to the default route.
 
+mod filters;
 mod inside;
 mod links;
 mod observe;
 mod tunnel;
 
+pub(crate) use filters::{Direction, Filter, FilterPlace};
 pub use inside::{InsideError, inside};
 pub use observe::NetlinkObserved;
 pub(crate) use tunnel::{Found, Made};
@@ -64,6 +66,12 @@ pub enum Error {
         /// What it said.
         source: rtnetlink::Error,
     },
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
 }
 
 impl Netlink {

@@ -2,7 +2,10 @@
 
 use api::{bytes::PublicKey, record::Protocol};
 use datapath::{
-    backend::{bpf::default_cgroup_root, wireguard::PrivateKey},
+    backend::{
+        bpf::{Hook, PacketHook, default_cgroup_root},
+        wireguard::PrivateKey,
+    },
     bindings,
     host::{Datapath, Options, PIN_DIR, TunnelDevice},
     image::{Frontend, Image, Reach, TunnelPeer},
@@ -36,11 +39,15 @@ pub struct Wish {
     pub private_key: PrivateKey,
     /// The other's.
     pub peer: PublicKey,
+    /// None: what the agent chooses.
+    pub hook: Option<Hook>,
 }
 
 impl fmt::Display for Wish {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} {}", self.scene, self.node, self.private_key.to_base64().as_str(), self.peer)
+        let key = self.private_key.to_base64();
+        let hook = self.hook.map_or("auto", Hook::name);
+        write!(f, "{} {} {} {} {hook}", self.scene, self.node, key.as_str(), self.peer)
     }
 }
 
@@ -48,7 +55,7 @@ impl FromStr for Wish {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let [scene, node, key, peer] = text.split(' ').collect::<Vec<_>>()[..] else {
+        let [scene, node, key, peer, hook] = text.split(' ').collect::<Vec<_>>()[..] else {
             anyhow::bail!("not a wish")
         };
         Ok(Self {
@@ -56,6 +63,7 @@ impl FromStr for Wish {
             node: node.parse()?,
             private_key: PrivateKey::from_base64(key).ok_or_else(|| anyhow::anyhow!("not a key"))?,
             peer: peer.parse()?,
+            hook: Hook::ALL.into_iter().find(|known| known.name() == hook),
         })
     }
 }
@@ -67,6 +75,7 @@ pub fn run(wish: &Wish) -> String {
         cgroup_root: default_cgroup_root(),
         private_key: wish.private_key.clone(),
         tunnel_device: TunnelDevice::Auto,
+        packet_hook: wish.hook.map_or(PacketHook::Auto, PacketHook::Only),
     })
     .unwrap();
     let image = image(&datapath, wish);
@@ -78,11 +87,12 @@ pub fn run(wish: &Wish) -> String {
     let left: Vec<String> = left.iter().map(ToString::to_string).collect();
     assert!(left.is_empty(), "left after a reconcile: {left:#?}, problems {:?}", report.problems);
     format!(
-        "changed {}, problems {:?}, drops {:?}, tunnel {}",
+        "changed {}, problems {:?}, drops {:?}, tunnel {}, hook {}",
         report.changed,
         report.problems,
         report.drops,
-        datapath.tunnel_kind()
+        datapath.tunnel_kind(),
+        datapath.packet_hook()
     )
 }
 

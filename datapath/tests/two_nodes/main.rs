@@ -8,11 +8,18 @@
 mod agent;
 
 use agent::{IMAGE, Wish};
-use datapath::backend::wireguard::{Kind, PrivateKey};
+use datapath::backend::{
+    bpf::Hook,
+    wireguard::{Kind, PrivateKey},
+};
 use lab::{Lab, Sniffer, Watch, parse_rules};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     path::PathBuf,
-    process::{Child, Output},
+    process::{Child, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -48,6 +55,36 @@ fn a_node_with_the_kernels_wireguard_and_one_with_mesh_tunnel_meet_encrypted_or_
     mesh.curl(node, &["http://10.2.1.11:8080"]).answers("a host over the new device", "cluster-b");
     mesh.curl(pod, &["http://10.2.1.11:8080"]).answers("a pod over the new device", "cluster-b");
 
+    mesh.disconnect(sniffer);
+}
+
+#[test]
+fn without_tcx_filters_carry_the_same_and_what_somebody_removes_of_them_leaks_nothing_and_is_put_back() {
+    let mut mesh = Mesh::up("dphost-clsact", [Kind::Userspace; 2]);
+    mesh.hook = Some(Hook::Clsact);
+    let sniffer = mesh.connect();
+    mesh.everybody_meets();
+
+    mesh.run(
+        NODES[0],
+        "for d in /sys/class/net/*; do tc qdisc del dev ${d##*/} clsact 2>/dev/null || true; done",
+    );
+    // Without its program a pod's packets take the host's way, which leads into the tunnel, too.
+    mesh.curl("cluster-a/node/a1", &["http://10.2.1.11:8080"]).answers("a host without filters", "cluster-b");
+    mesh.repair("", "without filters");
+    mesh.everybody_meets();
+    mesh.disconnect(sniffer);
+}
+
+#[test]
+fn an_agent_that_starts_again_loses_no_packet_of_a_stream_whatever_its_programs_stand_at() {
+    let mut mesh = Mesh::up("dphost-restart", [Kind::Userspace; 2]);
+    mesh.hook = Some(Hook::Clsact);
+    let sniffer = mesh.connect();
+    mesh.restart_under_a_stream(&[Some(Hook::Clsact); 4]);
+    // Where the kernel has TCX, the agent goes over to it, back, and over again.
+    mesh.restart_under_a_stream(&[None, Some(Hook::Clsact), None, None]);
+    mesh.everybody_meets();
     mesh.disconnect(sniffer);
 }
 
@@ -98,6 +135,8 @@ struct Mesh {
     lab: Lab,
     keys: [PrivateKey; 2],
     kinds: [Kind; 2],
+    /// What packet programs are to stand at; None: what the agent chooses.
+    hook: Option<Hook>,
     /// Of the nodes that have no kernel's.
     tunnels: [Option<Child>; 2],
     _servers: Vec<Child>,
@@ -119,6 +158,7 @@ impl Mesh {
             lab,
             keys: [PrivateKey::generate(), PrivateKey::generate()],
             kinds,
+            hook: None,
             tunnels,
             _servers: servers,
         }
@@ -132,6 +172,7 @@ impl Mesh {
                 node,
                 private_key: self.keys[node].clone(),
                 peer: self.keys[1 - node].public(),
+                hook: self.hook,
             };
             let me = std::env::current_exe().unwrap();
             let arguments = ["--exact", "agent", "--ignored", "--nocapture", "--test-threads=1"];
@@ -153,6 +194,8 @@ impl Mesh {
         assert!(again.iter().all(|report| report.contains("changed 0, problems []")), "{again:#?}");
         for (report, kind) in again.iter().zip(self.kinds) {
             assert!(report.contains(&format!("tunnel {kind}")), "{report}");
+            let hook = self.hook.map_or("hook ", Hook::name);
+            assert!(report.contains(hook), "{report}");
         }
         self.sniff()
     }
@@ -198,6 +241,30 @@ impl Mesh {
 
         let gone = self.reconcile("empty");
         assert!(gone.iter().all(|report| report.contains("problems []")), "{gone:#?}");
+    }
+
+    /// A stream from pod to pod while the agents of both nodes start again, once with each of these hooks.
+    fn restart_under_a_stream(&mut self, hooks: &[Option<Hook>]) {
+        let traffic = |place: &str, arguments: &str| {
+            let program = bin("mesh-traffic");
+            let argv = std::iter::once(program.as_str()).chain(arguments.split(' '));
+            let mut command = self.lab.command(place, argv).unwrap();
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let receiver = traffic("cluster-b/pod/client", "udp-seq receive --port 9001 --seconds 900");
+        self.run("cluster-b/pod/client", "until ss -Hlun 'sport = 9001' | grep -q .; do :; done");
+        let mut sender =
+            traffic("cluster-a/pod/client", "udp-seq send --target 10.2.1.10:9001 --rate 100 --seconds 800");
+        for hook in hooks {
+            self.hook = *hook;
+            let reports = self.reconcile("connected");
+            assert!(reports.iter().all(|report| report.contains("problems []")), "{reports:#?}");
+        }
+        // The sender ends its stream, and the receiver knows how long it was.
+        kill(Pid::from_raw(sender.id().cast_signed()), Signal::SIGINT).unwrap();
+        assert!(sender.wait().unwrap().success());
+        let report = text(&receiver.wait_with_output().unwrap());
+        assert!(report.contains(r#""lost":0,"#) && report.contains(r#""finished":true"#), "{report}");
     }
 
     /// A reconcile that finds something to do, no problem, and this among the reasons of drops.

@@ -66,12 +66,13 @@ fn tunnel(facts: &Facts, ours: &(ClusterName, String), theirs: &(ClusterName, St
         None => "no handshake yet".to_owned(),
     };
     format!(
-        "{works} encrypted: {} → {} at {}, {rtt}, {handshake}, MTU {}, tunnel device: {} (measured {age_s} s ago)",
+        "{works} encrypted: {} → {} at {}, {rtt}, {handshake}, MTU {}, tunnel device: {}, packet programs at: {} (measured {age_s} s ago)",
         ours.1,
         theirs.1,
         tunnel.endpoint,
         tunnel.mtu_bytes,
-        device(&applied.datapath)
+        device(&applied.datapath),
+        said(&applied.packet_hook)
     )
 }
 
@@ -80,7 +81,11 @@ fn device(datapath: &str) -> &str {
     match datapath {
         "wireguard-kernel" => "kernel",
         "wireguard-user" => "userspace",
-        "" => "not said",
-        other => other,
+        other => said(other),
     }
+}
+
+/// What an agent told; earlier ones did not tell everything.
+fn said(word: &str) -> &str {
+    if word.is_empty() { "not said" } else { word }
 }

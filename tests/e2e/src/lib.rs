@@ -6,7 +6,7 @@
 pub mod kubernetes;
 
 use anyhow::{Context, Result, bail};
-use lab::{Lab, Report, Rule, Sniffer, UpOptions, Watch, Whom};
+use lab::{Lab, Report, Rule, Sniffer, UpOptions, Watch, Whom, patience};
 use std::{
     collections::BTreeMap,
     fs,
@@ -242,7 +242,7 @@ impl Mesh {
         within: Duration,
         holds: impl Fn(&BTreeMap<String, usize>) -> bool,
     ) -> Result<BTreeMap<String, usize>> {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + patience(within);
         loop {
             let answers = self.ask(place, url, 20)?;
             if holds(&answers) {
@@ -267,7 +267,7 @@ impl Mesh {
 
     /// Waits until a port of a place accepts connections.
     pub fn await_tcp(&self, place: &str, port: u16, within: Duration) -> Result<()> {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now() + patience(within);
         loop {
             let connected = self.lab.inside(place, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)))?;
             match connected {

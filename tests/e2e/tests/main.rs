@@ -22,6 +22,8 @@ mod global_service;
 mod headless;
 #[path = "main/hostile_peer.rs"]
 mod hostile_peer;
+#[path = "main/kernels.rs"]
+mod kernels;
 #[path = "main/kubernetes.rs"]
 mod kubernetes;
 #[path = "main/leftovers.rs"]

@@ -12,6 +12,18 @@ use std::{
 /// The directory below the pin directory. It stands for every layout here: whoever changes one raises it.
 pub(super) const PIN_VERSION: &str = "v1";
 
+/// `enum mesh_slot`: the function that each slot of the stubs' array is for.
+pub(super) const SLOTS: [&str; 8] = [
+    "mesh_from_pod",
+    "mesh_from_tunnel",
+    "mesh_to_tunnel",
+    "mesh_uplink_out",
+    "mesh_uplink_out_l3",
+    "mesh_uplink_in",
+    "mesh_uplink_in_l3",
+    "mesh_bridge_in",
+];
+
 /// `struct mesh_addr`
 pub(super) type Addr = [u8; 16];
 

@@ -1,6 +1,7 @@
 //! What can go wrong between the agent and the kernel.
 
-use super::{preflight::Missing, rivals::Rival};
+use super::{attachment::Attachment, preflight::Missing, rivals::Rival};
+use crate::backend::netlink;
 use std::{io, path::PathBuf};
 
 /// An error of the BPF backend.
@@ -12,6 +13,12 @@ pub enum Error {
     /// Another balancer has the sockets.
     #[error(transparent)]
     Rival(#[from] Rival),
+    /// The kernel did not say whether it has TCX.
+    #[error("cannot ask the kernel whether it has TCX")]
+    Probe(#[source] io::Error),
+    /// The kernel did not say what stands at its devices.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
     /// A map is full. What did not fit stays closed or unreachable, never open.
     #[error("cannot add {row} to map {map}: its {max_entries} entries are in use")]
     Full {
@@ -90,4 +97,11 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// A packet program cannot come to a device, or go from it.
+    pub(super) fn at_device(action: &'static str, at: Attachment, source: io::Error) -> Self {
+        Self::Attach { action, program: at.program.name(), place: format!("device {}", at.ifindex), source }
+    }
 }

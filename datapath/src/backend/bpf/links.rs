@@ -3,12 +3,14 @@
 
 use super::{
     Error,
+    attachment::{Attachment, Program, function},
     raw::{self, AttachType, LinkPlace},
 };
+use crate::backend::netlink::Direction;
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
-    fmt, fs, io,
+    fs, io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::MetadataExt,
@@ -16,77 +18,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A packet program and where it can stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Program {
-    /// Ingress of the host's side of a pod's device.
-    FromPod,
-    /// Ingress of the tunnel's device.
-    FromTunnel,
-    /// Egress of the tunnel's device.
-    ToTunnel,
-    /// Egress of a physical device: the guard.
-    UplinkOut,
-    /// Ingress of a physical device, which refuses sources of the encrypted scope and of this host; and of a bridge,
-    /// behind which this host's own pods may live.
-    UplinkIn,
-}
-
-/// A program at a device of this network namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Attachment {
-    /// Which program.
-    pub program: Program,
-    /// Which device.
-    pub ifindex: u32,
-}
-
-impl Program {
-    /// Every program.
-    pub const ALL: [Self; 5] =
-        [Self::FromPod, Self::FromTunnel, Self::ToTunnel, Self::UplinkOut, Self::UplinkIn];
-
-    /// Its name in pins and logs.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::FromPod => "from-pod",
-            Self::FromTunnel => "from-tunnel",
-            Self::ToTunnel => "to-tunnel",
-            Self::UplinkOut => "uplink-out",
-            Self::UplinkIn => "uplink-in",
-        }
-    }
-}
-
-impl fmt::Display for Program {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// The function in the object that reads this device's frames.
-pub(super) fn function(at: Attachment) -> io::Result<&'static str> {
-    Ok(match at.program {
-        Program::FromPod => "mesh_from_pod",
-        Program::FromTunnel => "mesh_from_tunnel",
-        Program::ToTunnel => "mesh_to_tunnel",
-        Program::UplinkOut => match device_kind(at.ifindex)? {
-            DeviceKind::Ethernet | DeviceKind::Bridge => "mesh_uplink_out",
-            DeviceKind::Bare => "mesh_uplink_out_l3",
-        },
-        Program::UplinkIn => match device_kind(at.ifindex)? {
-            DeviceKind::Ethernet => "mesh_uplink_in",
-            DeviceKind::Bridge => "mesh_bridge_in",
-            DeviceKind::Bare => "mesh_uplink_in_l3",
-        },
-    })
-}
-
-const fn attach_type(program: Program) -> AttachType {
-    match program {
-        Program::FromPod | Program::FromTunnel | Program::UplinkIn => AttachType::TCX_INGRESS,
-        Program::ToTunnel | Program::UplinkOut => AttachType::TCX_EGRESS,
+const fn attach_type(direction: Direction) -> AttachType {
+    match direction {
+        Direction::Ingress => AttachType::TCX_INGRESS,
+        Direction::Egress => AttachType::TCX_EGRESS,
     }
 }
 
@@ -99,39 +34,6 @@ fn attachment(pin_name: &OsStr) -> Option<Attachment> {
     let (program, ifindex) = pin_name.to_str()?.rsplit_once('-')?;
     let program = Program::ALL.into_iter().find(|p| p.name() == program)?;
     Some(Attachment { program, ifindex: ifindex.parse().ok()? })
-}
-
-/// What the frames of a device look like, and who lives behind it.
-enum DeviceKind {
-    /// Frames with an Ethernet header.
-    Ethernet,
-    /// The same, and local pods may be among those who send them.
-    Bridge,
-    /// Bare IP packets.
-    Bare,
-}
-
-/// By hardware type (linux/if_arp.h) and driver, which have no name in a device's attributes that both bridge and
-/// Open vSwitch set.
-fn device_kind(ifindex: u32) -> io::Result<DeviceKind> {
-    const ARPHRD_RAWIP: u16 = 519;
-    let device = raw::device(ifindex)?;
-    match device.hardware_type {
-        libc::ARPHRD_ETHER if matches!(device.driver.as_str(), "bridge" | "openvswitch") => {
-            Ok(DeviceKind::Bridge)
-        }
-        libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Ok(DeviceKind::Ethernet),
-        libc::ARPHRD_NONE
-        | libc::ARPHRD_PPP
-        | libc::ARPHRD_TUNNEL
-        | libc::ARPHRD_TUNNEL6
-        | libc::ARPHRD_SIT
-        | libc::ARPHRD_IPGRE
-        | ARPHRD_RAWIP => Ok(DeviceKind::Bare),
-        other => {
-            Err(io::Error::other(format!("its link layer (hardware type {other}) is none that we can read")))
-        }
-    }
 }
 
 /// The socket programs, where they are attached, and their names in pins.
@@ -180,15 +82,10 @@ impl Links {
         at: Attachment,
         program: impl Fn(&'static str) -> BorrowedFd<'p>,
     ) -> Result<(), Error> {
-        let failed = |source| Error::Attach {
-            action: "attach",
-            program: at.program.name(),
-            place: format!("device {}", at.ifindex),
-            source,
-        };
+        let failed = |source| Error::at_device("attach", at, source);
         let program = program(function(at).map_err(failed)?);
         self.put(&pin_name(at), LinkPlace::Device(at.ifindex), program, || {
-            raw::link_tcx(program, at.ifindex, attach_type(at.program))
+            raw::link_tcx(program, at.ifindex, attach_type(at.program.direction()))
         })
         .map_err(failed)
     }
@@ -202,12 +99,7 @@ impl Links {
             });
             match removed {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::Attach {
-                        action: "detach",
-                        program: at.program.name(),
-                        place: format!("device {}", at.ifindex),
-                        source,
-                    });
+                    return Err(Error::at_device("detach", at, source));
                 }
                 Ok(()) | Err(_) => {}
             }
@@ -256,12 +148,7 @@ impl Links {
             }
             // Elsewhere (another cgroup root), or its device is gone: the new one first, then away with it.
             Ok(link) => Some(link),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if self.pins(name).any(|pin| place_of(&pin).is_ok_and(|stands| stands == place)) {
-                    return Ok(()); // an earlier version's, until it is succeeded
-                }
-                None
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
         let new = create()?;

@@ -1,11 +1,19 @@
 //! The two objects: their maps are pinned or taken over from pins of the same make, their programs are verified.
 
 use super::Error;
-use aya::{Ebpf, EbpfLoader, include_bytes_aligned, maps::MapData, programs::Program as AyaProgram};
-use std::{os::fd::BorrowedFd, path::Path};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::MapData,
+    programs::{Program as AyaProgram, ProgramFd},
+};
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    path::Path,
+};
 
 static SOCKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
 static PACKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet.bpf.o"));
+pub(super) static STUB: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stub.bpf.o"));
 
 /// The loaded programs. They live while this or a link holds them.
 #[derive(Debug)]
@@ -23,27 +31,28 @@ impl Objects {
     }
 
     pub(super) fn socket(&self, function: &str) -> BorrowedFd<'_> {
-        program_fd(&self.socket, function)
+        program_fd(&self.socket, function).as_fd()
     }
 
     pub(super) fn packet(&self, function: &str) -> BorrowedFd<'_> {
+        self.packet_fd(function).as_fd()
+    }
+
+    pub(super) fn packet_fd(&self, function: &str) -> &ProgramFd {
         program_fd(&self.packet, function)
     }
 
     #[cfg(test)]
-    pub(super) fn packet_program(&mut self, function: &str) -> &mut AyaProgram {
-        self.packet.program_mut(function).expect("the object has this program")
+    pub(super) fn packet_program(&self, function: &str) -> &AyaProgram {
+        self.packet.program(function).expect("the object has this program")
     }
 }
 
 #[cfg(test)]
-pub(super) const OBJECTS: [&[u8]; 2] = [SOCKET, PACKET];
+pub(super) const OBJECTS: [&[u8]; 3] = [SOCKET, PACKET, STUB];
 
 fn load(name: &str, object: &[u8], dir: &Path) -> Result<Ebpf, Error> {
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(dir)
-        .load(object)
-        .map_err(|source| failed(name, source))?;
+    let mut ebpf = load_maps(name, object, dir)?;
     for (function, program) in ebpf.programs_mut() {
         let loaded = match program {
             AyaProgram::CgroupSockAddr(p) => p.load(),
@@ -55,21 +64,24 @@ fn load(name: &str, object: &[u8], dir: &Path) -> Result<Ebpf, Error> {
     Ok(ebpf)
 }
 
-fn failed(what: &str, source: impl Into<aya::EbpfError>) -> Error {
+/// An object with the maps that are pinned in `dir`, or new ones pinned there; none of its programs is loaded.
+pub(super) fn load_maps(name: &str, object: &[u8], dir: &Path) -> Result<Ebpf, Error> {
+    EbpfLoader::new().default_map_pin_directory(dir).load(object).map_err(|source| failed(name, source))
+}
+
+pub(super) fn failed(what: &str, source: impl Into<aya::EbpfError>) -> Error {
     Error::Load { what: what.to_owned(), source: Box::new(source.into()) }
 }
 
-fn program_fd<'a>(ebpf: &'a Ebpf, function: &str) -> BorrowedFd<'a> {
-    use std::os::fd::AsFd;
+fn program_fd<'a>(ebpf: &'a Ebpf, function: &str) -> &'a ProgramFd {
     ebpf.program(function)
         .and_then(|p| p.fd().ok())
         .expect("every program of the object was loaded by `load`")
-        .as_fd()
 }
 
 /// Refuses pinned maps of another make: the kernel and aya take any map behind a pin, and the programs would read it
 /// with the wrong eyes.
-fn check_geometry(name: &str, object: &[u8], dir: &Path) -> Result<(), Error> {
+pub(super) fn check_geometry(name: &str, object: &[u8], dir: &Path) -> Result<(), Error> {
     let object = aya_obj::Object::parse(object).map_err(|source| failed(name, source))?;
     let mut maps: Vec<_> = object.maps.iter().collect();
     maps.sort_by_key(|(name, _)| *name);

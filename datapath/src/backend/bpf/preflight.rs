@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// TCX links, which survive the agent and are replaced atomically.
-const KERNEL_MIN: (u32, u32) = (6, 6);
+/// `bpf_set_retval`, by which the socket programs refuse at once; `bpf_loop` is of 5.17. `make test-kernels` runs 6.1.
+const KERNEL_MIN: (u32, u32) = (5, 18);
 /// Inode of the first cgroup namespace (`PROC_CGROUP_INIT_INO` in linux/proc_ns.h).
 const FIRST_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
 const CAP_NET_ADMIN: u32 = 12;
@@ -23,11 +23,14 @@ pub enum Missing {
     #[error("CAP_BPF and CAP_NET_ADMIN are missing: run as root, or give the unit these capabilities")]
     Capabilities,
     /// Too old.
-    #[error("kernel {found} is too old: 6.6 or newer is needed for TCX links")]
+    #[error("kernel {found} is too old: 5.18 or newer is needed, and 6.1 or newer is tested")]
     Kernel {
         /// What `uname -r` says.
         found: String,
     },
+    /// TCX was asked for.
+    #[error("this kernel has no TCX, and nothing else may be used: leave --packet-hook away, or say clsact")]
+    Tcx,
     /// A container that sees its own cgroup as the root.
     #[error(
         "this process is in a private cgroup namespace and would balance only itself: run it in the host's \
@@ -137,7 +140,7 @@ mod tests {
     fn each_missing_thing_is_named_with_the_way_to_get_it() {
         let good = Facts {
             capabilities: 1 << CAP_NET_ADMIN | 1 << CAP_BPF,
-            kernel: "6.6.0-cloud".into(),
+            kernel: "5.18.0-cloud".into(),
             cgroup_namespace: FIRST_CGROUP_NAMESPACE,
             cgroup_root: "/cg".into(),
             cgroup_root_is_v2: true,
@@ -148,8 +151,8 @@ mod tests {
         let cases: [(&str, Facts); 7] = [
             ("CAP_BPF", Facts { capabilities: 1 << CAP_NET_ADMIN, ..good.clone() }),
             ("CAP_NET_ADMIN", Facts { capabilities: 1 << CAP_BPF, ..good.clone() }),
-            ("6.6 or newer", Facts { kernel: "6.5.13".into(), ..good.clone() }),
-            ("6.6 or newer", Facts { kernel: "nonsense".into(), ..good.clone() }),
+            ("5.18 or newer", Facts { kernel: "5.17.15".into(), ..good.clone() }),
+            ("5.18 or newer", Facts { kernel: "nonsense".into(), ..good.clone() }),
             ("--cgroupns=host", Facts { cgroup_namespace: 4_026_532_999, ..good.clone() }),
             ("--cgroup-root", Facts { cgroup_root_is_v2: false, ..good.clone() }),
             ("mount -t bpf", Facts { pins_on_bpffs: false, ..good }),

@@ -70,6 +70,39 @@ pub(super) fn link_tcx(prog: BorrowedFd<'_>, ifindex: u32, at: AttachType) -> io
     link_create(prog, ifindex, at, BPF_F_BEFORE)
 }
 
+/// Whether this kernel has TCX: asked what stands at the loopback, which every network namespace has, only a
+/// kernel without it does not know the question.
+pub(super) fn has_tcx() -> io::Result<bool> {
+    /// `bpf_attr.query` whole, as the kernel also writes what is behind the fields that were asked for.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        prog_ids: u64,
+        prog_count: u32,
+        pad: u32,
+        prog_attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
+    }
+    const LOOPBACK: u32 = 1;
+    let mut attr = Attr { ifindex: LOOPBACK, attach_type: AttachType::TCX_INGRESS.0, ..Attr::default() };
+    // SAFETY: `Attr` is all of `bpf_attr.query`, which the kernel reads and fills; it asks for no list, so there is
+    // no pointer in it.
+    match unsafe { bpf(BPF_PROG_QUERY, &mut attr) } {
+        Ok(_) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT) => Ok(true), // nothing stands there
+            Some(libc::EINVAL) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
 fn link_create(prog: BorrowedFd<'_>, target: u32, at: AttachType, flags: u32) -> io::Result<OwnedFd> {
     #[repr(C)]
     #[derive(Default)]

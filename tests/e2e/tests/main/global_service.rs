@@ -31,18 +31,7 @@ fn a_global_service_is_answered_by_its_own_cluster_until_connected_then_by_both_
     }
     let status = story.ctl(&["status", "--wait", "--timeout", "20"]);
     assert_eq!(status.matches("4/4").count(), 2, "every pair of nodes had a round trip: {status}");
-    for place in ["cluster-a/pod/client", "cluster-a/pod/shell", "cluster-a/node/a1"] {
-        for cart in [A.cart, A.cart_v6] {
-            story.ask_until(place, &format!("http://{cart}/"), SHOWN, both).unwrap();
-        }
-    }
-    story.carts("cluster-b/pod/shell", &B, both);
-    assert_eq!(
-        udp_answers(&story).len(),
-        4,
-        "each of four backends answers datagrams: {:?}",
-        udp_answers(&story)
-    );
+    answered_by_both_while_connected(&story);
     // How long a change takes is shown for each of its stages.
     for stage in
         ["mesh_apiserver_publish_seconds_count", "mesh_apiserver_import_seconds_count{peer=\"cluster-b\"}"]
@@ -89,6 +78,22 @@ fn a_global_service_is_answered_by_its_own_cluster_until_connected_then_by_both_
     });
     let status = story.ctl(&["status"]);
     assert!(status.contains("no peers"), "{status}");
+}
+
+/// Pods on a bridge, routed ones and nodes find the backends of both clusters, by IPv4 and IPv6, TCP and UDP.
+pub fn answered_by_both_while_connected(story: &Story) {
+    for place in ["cluster-a/pod/client", "cluster-a/pod/shell", "cluster-a/node/a1"] {
+        for cart in [A.cart, A.cart_v6] {
+            story.ask_until(place, &format!("http://{cart}/"), SHOWN, both).unwrap();
+        }
+    }
+    story.carts("cluster-b/pod/shell", &B, both);
+    assert_eq!(
+        udp_answers(story).len(),
+        4,
+        "each of four backends answers datagrams: {:?}",
+        udp_answers(story)
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use e2e::{A, B, Cluster, Mesh};
-use lab::{Sniffer, UpOptions, Watch};
+use lab::{Sniffer, UpOptions, Watch, patience};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -162,7 +162,7 @@ pub type Answers = std::collections::BTreeMap<String, usize>;
 
 /// Looks until there is something; else fails with what was seen last.
 pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + within;
+    let deadline = Instant::now() + patience(within);
     loop {
         match look() {
             Ok(found) => return found,

@@ -76,7 +76,7 @@ impl Ready {
     /// How long to wait.
     #[must_use]
     pub fn within(&self) -> Duration {
-        Duration::from_secs(self.within_s)
+        crate::patience(Duration::from_secs(self.within_s))
     }
 }
 

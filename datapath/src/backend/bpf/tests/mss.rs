@@ -1,6 +1,6 @@
 //! Segment sizes: what becomes of the option in SYN and SYN-ACK, whatever else stands beside it.
 
-use super::rig::{Context, GATEWAY_MAC, MTU, POD_MAC, at, furnish, ifindex, ip, on_a_host, run};
+use super::rig::{Context, GATEWAY_MAC, MTU, POD_MAC, at, furnish, ifindex, ip, on_each_hook, run};
 use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
 use std::net::IpAddr;
 
@@ -78,17 +78,17 @@ fn only_an_mss_option_that_is_too_large_is_lowered_and_the_checksum_stays_right(
         same("cut by the header's end", V4, SYN, vec![1, 1, 2, 4]),
         same("only padding", V4, SYN, vec![1; 40]),
     ];
-    on_a_host(|host| {
+    on_each_hook(|host| {
         let mut bpf = host.open();
         ip("link add pod type veth peer name eth0");
         let pod = ifindex("pod");
         furnish(&mut bpf, pod, ifindex("eth0"), ifindex("lo"));
         let context = Context { ifindex: pod, ..Context::default() };
-        for (name, (from, to), syn, options, expected) in cases {
+        for (name, (from, to), syn, options, expected) in cases.clone() {
             // Every place in a checksum's words, and a payload of either parity.
             for payload_bytes in [0, 1] {
                 let packet = tcp(from, to, syn, &options, payload_bytes);
-                let outcome = run(&mut bpf, "mesh_from_pod", &packet, context);
+                let outcome = run(&bpf, "mesh_from_pod", &packet, context);
                 assert_eq!(outcome.verdict, "redirect", "{name}");
                 let start = if at(from).is_ipv4() { 14 + 20 + 20 } else { 14 + 40 + 20 };
                 let options = &outcome.packet[start..start + expected.len()];
@@ -101,7 +101,7 @@ fn only_an_mss_option_that_is_too_large_is_lowered_and_the_checksum_stays_right(
 
 #[test]
 fn a_segment_that_cannot_be_read_goes_as_it_is() {
-    on_a_host(|host| {
+    on_each_hook(|host| {
         let mut bpf = host.open();
         ip("link add pod type veth peer name eth0");
         let pod = ifindex("pod");
@@ -123,7 +123,7 @@ fn a_segment_that_cannot_be_read_goes_as_it_is() {
             ("cut in the option", syn[..14 + 20 + 23].to_vec()),
         ];
         for (name, packet) in cases {
-            let outcome = run(&mut bpf, "mesh_from_pod", &packet, context);
+            let outcome = run(&bpf, "mesh_from_pod", &packet, context);
             assert_eq!((outcome.verdict.as_str(), outcome.packet), ("redirect", packet), "{name}");
         }
         assert_eq!(MTU, 1420, "the tables above are written for it");

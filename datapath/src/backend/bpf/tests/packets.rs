@@ -1,6 +1,6 @@
 //! Packet tables: which packet, through which program, becomes what.
 
-use super::rig::{Context, GATEWAY_MAC, POD_MAC, at, furnish, ifindex, ip, on_a_host, run};
+use super::rig::{Context, GATEWAY_MAC, POD_MAC, at, furnish, ifindex, ip, on_each_hook, run};
 use etherparse::{IpNumber, Ipv4Header, Ipv6Header, PacketBuilder};
 use std::net::IpAddr;
 
@@ -184,14 +184,14 @@ fn each_program_answers_each_packet_as_the_design_says() {
         ("bridge_in", "as somebody in the mesh", udp("10.2.0.7", "10.1.0.5", 9), "drop spoofed_mesh"),
         ("bridge_in", "from the LAN behind it", udp("192.0.2.8", "192.0.2.9", 9), "next"),
     ];
-    on_a_host(|host| {
+    on_each_hook(|host| {
         let mut bpf = host.open();
         ip("link add pod type veth peer name eth0");
         let pod = ifindex("pod");
         furnish(&mut bpf, pod, ifindex("eth0"), ifindex("lo"));
         let context = Context { ifindex: pod, ..Context::default() };
         for (program, name, packet, expected) in &cases {
-            let outcome = run(&mut bpf, &format!("mesh_{program}"), packet, context);
+            let outcome = run(&bpf, &format!("mesh_{program}"), packet, context);
             assert_eq!(outcome.verdict, *expected, "{program}: {name}");
             assert_eq!(outcome.packet, *packet, "{program} changed: {name}");
         }

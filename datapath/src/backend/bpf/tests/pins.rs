@@ -2,17 +2,17 @@
 
 use super::{
     super::{
-        Attachment, Bpf, Error, MapStep, Program, RouteRow, abi::PIN_VERSION, links::function,
-        objects::OBJECTS, raw::LinkPlace,
+        Attachment, Bpf, Error, MapStep, Program, RouteRow, abi::PIN_VERSION, attachment::function,
+        objects::OBJECTS,
     },
-    rig::{chain, furnish, ifindex, ip, net, on_a_host, place},
+    rig::{chain, furnish, ifindex, ip, net, on_a_host, on_each_hook, place},
 };
 use aya::maps::{HashMap, MapData};
 use std::{collections::BTreeSet, fs};
 
 #[test]
 fn a_second_agent_finds_the_rows_and_links_of_the_first() {
-    on_a_host(|host| {
+    on_each_hook(|host| {
         ip("link add up0 type veth peer name up1");
         let at = Attachment { program: Program::UplinkOut, ifindex: ifindex("up0") };
         let mut first = host.open();
@@ -29,24 +29,8 @@ fn a_second_agent_finds_the_rows_and_links_of_the_first() {
 }
 
 #[test]
-fn the_pin_of_a_device_that_is_gone_is_swept() {
-    on_a_host(|host| {
-        ip("link add up0 type veth peer name up1");
-        let at = Attachment { program: Program::UplinkIn, ifindex: ifindex("up0") };
-        let mut bpf = host.open();
-        bpf.attach(at).expect("attached");
-        let pin = host.pins.join(PIN_VERSION).join(format!("links/uplink-in-{}", at.ifindex));
-        assert_eq!(place(&pin), LinkPlace::Device(at.ifindex));
-        ip("link del up0");
-        assert_eq!(place(&pin), LinkPlace::Device(0));
-        assert_eq!(bpf.attachments().expect("links"), BTreeSet::new());
-        assert!(!pin.exists());
-    });
-}
-
-#[test]
 fn attaching_again_replaces_and_detaching_twice_is_no_error() {
-    on_a_host(|host| {
+    on_each_hook(|host| {
         ip("link add up0 type veth peer name up1");
         let at = Attachment { program: Program::FromPod, ifindex: ifindex("up0") };
         let mut bpf = host.open();
@@ -90,7 +74,7 @@ fn a_pinned_map_of_another_make_is_refused_and_named() {
         let pin = host.pins.join(PIN_VERSION).join("mesh_services");
         fs::remove_file(&pin).expect("the pin");
         HashMap::<MapData, u32, u64>::create(8, 0).expect("a map").pin(&pin).expect("a pin");
-        let Err(error) = Bpf::open(&host.pins, &host.cgroup) else { panic!("it was taken") };
+        let Err(error) = host.try_open(&host.cgroup, host.hook) else { panic!("it was taken") };
         assert!(matches!(error, Error::Geometry { .. }), "{error}");
         let text = error.to_string();
         assert!(
@@ -104,7 +88,7 @@ fn a_pinned_map_of_another_make_is_refused_and_named() {
 #[test]
 fn a_cgroup_that_is_none_is_refused_before_anything_is_pinned() {
     on_a_host(|host| {
-        let Err(error) = Bpf::open(&host.pins, "/tmp".as_ref()) else { panic!("it was taken") };
+        let Err(error) = host.try_open("/tmp".as_ref(), host.hook) else { panic!("it was taken") };
         assert!(error.to_string().contains("/tmp is not a cgroup v2 directory"), "{error}");
         assert!(!host.pins.exists());
     });
@@ -118,7 +102,7 @@ fn another_cgroup_root_moves_the_socket_programs() {
         let before = place(&pin);
         let inner = host.cgroup.join("inner");
         fs::create_dir(&inner).expect("a cgroup");
-        let moved = Bpf::open(&host.pins, &inner);
+        let moved = host.try_open(&inner, host.hook);
         assert!(moved.is_ok());
         assert_ne!(place(&pin), before);
         drop(moved);
@@ -234,6 +218,7 @@ fn the_layouts_are_those_of_the_object() {
         ("mesh_backends", size_of::<abi::BackendKeyRow>(), size_of::<abi::Endpoint>()),
         ("mesh_config", 4, size_of::<abi::Config>()),
         ("mesh_drops", 4, 8),
+        ("mesh_jumps", 4, 4),
     ];
     let objects = OBJECTS.map(|object| aya_obj::Object::parse(object).expect("an object"));
     for (name, key, value) in expected {

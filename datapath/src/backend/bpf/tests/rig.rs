@@ -1,7 +1,7 @@
 //! A host of its own for each test, and packets through programs by BPF_PROG_TEST_RUN.
 
-use super::super::{Bpf, ConfigRow, DropReason, LocalRow, MapStep, RouteRow, raw};
-use aya::programs::{Program as AyaProgram, TestRun, TestRunOptions};
+use super::super::{Bpf, ConfigRow, DropReason, Error, Hook, LocalRow, MapStep, PacketHook, RouteRow, raw};
+use aya::programs::{Program as AyaProgram, SchedClassifier, TestRun, TestRunOptions};
 use ipnet::IpNet;
 use nix::{
     mount::{MsFlags, mount},
@@ -28,11 +28,20 @@ pub const MTU: u16 = 1420;
 pub struct Host {
     pub pins: PathBuf,
     pub cgroup: PathBuf,
+    pub hook: Hook,
 }
 
 impl Host {
     pub fn open(&self) -> Bpf {
-        Bpf::open(&self.pins, &self.cgroup).unwrap_or_else(|e| panic!("{}", chain(&e)))
+        self.open_by(self.hook)
+    }
+
+    pub fn open_by(&self, hook: Hook) -> Bpf {
+        self.try_open(&self.cgroup, hook).unwrap_or_else(|e| panic!("{}", chain(&e)))
+    }
+
+    pub fn try_open(&self, cgroup: &Path, hook: Hook) -> Result<Bpf, Error> {
+        Bpf::open(&self.pins, cgroup, PacketHook::Only(hook))
     }
 }
 
@@ -47,8 +56,27 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Runs a test in a thread with its own network and mount namespace, a BPF file system and a cgroup.
+/// What this kernel has. `tcx::the_kernel_is_believed…` holds the answer against what the kernel does.
+pub fn hooks() -> impl Iterator<Item = Hook> {
+    let has_tcx = raw::has_tcx().expect("an answer");
+    Hook::ALL.into_iter().filter(move |hook| has_tcx || *hook == Hook::Clsact)
+}
+
+/// Runs a test on a host of its own for each hook that this kernel has.
+pub fn on_each_hook(test: impl Fn(&Host) + Sync) {
+    for hook in hooks() {
+        eprintln!("── packet programs at {hook}");
+        on_a_host_by(hook, &test);
+    }
+}
+
+/// Runs a test to which it is the same what packet programs stand at.
 pub fn on_a_host(test: impl FnOnce(&Host) + Send) {
+    on_a_host_by(hooks().next().expect("each kernel has one"), test);
+}
+
+/// Runs a test in a thread with its own network and mount namespace, a BPF file system and a cgroup.
+pub fn on_a_host_by(hook: Hook, test: impl FnOnce(&Host) + Send) {
     assert!(nix::unistd::geteuid().is_root(), "these tests load BPF programs: run them as root");
     let dir = tempfile::tempdir().expect("a directory");
     let cgroup = threaded_cgroup();
@@ -60,7 +88,7 @@ pub fn on_a_host(test: impl FnOnce(&Host) + Send) {
             mount(Some("bpf"), dir.path(), Some("bpf"), MsFlags::empty(), None::<&str>).expect("bpffs");
             ip("link set lo up");
             let _leaves = Leaves(&cgroup);
-            test(&Host { pins: dir.path().join("mesh"), cgroup: cgroup.clone() });
+            test(&Host { pins: dir.path().join("mesh"), cgroup: cgroup.clone(), hook });
         };
         scope.spawn(body).join()
     });
@@ -161,7 +189,7 @@ pub struct Outcome {
 }
 
 /// Sends a frame through a program by BPF_PROG_TEST_RUN.
-pub fn run(bpf: &mut Bpf, function: &str, frame: &[u8], context: Context) -> Outcome {
+pub fn run(bpf: &Bpf, function: &str, frame: &[u8], context: Context) -> Outcome {
     // struct __sk_buff of linux/bpf.h; what is not named here must be zero.
     const IFINDEX: usize = 40;
     const GSO_SIZE: usize = 176;
@@ -170,17 +198,15 @@ pub fn run(bpf: &mut Bpf, function: &str, frame: &[u8], context: Context) -> Out
     skb[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&context.gso_size.to_ne_bytes());
 
     let before = bpf.drops().expect("counters");
-    let AyaProgram::SchedClassifier(program) = bpf.objects.packet_program(function) else {
-        panic!("{function} is a packet program")
-    };
     let mut out = vec![0; frame.len() + 256];
-    let result = program
-        .test_run(TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            ctx_in: Some(&skb),
-            ..TestRunOptions::default()
-        })
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut out),
+        ctx_in: Some(&skb),
+        ..TestRunOptions::default()
+    };
+    let result = entry(bpf, function)
+        .test_run(options)
         .unwrap_or_else(|e| panic!("{function}, {frame:02x?}: {}", chain(&e)));
     let reason = counted(&before, &bpf.drops().expect("counters"));
     let verdict = match result.return_value.cast_signed() {
@@ -191,6 +217,15 @@ pub fn run(bpf: &mut Bpf, function: &str, frame: &[u8], context: Context) -> Out
     };
     out.truncate(result.data_size_out as usize);
     Outcome { verdict: format!("{verdict} {reason}").trim().to_owned(), packet: out }
+}
+
+/// What the kernel runs for this function: itself, or the stub that jumps there.
+fn entry<'a>(bpf: &'a Bpf, function: &str) -> &'a SchedClassifier {
+    match (&bpf.clsact, bpf.objects.packet_program(function)) {
+        (Some(clsact), _) => clsact.stub_program(function),
+        (None, AyaProgram::SchedClassifier(program)) => program,
+        (None, _) => panic!("{function} is a packet program"),
+    }
 }
 
 /// The reasons that were counted once between two readings.

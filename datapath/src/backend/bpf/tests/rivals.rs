@@ -1,7 +1,7 @@
 //! Beside another balancer at the sockets.
 
 use super::{
-    super::{Bpf, Error, objects::OBJECTS},
+    super::{Bpf, Error, PacketHook, objects::OBJECTS},
     rig::{Host, on_a_host},
 };
 use aya::{
@@ -14,7 +14,7 @@ use std::fs::{self, File};
 fn balancer_named(name: &str, host: &Host) -> Ebpf {
     const OURS: &str = "mesh_connect4";
     assert_eq!(name.len(), OURS.len(), "it takes our name's place in the object");
-    let [mut object, _] = OBJECTS.map(<[u8]>::to_vec);
+    let [mut object, ..] = OBJECTS.map(<[u8]>::to_vec);
     for at in 0..object.len() - name.len() {
         if object[at..].starts_with(OURS.as_bytes()) {
             object[at..at + name.len()].copy_from_slice(name.as_bytes());
@@ -38,7 +38,9 @@ fn a_balancer_that_has_the_sockets_is_refused_by_name_and_nothing_is_pinned() {
             [("cil_sock4_con", "Cilium"), ("sock4_connect", "Cilium"), ("calico_conn_4", "Calico")];
         for (name, product) in balancers {
             let rival = balancer_named(name, host);
-            let Err(error) = Bpf::open(&host.pins, &host.cgroup) else { panic!("beside {name}") };
+            let Err(error) = Bpf::open(&host.pins, &host.cgroup, PacketHook::Auto) else {
+                panic!("beside {name}")
+            };
             assert!(matches!(error, Error::Rival(_)), "{error}");
             let text = error.to_string();
             assert!(

@@ -4,7 +4,7 @@ use super::super::{MapStep, RouteRow};
 use super::{
     mss::tcp,
     packets::{raw_ip, udp},
-    rig::{Context, GATEWAY_MAC, MTU, POD_MAC, at, furnish, ifindex, ip, net, on_a_host, run},
+    rig::{Context, GATEWAY_MAC, MTU, POD_MAC, at, furnish, ifindex, ip, net, on_each_hook, run},
 };
 use etherparse::{Icmpv4Type, Icmpv6Type, NetHeaders, PacketHeaders, TransportHeader, icmpv4};
 
@@ -56,14 +56,13 @@ fn what_does_not_fit_is_answered_and_what_may_be_fragmented_goes() {
         // What is not for the mesh is not our business.
         ("to the world", datagram(v4.0, "192.0.2.1", 1500), 0, "next"),
     ];
-    on_a_host(|host| {
+    on_each_hook(|host| {
         let mut bpf = host.open();
         ip("link add pod type veth peer name eth0");
         let pod = ifindex("pod");
         furnish(&mut bpf, pod, ifindex("eth0"), ifindex("lo"));
         for (name, packet, gso_size, expected) in &cases {
-            let outcome =
-                run(&mut bpf, "mesh_from_pod", packet, Context { ifindex: pod, gso_size: *gso_size });
+            let outcome = run(&bpf, "mesh_from_pod", packet, Context { ifindex: pod, gso_size: *gso_size });
             assert_eq!(outcome.verdict, *expected, "{name}");
             if *expected == answered {
                 assert_answer(name, packet, &outcome.packet);
@@ -84,7 +83,7 @@ fn on_a_path_that_is_smaller_than_ipv6_knows_segments_are_clamped_to_the_path_an
         ("as small as IPv6 can", datagram(v6.0, v6.1, 1280), "redirect", None),
         ("does not, IPv6", datagram(v6.0, v6.1, 1281), "redirect too_big", Some(1280)),
     ];
-    on_a_host(|host| {
+    on_each_hook(|host| {
         let mut bpf = host.open();
         ip("link add pod type veth peer name eth0");
         let pod = ifindex("pod");
@@ -93,13 +92,13 @@ fn on_a_path_that_is_smaller_than_ipv6_knows_segments_are_clamped_to_the_path_an
             bpf.apply(&MapStep::PutRoute(net(prefix), RouteRow::Routed { mtu_bytes: 1232 })).expect("a row");
         }
         let context = Context { ifindex: pod, ..Context::default() };
-        for (name, packet, verdict, told) in cases {
-            let outcome = run(&mut bpf, "mesh_from_pod", &packet, context);
+        for (name, packet, verdict, told) in cases.clone() {
+            let outcome = run(&bpf, "mesh_from_pod", &packet, context);
             assert_eq!((outcome.verdict.as_str(), told_mtu(&outcome.packet)), (verdict, told), "{name}");
         }
         for ((from, to), mss, start) in [(v4, 1192_u16, 14 + 20 + 20), (v6, 1172, 14 + 40 + 20)] {
             let syn = tcp(from, to, true, &[2, 4, 5, 0xb4], 0);
-            let outcome = run(&mut bpf, "mesh_from_pod", &syn, context);
+            let outcome = run(&bpf, "mesh_from_pod", &syn, context);
             assert_eq!(outcome.packet[start + 2..start + 4], mss.to_be_bytes(), "{to}");
         }
     });

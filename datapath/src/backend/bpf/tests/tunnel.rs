@@ -6,7 +6,7 @@ use super::{
     devices::{End, Pod, option, packet_socket, pod, set_option, silence, tun, until},
     mss::{assert_checksum, tcp},
     packets::{extended, fragment, raw_ip, udp},
-    rig::{GATEWAY_MAC, MTU, POD_MAC, counted, furnish, ifindex, ip, on_a_host},
+    rig::{GATEWAY_MAC, MTU, POD_MAC, counted, furnish, ifindex, ip, on_each_hook},
 };
 use std::{fs, net::UdpSocket};
 
@@ -19,8 +19,8 @@ struct World {
     pod: Pod,
 }
 
-fn world(test: impl FnOnce(World) + Send) {
-    on_a_host(|host| {
+fn world(test: impl Fn(World) + Sync) {
+    on_each_hook(|host| {
         silence();
         let tunnel = tun("mesh0");
         let pod = pod("pod0", POD_MAC);
@@ -74,7 +74,7 @@ fn out_of_the_tunnel_only_pods_of_this_node_are_reached_and_only_by_the_mesh() {
         ("a header of 16 bytes", [&[0x44], &v4("10.2.0.7", "10.1.0.5")[1..]].concat(), "malformed"),
     ];
     world(|World { bpf, tunnel, pod }| {
-        for (name, packet, expected) in cases {
+        for (name, packet, expected) in cases.clone() {
             let before = bpf.drops().expect("counters");
             tunnel.send(&packet);
             // The kernel does all of it before write(2) returns.
@@ -122,7 +122,7 @@ fn into_the_tunnel_only_our_own_addresses_send_and_only_to_the_mesh() {
     ];
     world(|World { bpf, tunnel, .. }| {
         let host = packet_socket("mesh0");
-        for (name, packet, expected) in cases {
+        for (name, packet, expected) in cases.clone() {
             let before = bpf.drops().expect("counters");
             host.send_as(&packet, "mesh0");
             let reason = counted(&before, &bpf.drops().expect("counters"));
