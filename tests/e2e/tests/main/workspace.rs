@@ -43,12 +43,25 @@ fn the_cores_reach_no_runtime_and_no_kernel_and_only_two_programs_reach_kubernet
 }
 
 #[test]
-fn every_test_that_the_page_of_annotations_names_is_there() {
+fn every_test_that_a_page_names_is_there() {
+    for (page, heading, tests) in [
+        ("docs/annotations.md", "# Annotations and what they do, each with its test", 20),
+        ("docs/operations.md", "## What happens when…", 15),
+    ] {
+        let named = tests_of_the_table(page, heading);
+        assert!(named > tests, "{page} names the tests: {named}");
+    }
+}
+
+/// Looks for each test in the last column of the first table below a heading, `FILE::TEST`. How many there are.
+fn tests_of_the_table(page: &str, heading: &str) -> usize {
     let root = e2e::files().join("../..");
-    let page = fs::read_to_string(root.join("docs/annotations.md")).expect("the page is there");
+    let text = fs::read_to_string(root.join(page)).expect("the page is there");
+    let below = text.lines().skip_while(|line| *line != heading).skip_while(|line| !line.starts_with('|'));
     let mut named = 0;
-    for row in page.lines().filter(|line| line.starts_with("| ")).skip(1) {
+    for row in below.take_while(|line| line.starts_with('|')).skip(2) {
         let tests = row.rsplit('|').nth(1).expect("a last column");
+        assert!(tests.contains("::"), "a row of {page} names no test: {row}");
         for test in tests.split('`').skip(1).step_by(2) {
             let (file, name) = test.split_once("::").expect("FILE::TEST");
             let text = fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -56,7 +69,7 @@ fn every_test_that_the_page_of_annotations_names_is_there() {
             named += 1;
         }
     }
-    assert!(named > 20, "the page names the tests: {named}");
+    named
 }
 
 /// For each crate of the workspace, every crate it reaches by normal dependencies.
