@@ -1,17 +1,17 @@
 # The commands of the README. `make help` lists them.
 
 CARGO   ?= cargo
-# One target triple and one profile, for the demo and for what is installed.
-TARGET  := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# One profile, for the demo and for what is installed.
 RELEASE := target/release
 
-.PHONY: help demo test test-kernels test-kubernetes lint deps build release images clean
+.PHONY: help demo test test-kernels test-kubernetes fuzz lint deps build release images clean
 
 help:
 	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
 	@echo 'make test   everything that is checked: format, lints, docs, unit, property, simulation and end-to-end tests (root)'
 	@echo 'make test-kubernetes   beside a real kube-apiserver and kube-proxy, built once from their Go modules (root, Go 1.26)'
 	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
+	@echo 'make fuzz TARGET=… SECONDS=…   look for bytes that a decoder does not survive (C++ compiler; targets: tests/fuzz/corpus)'
 	@echo 'make images container images of the four programs, as OCI archives in target/images (root)'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 	@echo 'make deps   install the distribution packages that building and testing need'
@@ -31,6 +31,9 @@ test-kubernetes: deps
 
 test-kernels:
 	@tests/kernels/run
+
+fuzz:
+	@tests/fuzz/run '$(TARGET)' '$(or $(SECONDS),60)'
 
 lint: deps
 	$(CARGO) fmt --check

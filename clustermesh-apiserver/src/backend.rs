@@ -16,7 +16,7 @@
 //! |---|---|
 //! | `lock` | held while the store is open; one process at a time |
 //! | `lineage` | every boot and its first revision; cannot be rebuilt, so it is not in the store |
-//! | `store/` | sled's files |
+//! | `store/` | sled's files, and `head`: up to which revision they were durable |
 //! | `store.damaged-<n>/` | a store that could not be read, set aside for a person |
 //! | `restore.dump` | what the next start makes the store of |
 //! | `store.replaced-<n>/` | the store that was there before a dump was restored |
@@ -26,6 +26,7 @@ use bytes::Bytes;
 mod chunks;
 mod dir;
 mod engine;
+mod head;
 mod restore;
 mod sled_disk;
 #[cfg(test)]

@@ -13,7 +13,7 @@
 //! - a peer that is removed loses its open streams at once, not at its next request;
 //! - connections, streams, watches and messages are bounded.
 
-mod convert;
+pub mod convert;
 mod doorman;
 mod election;
 mod kv;
@@ -21,7 +21,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod serve;
-mod sync;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -8,6 +8,7 @@
 //!
 //! A slow owner slows the follower, which slows the store's watch; nothing is queued without bound.
 
+pub mod answer;
 mod session;
 
 use replica::{

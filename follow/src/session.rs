@@ -1,17 +1,13 @@
 //! One connection: its requests go out one after another, its answers come back as they arrive.
 
-use crate::Connect;
-use api::digest::{Bucket, Entry, HASH_BYTES};
-use replica::follower::{ANSWER_MAX_BYTES, Answer, Change, KeyRange, Request, SessionId, Value};
+use crate::{Connect, answer};
+use replica::follower::{ANSWER_MAX_BYTES, Answer, KeyRange, Request, SessionId};
 use rpc::{
     etcdserverpb::{
         RangeRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
         kv_client::KvClient, watch_client::WatchClient, watch_request::RequestUnion,
     },
-    mesh::sync::v1::{
-        BucketsRequest, BucketsResponse, EntriesRequest, EntriesResponse, sync_client::SyncClient,
-    },
-    mvccpb::{Event, KeyValue, event::EventType},
+    mesh::sync::v1::{BucketsRequest, EntriesRequest, sync_client::SyncClient},
 };
 use std::{error::Error as _, sync::Arc};
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
@@ -107,14 +103,14 @@ impl Wire {
                     let (key, range_end) = (key.into(), end.into());
                     let request = BucketsRequest { key, range_end, revision: signed(revision), bits };
                     let answered = sync.buckets(request).await;
-                    self.answer(self.hashes(answered, revision, buckets)?).await;
+                    self.answer(self.hashes(answered, revision, answer::buckets)?).await;
                 }
                 Some(Request::Entries { range: KeyRange { key, end }, revision, bits, buckets, .. }) => {
                     let (key, range_end) = (key.into(), end.into());
                     let request =
                         EntriesRequest { key, range_end, revision: signed(revision), bits, buckets };
                     let answered = sync.entries(request).await;
-                    self.answer(self.hashes(answered, revision, entries)?).await;
+                    self.answer(self.hashes(answered, revision, answer::entries)?).await;
                 }
                 Some(Request::Watch { watch, range, from, .. }) => {
                     let watching = match &mut watching {
@@ -139,7 +135,7 @@ impl Wire {
     }
 
     async fn page(&self, kv: &mut KvClient<Channel>, request: RangeRequest) -> Result<Answer, String> {
-        let pinned = unsigned(request.revision);
+        let pinned = answer::unsigned(request.revision);
         let page = match kv.range(request).await {
             Ok(page) => page.into_inner(),
             Err(status) if status.message().contains(COMPACTED) => {
@@ -147,9 +143,7 @@ impl Wire {
             }
             Err(status) => return Err(text(&status)),
         };
-        let revision = unsigned(page.header.map_or(0, |header| header.revision));
-        let values = page.kvs.into_iter().map(value).collect();
-        Ok(Answer::Page { session: self.id, revision, values, more: page.more })
+        Ok(answer::page(self.id, page))
     }
 
     /// An answer of `mesh.sync.v1`. A store that does not serve it, or not as we ask, says so in one of several ways: etcd
@@ -203,39 +197,13 @@ impl Wire {
     async fn read(&self, mut responses: Streaming<WatchResponse>) -> String {
         loop {
             match responses.message().await {
-                Ok(Some(response)) => match self.watched(response) {
+                Ok(Some(response)) => match answer::watched(self.id, response) {
                     Ok(answer) => self.answer(answer).await,
                     Err(error) => return error,
                 },
                 Ok(None) => return "the store ended the watch".to_owned(),
                 Err(status) => return text(&status),
             }
-        }
-    }
-
-    fn watched(&self, response: WatchResponse) -> Result<Answer, String> {
-        let session = self.id;
-        let revision = unsigned(response.header.map_or(0, |header| header.revision));
-        // Ours are numbered from 0; on the wire 0 would mean "you choose", and -1 is all of them.
-        let watch = usize::try_from(response.watch_id - 1).ok();
-        if response.canceled {
-            return if response.compact_revision > 0 {
-                Ok(Answer::Compacted { session, compact_revision: unsigned(response.compact_revision) })
-            } else {
-                Err(format!("the store canceled the watch: {}", response.cancel_reason))
-            };
-        }
-        match (watch, response.created) {
-            (Some(watch), true) => Ok(Answer::Watching { session, watch, revision }),
-            (None, true) => Err("the store created a watch that nobody asked for".to_owned()),
-            (watch, false) if response.events.is_empty() && !response.fragment => {
-                Ok(Answer::Progress { session, watch, revision })
-            }
-            (Some(watch), false) => {
-                let changes = response.events.into_iter().map(change).collect::<Result<_, _>>()?;
-                Ok(Answer::Changes { session, watch, changes, more: response.fragment })
-            }
-            (None, false) => Err("the store sent changes of no watch".to_owned()),
         }
     }
 }
@@ -282,40 +250,6 @@ fn create(number: usize, range: KeyRange, from: u64) -> WatchCreateRequest {
         fragment: true,
         ..WatchCreateRequest::default()
     }
-}
-
-/// Half a bucket is none: then there are not as many as were asked for, and the follower sees it.
-fn buckets(session: SessionId, answer: BucketsResponse) -> Answer {
-    let hashes = answer.hashes.as_chunks::<HASH_BYTES>().0;
-    let bucket = |(&count, &hash): (&u64, &[u8; HASH_BYTES])| Bucket { count, hash };
-    Answer::Buckets { session, buckets: answer.counts.iter().zip(hashes).map(bucket).collect() }
-}
-
-fn entries(session: SessionId, answer: EntriesResponse) -> Answer {
-    let entries = answer.entries.as_chunks::<HASH_BYTES>().0;
-    Answer::Entries { session, entries: entries.iter().copied().map(Entry).collect() }
-}
-
-fn value(kv: KeyValue) -> Value {
-    Value { key: kv.key.into(), value: kv.value.into(), mod_revision: unsigned(kv.mod_revision) }
-}
-
-fn change(event: Event) -> Result<Change, String> {
-    let (kind, Some(kv)) = (EventType::try_from(event.r#type), event.kv) else {
-        return Err("the store sent an event without a key".to_owned());
-    };
-    match kind {
-        Ok(EventType::Put) => Ok(Change::Put(value(kv))),
-        Ok(EventType::Delete) => {
-            Ok(Change::Delete { key: kv.key.into(), mod_revision: unsigned(kv.mod_revision) })
-        }
-        Err(_) => Err("the store sent an event that is neither put nor delete".to_owned()),
-    }
-}
-
-/// Revisions are signed on the wire and never negative.
-fn unsigned(revision: i64) -> u64 {
-    u64::try_from(revision).unwrap_or(0)
 }
 
 fn signed(revision: u64) -> i64 {

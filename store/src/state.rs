@@ -306,8 +306,8 @@ impl Store {
 }
 
 /// Above the compacted revision nothing is ever removed, so a row that is missing there was lost: better no store, and
-/// another boot, than one that says that a change never was. (A loss at the very end cannot be seen here; the lineage
-/// keeps it from fooling a follower.)
+/// another boot, than one that says that a change never was. (A loss at the very end cannot be seen here; the shell knows
+/// how far its disk was.)
 fn check_complete(compacted: i64, ids: impl Iterator<Item = RowId>) -> Result<(), RowError> {
     let floor = compacted.max(FIRST_REVISION);
     let mut last = RowId { revision: floor, sub: 0 };

@@ -329,7 +329,12 @@ pub(super) fn open_store(dir: &DataDir) -> Result<(SledDisk, Store), BackendErro
     let at = dir.store();
     let mut disk = SledDisk::open(&at)?;
     let loaded = disk.load()?;
+    let damaged = |what: String| BackendError::Damaged { dir: at.clone(), what };
     let store = Store::restore(loaded.compacted, loaded.rows, loaded.leases, Instant::now())
-        .map_err(|error| BackendError::Damaged { dir: at, what: error.to_string() })?;
+        .map_err(|error| damaged(error.to_string()))?;
+    let (ends_at, head) = (store.revision(), disk.head());
+    if ends_at < head {
+        return Err(damaged(format!("it ends at revision {ends_at}, and {head} was durable")));
+    }
     Ok((disk, store))
 }

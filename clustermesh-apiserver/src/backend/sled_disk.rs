@@ -11,6 +11,7 @@ use store::{Batch, RowId};
 
 use super::chunks::{self, COMPACTED_KEY, Join, LEASES, ROWS};
 use super::dir::{LOCK_PATIENCE, LOCK_RETRY};
+use super::head::Head;
 use super::{Backend, BackendError, Loaded};
 
 /// What sled may keep of its pages: the store itself is in our memory, and sled reads once, at the start.
@@ -28,6 +29,7 @@ pub(super) struct SledDisk {
     /// Our own descriptor of sled's one data file. The kernel tells a write error to every descriptor that was open
     /// when it happened, so this one hears of it whatever sled did with its own.
     data: File,
+    head: Head,
 }
 
 impl SledDisk {
@@ -46,7 +48,13 @@ impl SledDisk {
         // sled does not sync its settings or the directory that names its files.
         File::open(dir.join("conf")).and_then(|file| file.sync_all()).map_err(io("sync"))?;
         File::open(dir).and_then(|file| file.sync_all()).map_err(io("sync"))?;
-        Ok(Self { dir: dir.to_owned(), tree, data })
+        let head = Head::open(dir).map_err(io("open"))?;
+        Ok(Self { dir: dir.to_owned(), tree, data, head })
+    }
+
+    /// A revision that was durable here; 0 when nothing is known.
+    pub(super) fn head(&self) -> i64 {
+        self.head.read()
     }
 
     fn read(&self) -> sled::Result<Result<Loaded, String>> {
@@ -122,11 +130,10 @@ impl Backend for SledDisk {
         guarded(&self.dir, "write", || self.apply(batch).and_then(|()| self.flush()))?;
         // sled's flush ends with sync_file_range, which neither commits the file's size nor empties the disk's cache.
         // Every write of sled is to this one file, as long as there are no blobs (see `chunks`).
-        self.data.sync_data().map_err(|source| BackendError::Io {
-            doing: "sync",
-            dir: self.dir.clone(),
-            source,
-        })
+        let dir = &self.dir;
+        let io = |doing| move |source| BackendError::Io { doing, dir: dir.clone(), source };
+        self.data.sync_data().map_err(io("sync"))?;
+        self.head.note(batch.revision()).map_err(io("write"))
     }
 }
 

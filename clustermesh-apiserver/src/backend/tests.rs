@@ -3,6 +3,7 @@
 mod child;
 mod damage;
 mod durability;
+mod power;
 mod restore;
 mod trace;
 

@@ -8,7 +8,8 @@ use store::{
 use tonic::Status;
 
 /// As etcd maps its errors.
-pub(super) fn status(error: Error) -> Status {
+#[must_use]
+pub fn status(error: Error) -> Status {
     let text = error.to_string();
     match error.code() {
         Code::InvalidArgument => Status::invalid_argument(text),
@@ -29,7 +30,11 @@ fn unknown(field: &str, number: i32) -> Status {
     Status::invalid_argument(format!("etcdserver: {field} has no value {number}"))
 }
 
-pub(super) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
+/// A `Range`.
+///
+/// # Errors
+/// As etcd answers an order that it does not know.
+pub fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
     use pb::range_request::{SortOrder as Order, SortTarget as Target};
     let order = Order::try_from(request.sort_order).map_err(|_| unsorted())?;
     let target = Target::try_from(request.sort_target).map_err(|_| unsorted())?;
@@ -59,7 +64,9 @@ pub(super) fn range(request: pb::RangeRequest) -> Result<RangeRequest, Status> {
     })
 }
 
-pub(super) fn put(request: pb::PutRequest) -> PutRequest {
+/// A `Put`.
+#[must_use]
+pub fn put(request: pb::PutRequest) -> PutRequest {
     PutRequest {
         key: request.key,
         value: request.value,
@@ -70,11 +77,17 @@ pub(super) fn put(request: pb::PutRequest) -> PutRequest {
     }
 }
 
-pub(super) fn delete_range(request: pb::DeleteRangeRequest) -> DeleteRangeRequest {
+/// A `DeleteRange`.
+#[must_use]
+pub fn delete_range(request: pb::DeleteRangeRequest) -> DeleteRangeRequest {
     DeleteRangeRequest { key: request.key, range_end: request.range_end, prev_kv: request.prev_kv }
 }
 
-pub(super) fn txn(request: pb::TxnRequest) -> Result<TxnRequest, Status> {
+/// A `Txn`, with all that is nested in it.
+///
+/// # Errors
+/// As etcd answers an operation, a compare or an order that it does not know.
+pub fn txn(request: pb::TxnRequest) -> Result<TxnRequest, Status> {
     Ok(TxnRequest {
         compare: request.compare.into_iter().map(compare).collect::<Result<_, _>>()?,
         success: ops(request.success)?,
@@ -124,7 +137,9 @@ fn compare(compare: pb::Compare) -> Result<Compare, Status> {
     Ok(Compare { key: compare.key, range_end: compare.range_end, result, target })
 }
 
-pub(super) fn watch(request: &pb::WatchCreateRequest) -> WatchRequest {
+/// A watch that is to be created.
+#[must_use]
+pub fn watch(request: &pb::WatchCreateRequest) -> WatchRequest {
     use pb::watch_create_request::FilterType;
     let filters = |filter: FilterType| request.filters.contains(&(filter as i32));
     WatchRequest {
@@ -138,7 +153,9 @@ pub(super) fn watch(request: &pb::WatchCreateRequest) -> WatchRequest {
     }
 }
 
-pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
+/// One version of a key.
+#[must_use]
+pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     mvccpb::KeyValue {
         key: kv.key,
         create_revision: kv.create_revision,
@@ -149,7 +166,9 @@ pub(super) fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
     }
 }
 
-pub(super) fn event(event: Event) -> mvccpb::Event {
+/// One change of a key.
+#[must_use]
+pub fn event(event: Event) -> mvccpb::Event {
     let kind = match event.kind {
         EventKind::Put => mvccpb::event::EventType::Put,
         EventKind::Delete => mvccpb::event::EventType::Delete,
@@ -161,7 +180,9 @@ pub(super) fn event(event: Event) -> mvccpb::Event {
     }
 }
 
-pub(super) fn txn_response(answer: TxnResponse, header: pb::ResponseHeader) -> pb::TxnResponse {
+/// The answer of a `Txn`.
+#[must_use]
+pub fn txn_response(answer: TxnResponse, header: pb::ResponseHeader) -> pb::TxnResponse {
     pb::TxnResponse {
         header: Some(header),
         succeeded: answer.succeeded,
@@ -192,7 +213,9 @@ fn op_response(response: OpResponse) -> pb::ResponseOp {
     pb::ResponseOp { response: Some(response) }
 }
 
-pub(super) fn range_response(answer: store::RangeResponse, header: pb::ResponseHeader) -> pb::RangeResponse {
+/// The answer of a `Range`.
+#[must_use]
+pub fn range_response(answer: store::RangeResponse, header: pb::ResponseHeader) -> pb::RangeResponse {
     pb::RangeResponse {
         header: Some(header),
         kvs: answer.kvs.into_iter().map(key_value).collect(),

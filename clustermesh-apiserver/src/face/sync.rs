@@ -52,11 +52,19 @@ fn keys(key: Bytes, range_end: Bytes, revision: i64) -> RangeRequest {
     RangeRequest { key, range_end, revision, keys_only: true, ..RangeRequest::default() }
 }
 
-fn check_bits(bits: u32) -> Result<(), Status> {
-    if bits <= BITS_MAX {
-        return Ok(());
+/// Whether buckets are asked for as they may be: by few bits, and each once, so that the answer is no longer than the range.
+///
+/// # Errors
+/// `InvalidArgument`, in words.
+pub fn check(bits: u32, buckets: &[u32]) -> Result<(), Status> {
+    if bits > BITS_MAX {
+        let text = format!("a bucket is numbered by at most {BITS_MAX} bits, not by {bits}");
+        return Err(Status::invalid_argument(text));
     }
-    Err(Status::invalid_argument(format!("a bucket is numbered by at most {BITS_MAX} bits, not by {bits}")))
+    if !buckets.is_sorted_by(|a, b| a < b) || buckets.last().is_some_and(|last| *last >> bits != 0) {
+        return Err(Status::invalid_argument("buckets are asked for by number, in rising order"));
+    }
+    Ok(())
 }
 
 #[tonic::async_trait]
@@ -69,7 +77,7 @@ impl Sync for Doors {
         let touches = authz::hashes(&asked.key, &asked.range_end).map_err(convert::status)?;
         self.check(request.extensions(), "/mesh.sync.v1.Sync/Buckets", &touches)?;
         let pb::BucketsRequest { key, range_end, revision, bits } = request.into_inner();
-        check_bits(bits)?;
+        check(bits, &[])?;
         let all = self.entries_of(keys(key, range_end, revision)).await?;
         let buckets = off_the_threads_that_serve(move || all.buckets(bits)).await?;
         Ok(Response::new(pb::BucketsResponse {
@@ -86,11 +94,7 @@ impl Sync for Doors {
         let touches = authz::hashes(&asked.key, &asked.range_end).map_err(convert::status)?;
         self.check(request.extensions(), "/mesh.sync.v1.Sync/Entries", &touches)?;
         let pb::EntriesRequest { key, range_end, revision, bits, buckets } = request.into_inner();
-        check_bits(bits)?;
-        // So each is there once, and the answer is no longer than the range.
-        if !buckets.is_sorted_by(|a, b| a < b) || buckets.last().is_some_and(|last| *last >> bits != 0) {
-            return Err(Status::invalid_argument("buckets are asked for by number, in rising order"));
-        }
+        check(bits, &buckets)?;
         let all = self.entries_of(keys(key, range_end, revision)).await?;
         let wanted = buckets.iter().flat_map(|number| all.bucket(bits, *number));
         let entries: Vec<u8> = wanted.take(ENTRIES_MAX + 1).flat_map(|entry| entry.0).collect();

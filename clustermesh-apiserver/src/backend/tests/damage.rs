@@ -16,6 +16,7 @@ async fn a_damaged_store_is_set_aside_and_begins_empty_as_another_boot() {
         ("the settings are another's", foreign_settings),
         ("the data is gone", |store| fs::write(store.join("db"), "").expect("a file")),
         ("bits have flipped", flip_bits),
+        ("the end is gone", cut_end),
     ] {
         let dir = TempDir::new().expect("a directory");
         let first = filled(dir.path()).await;
@@ -116,6 +117,14 @@ fn foreign_settings(store: &Path) {
     let at = conf.windows(6).position(|window| window == b"524288").expect("the segment's size");
     conf[at..at + 6].copy_from_slice(b"262144");
     fs::write(store.join("conf"), conf).expect("a file");
+}
+
+/// Zeros from the middle of the log on, as where a disk lost what it had said it has; sled takes that for its end.
+fn cut_end(store: &Path) {
+    let mut data = fs::read(store.join("db")).expect("a file");
+    let middle = data.len() / 2;
+    data[middle..].fill(0);
+    fs::write(store.join("db"), data).expect("a file");
 }
 
 /// Flips a bit wherever a value is, in every page that sled ever wrote.

@@ -1,11 +1,11 @@
-//! An acknowledged write is on disk. Two tests, because each sees what the other cannot:
+//! An acknowledged write is on disk. Two tests here, because each sees what the other cannot:
 //!
 //! - the order of system calls shows that the disk was told before the client; it cannot show that sled finds it again;
 //! - SIGKILL under load shows that what was written is found, whole; the page cache survives a SIGKILL, so it cannot
 //!   show the sync (with the sync taken out it passes; with sled's flush taken out it fails in most rounds, because
 //!   sled's own threads write soon after).
 //!
-//! Neither cuts the power. What a disk does that lies about its cache is nowhere shown.
+//! Neither cuts the power: that is `power`'s story. What a disk does that lies about its cache is nowhere shown.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -166,7 +166,7 @@ enum OnItsWay {
 }
 
 /// What each client was told last: how far it counted, and in which revision.
-type Acknowledged = BTreeMap<String, (u64, i64)>;
+pub(super) type Acknowledged = BTreeMap<String, (u64, i64)>;
 
 fn kill_under_load(dir: &Path, disk: Disk, after: usize) -> Acknowledged {
     let mut child = StoreProcess::spawn(dir, disk);
@@ -176,7 +176,7 @@ fn kill_under_load(dir: &Path, disk: Disk, after: usize) -> Acknowledged {
 }
 
 /// What a child under load was answered until it ended; it is killed after so many answers.
-fn acknowledged(child: &mut StoreProcess, after: usize) -> Acknowledged {
+pub(super) fn acknowledged(child: &mut StoreProcess, after: usize) -> Acknowledged {
     let mut acknowledged = Acknowledged::new();
     let mut answers = 0;
     // What the child had said before it died still counts.
@@ -195,7 +195,7 @@ fn acknowledged(child: &mut StoreProcess, after: usize) -> Acknowledged {
 }
 
 /// What the store in `dir` does not have though it was acknowledged, or has in halves.
-async fn lost(dir: &Path, acknowledged: &Acknowledged, head: &mut i64) -> Vec<String> {
+pub(super) async fn lost(dir: &Path, acknowledged: &Acknowledged, head: &mut i64) -> Vec<String> {
     let mut lost = Vec::new();
     let engine = open(dir).await;
     let newest =

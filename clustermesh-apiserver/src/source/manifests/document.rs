@@ -5,6 +5,10 @@ use super::tree::{Node, Step, Tree};
 /// Most values in one document: 10,000 Pods of 60 values, and as much again. The file's size bounds the rest.
 const NODES_MAX: usize = 1_200_000;
 
+/// Most lists and maps within each other: the parser takes 40 KiB of the stack for each without optimisation, and a thread
+/// has 2 MiB. A Pod's affinity has 12, the schema of a custom resource with one in it 30.
+const DEPTH_MAX: usize = 40;
+
 /// Most values that aliases may stand for in one document: some people use them for common labels; nobody needs more.
 const ALIASED_MAX: usize = 50_000;
 
@@ -48,7 +52,7 @@ pub(super) fn read(text: &str) -> Result<Option<Tree>, Unreadable> {
     let options = serde_saphyr::options! {
         // A file of many comments is no attack, and we read none of them.
         emit_comments: false,
-        budget: serde_saphyr::budget! { max_nodes: NODES_MAX, max_events: 2 * NODES_MAX },
+        budget: serde_saphyr::budget! { max_nodes: NODES_MAX, max_events: 2 * NODES_MAX, max_depth: DEPTH_MAX },
         alias_limits: aliases,
     };
     let documents: Vec<Tree> =

@@ -172,6 +172,16 @@ fn ten_thousand_aliases_of_aliases_are_refused_and_not_expanded() {
 }
 
 #[test]
+fn lists_within_lists_are_refused_before_the_stack_ends() {
+    let blocks = (0..300).fold(String::new(), |text, level| text + &" ".repeat(level) + "- \n");
+    for text in [blocks, "[".repeat(300), "{a: ".repeat(300)] {
+        let snapshot = read(&files(&[("m.yaml", &text)]), &Snapshot::default());
+        assert_eq!(snapshot.problems.len(), 1, "{snapshot:?}");
+        assert!(snapshot.problems[0].text.starts_with("not YAML: "), "{}", snapshot.problems[0].text);
+    }
+}
+
+#[test]
 fn a_directory_becomes_records() {
     let text = "\
 apiVersion: v1

@@ -1,7 +1,7 @@
 //! What the programs and the agent share, byte by byte: `bpf/abi.h` in Rust.
 //!
 //! Addresses are 16 bytes, IPv4 as `::ffff:a.b.c.d`; ports are in network order. Both sides assert their layout, and
-//! `tests::the_layouts_are_those_of_the_object` compares them through the object's BTF.
+//! `tests::layouts` compares every field through the objects' BTF.
 
 use std::{
     fmt,
@@ -29,8 +29,8 @@ pub(super) type Addr = [u8; 16];
 
 /// A key or value of a map: plain bytes without padding of the compiler's.
 macro_rules! row {
-    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty),* $(,)? } $bytes:literal) => {
-        $(#[$doc])*
+    ($name:ident = $c_name:ident { $($field:ident: $type:ty),* $(,)? } $bytes:literal) => {
+        #[doc = concat!("`struct ", stringify!($c_name), "`")]
         #[repr(C)]
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
         pub(super) struct $name { $(pub(super) $field: $type),* }
@@ -39,36 +39,37 @@ macro_rules! row {
         // SAFETY: `repr(C)`, no references, and by the assertion above no padding; any bytes are a valid value.
         #[allow(unsafe_code)]
         unsafe impl aya::Pod for $name {}
+        #[cfg(test)]
+        impl $name {
+            /// As the object's BTF should have it: name and size, and of each field name, offset and size, in bytes.
+            pub(super) fn layout() -> (&'static str, usize, Vec<(&'static str, usize, usize)>) {
+                let fields = vec![$((stringify!($field), offset_of!($name, $field), size_of::<$type>())),*];
+                (stringify!($c_name), size_of::<$name>(), fields)
+            }
+        }
     };
 }
 
 row!(
-    /// `struct mesh_route`
-    Route { mtu_bytes: u16, flags: u8, pad: u8 } 4
+    Route = mesh_route { mtu_bytes: u16, flags: u8, pad: u8 } 4
 );
 row!(
-    /// `struct mesh_local`
-    Local { ifindex: u32, mac: [u8; 6], kind: u8, pad: u8 } 12
+    Local = mesh_local { ifindex: u32, mac: [u8; 6], kind: u8, pad: u8 } 12
 );
 row!(
-    /// `struct mesh_frontend`
-    FrontendKey { addr: Addr, port_be: u16, protocol: u8, pad: u8 } 20
+    FrontendKey = mesh_frontend { addr: Addr, port_be: u16, protocol: u8, pad: u8 } 20
 );
 row!(
-    /// `struct mesh_set_ref`
-    SetRefValue { set: u32, count: u32 } 8
+    SetRefValue = mesh_set_ref { set: u32, count: u32 } 8
 );
 row!(
-    /// `struct mesh_backend_key`
-    BackendKeyRow { set: u32, slot: u32 } 8
+    BackendKeyRow = mesh_backend_key { set: u32, slot: u32 } 8
 );
 row!(
-    /// `struct mesh_endpoint`
-    Endpoint { addr: Addr, port_be: u16, pad: [u8; 2] } 20
+    Endpoint = mesh_endpoint { addr: Addr, port_be: u16, pad: [u8; 2] } 20
 );
 row!(
-    /// `struct mesh_config`
-    Config { mesh_ifindex: u32, mesh_v4: Addr, mesh_v6: Addr } 36
+    Config = mesh_config { mesh_ifindex: u32, mesh_v4: Addr, mesh_v6: Addr } 36
 );
 
 const _: () = assert!(offset_of!(Route, flags) == 2);

@@ -14,9 +14,9 @@ const NEVER: [(&str, &[&str]); 4] = [
     ("replica", &["tokio", "tonic", "kube", "aya", "mio", "socket2"]),
     ("mesh-tunnel", &["tonic", "kube", "aya", "sled"]),
 ];
-/// Who may reach `kube`: two programs, and of the tests' own crates the one that runs the apiserver's doors and the one
-/// that asks a real API server.
-const KUBE: [&str; 4] = ["clustermesh-apiserver", "meshctl", "conformance", "chart"];
+/// Who may reach `kube`: two programs, and of the tests' own crates those that call the apiserver's code and the one that
+/// asks a real API server.
+const KUBE: [&str; 5] = ["clustermesh-apiserver", "meshctl", "conformance", "fuzz", "chart"];
 
 #[test]
 fn the_cores_reach_no_runtime_and_no_kernel_and_only_two_programs_reach_kubernetes() {
@@ -42,24 +42,27 @@ fn the_cores_reach_no_runtime_and_no_kernel_and_only_two_programs_reach_kubernet
     assert!(reach["clustermesh-apiserver"].contains("tonic"), "the walk finds what is there");
 }
 
-/// Pages whose tables name a test for each claim in their last column, and how many they name at least.
-const PAGES: [(&str, usize); 2] = [("docs/annotations.md", 20), ("docs/cnis.md", 8)];
-
 #[test]
 fn every_test_that_a_page_names_is_there() {
-    for (page, at_least) in PAGES {
-        let named = named_tests(page);
-        assert!(named > at_least, "{page} names the tests: {named}");
+    for (page, heading, tests) in [
+        ("docs/annotations.md", "# Annotations and what they do, each with its test", 20),
+        ("docs/cnis.md", "# Beside other networks", 8),
+        ("docs/operations.md", "## What happens when…", 15),
+    ] {
+        let named = tests_of_the_table(page, heading);
+        assert!(named > tests, "{page} names the tests: {named}");
     }
 }
 
-/// Looks up every test of a page.
-fn named_tests(page: &str) -> usize {
+/// Looks for each test in the last column of the first table below a heading, `FILE::TEST`. How many there are.
+fn tests_of_the_table(page: &str, heading: &str) -> usize {
     let root = e2e::files().join("../..");
-    let page = fs::read_to_string(root.join(page)).expect("the page is there");
+    let text = fs::read_to_string(root.join(page)).expect("the page is there");
+    let below = text.lines().skip_while(|line| *line != heading).skip_while(|line| !line.starts_with('|'));
     let mut named = 0;
-    for row in page.lines().filter(|line| line.starts_with("| ")).skip(1) {
+    for row in below.take_while(|line| line.starts_with('|')).skip(2) {
         let tests = row.rsplit('|').nth(1).expect("a last column");
+        assert!(tests.contains("::"), "a row of {page} names no test: {row}");
         for test in tests.split('`').skip(1).step_by(2) {
             let (file, name) = test.split_once("::").expect("FILE::TEST");
             let text = fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
