@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::contexts::ContextArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -10,9 +11,8 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "meshctl", version, max_term_width = 100)]
 pub struct Cli {
-    /// Context files: where clusters are and how to prove who we are. Later files add clusters.
-    #[arg(long, env = "MESHCONFIG", value_delimiter = ':', global = true, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
+    #[command(flatten)]
+    pub contexts: ContextArgs,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -123,7 +123,7 @@ pub enum StoreCommand {
 
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// Two or more clusters of the context; every pair is connected.
+    /// Two or more clusters: of context files by name, of a kubeconfig by context. Every pair is connected.
     #[arg(required = true, num_args = 2.., value_name = "CLUSTER")]
     pub clusters: Vec<String>,
     /// Seconds until a connect that does not come about is given up. (The apiservers undo it by themselves after 60.)
@@ -150,7 +150,7 @@ pub struct DisconnectArgs {
     pub a: String,
     /// The other side.
     pub b: String,
-    /// Only on the first side, for a second one that is dead: it is not asked, and need not be in the context.
+    /// Only on the first side, for a second one that is dead: it is not asked, and is called by its cluster's name.
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

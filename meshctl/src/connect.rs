@@ -137,7 +137,7 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
         println!(" ! {problem}");
     }
     let verb = if stands { "connected already" } else { "connected" };
-    println!("{verb} in {}   undo: meshctl disconnect {} {}", took(started.elapsed()), a.name, b.name);
+    println!("{verb} in {}   undo: meshctl disconnect {} {}", took(started.elapsed()), a.called, b.called);
     Ok(())
 }
 

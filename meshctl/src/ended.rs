@@ -1,7 +1,6 @@
 //! How a command ends: what scripts read from its exit code.
 
 use anyhow::Error;
-use api::name::ClusterName;
 use std::process::ExitCode;
 
 // 0: all is well.
@@ -18,7 +17,7 @@ pub const REFUSED: u8 = 4;
 pub enum Ended {
     /// Nobody there, or nobody who believes us.
     #[error("cannot connect to {0}")]
-    Unreachable(ClusterName),
+    Unreachable(String),
     /// In the words of whoever refused: a gRPC status also carries codes and metadata that help nobody here.
     #[error("{0}")]
     Refused(String),

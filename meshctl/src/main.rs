@@ -15,6 +15,7 @@ mod contexts;
 mod disconnect;
 mod ended;
 mod facts;
+mod kubernetes;
 mod pages;
 mod peer;
 mod preflight;
@@ -32,8 +33,7 @@ use args::{
     StoreCommand, WhyArgs,
 };
 use clap::Parser as _;
-use contexts::Known;
-use daemon::context::Context;
+use contexts::{Known, Way};
 use futures::future::try_join_all;
 use session::Session;
 use std::{
@@ -52,7 +52,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprint!("{}", daemon::args::report(&error));
             ended::code(&error)
         }
     }
@@ -65,7 +65,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let contexts = || Known::load(&cli.config);
+    let contexts = || Known::load(&cli.contexts);
     match cli.command {
         Command::Connect(args) => connect(&contexts()?, args).await,
         Command::Disconnect(args) => disconnect(&contexts()?, args).await,
@@ -88,12 +88,12 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 }
 
 async fn open(contexts: &Known, names: &[String]) -> anyhow::Result<Vec<Session>> {
-    let clusters: Vec<&Context> = if names.is_empty() {
-        contexts.all().collect()
+    let ways: Vec<Way> = if names.is_empty() {
+        contexts.all()?
     } else {
         names.iter().map(|name| contexts.find(name)).collect::<Result<_, _>>()?
     };
-    try_join_all(clusters.into_iter().map(Session::open)).await
+    try_join_all(ways.iter().map(Session::open)).await
 }
 
 async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode> {
@@ -150,11 +150,15 @@ fn would(objects: &[(ClusterName, MeshPeer)], output: Output) -> anyhow::Result<
 }
 
 async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<ExitCode> {
-    let [a, b] = [args.a.parse::<ClusterName>()?, args.b.parse::<ClusterName>()?];
-    let asked = if args.force { vec![args.a.clone()] } else { vec![args.a, args.b] };
+    let DisconnectArgs { a, b, .. } = &args;
+    let asked = if args.force { vec![a.clone()] } else { vec![a.clone(), b.clone()] };
     let sessions = open(contexts, &asked).await?;
-    let sides = sessions.iter().zip([&b, &a]).map(|(ours, peer)| disconnect::Side { ours, peer });
-    let sides: Vec<_> = sides.collect();
+    // Whom we cannot ask is called by its own name.
+    let dead = args.force.then(|| b.parse::<ClusterName>()).transpose()?;
+    let peers = sessions.iter().skip(1).map(|session| &session.name).chain(&dead);
+    let peers = peers.chain(sessions.first().map(|session| &session.name));
+    let sides: Vec<_> =
+        sessions.iter().zip(peers).map(|(ours, peer)| disconnect::Side { ours, peer }).collect();
     if args.dry.dry_run {
         let mut objects = Vec::new();
         for side in &sides {
@@ -210,14 +214,14 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?
             };
             let object = peer::parse(&text).with_context(|| format!("cannot apply {}", file.display()))?;
-            let session = Session::open(contexts.find_or_only(cluster.as_deref())?).await?;
+            let session = Session::open(&contexts.find_or_only(cluster.as_deref())?).await?;
             print(&peer::apply(&session, &object, dry_run).await?)
         }
     }
 }
 
 async fn held(contexts: &Known, args: &PeerArgs) -> anyhow::Result<(Session, MeshPeer)> {
-    let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
+    let session = Session::open(&contexts.find_or_only(args.cluster.as_deref())?).await?;
     let name: ClusterName = args.peer.parse()?;
     match session.describe().await?.peer(&name).cloned() {
         Some(peer) => Ok((session, peer)),
@@ -232,7 +236,7 @@ async fn records(
     match command {
         StoreCommand::Get { prefix, cluster, rev, output } => {
             let contexts = contexts()?;
-            let session = Session::open(contexts.find_or_only(cluster.as_deref())?).await?;
+            let session = Session::open(&contexts.find_or_only(cluster.as_deref())?).await?;
             let (mut listed, mut head) = (Vec::new(), rev);
             for prefix in store::prefix(&session.name, prefix.as_deref()) {
                 head = session.list(&prefix, head, &mut listed).await?;
@@ -270,7 +274,7 @@ async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<Exit
 }
 
 async fn print_why(contexts: &Known, args: WhyArgs) -> anyhow::Result<ExitCode> {
-    let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
+    let session = Session::open(&contexts.find_or_only(args.cluster.as_deref())?).await?;
     let facts = session.facts().await?;
     print(&match &args.to {
         None => why::why(&facts, &args.what)?,
@@ -279,7 +283,7 @@ async fn print_why(contexts: &Known, args: WhyArgs) -> anyhow::Result<ExitCode> 
 }
 
 async fn forget(contexts: &Known, args: ForgetArgs) -> anyhow::Result<ExitCode> {
-    let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
+    let session = Session::open(&contexts.find_or_only(args.cluster.as_deref())?).await?;
     let opened = session.forget(&args.peer.parse()?).await?;
     match &opened[..] {
         [] => println!("{} keeps nothing closed for {}", session.name, args.peer),
