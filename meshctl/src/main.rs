@@ -98,29 +98,27 @@ async fn open(contexts: &Known, names: &[String]) -> anyhow::Result<Vec<Session>
 
 async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode> {
     let sessions = open(contexts, &args.clusters).await?;
-    let mut pairs = Vec::new();
-    for (at, a) in sessions.iter().enumerate() {
-        for b in &sessions[at + 1..] {
-            pairs.push((a, b));
-        }
-    }
+    let pairs = connect::of(&sessions);
     if args.dry.dry_run {
         let mut objects = Vec::new();
-        for (a, b) in pairs {
+        for (a, b) in &pairs {
             let [on_a, on_b] = connect::would_write(a, b).await?;
             objects.extend([(a.name.clone(), on_a), (b.name.clone(), on_b)]);
         }
         return print(&would(&objects, args.dry.output)?);
     }
+    let (timeout, progress) = (Duration::from_secs(args.timeout), progress::Progress::new());
     if let [(a, b)] = pairs[..] {
-        connect::pair(a, b, Duration::from_secs(args.timeout)).await?;
+        connect::pair(a, b, timeout, &mut connect::Lines::Shown(&progress), &progress).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    // One after the other, so that the lines of a pair stand together; the waiting is seconds a pair.
-    for (a, b) in pairs {
-        println!("{} and {}", a.name, b.name);
-        connect::pair(a, b, Duration::from_secs(args.timeout)).await?;
-    }
+    let names: Vec<String> = pairs.iter().map(|(a, b)| format!("{} and {}", a.called, b.called)).collect();
+    let connect = async |at: usize| {
+        let ((a, b), mut lines) = (pairs[at], String::new());
+        let ended = connect::pair(a, b, timeout, &mut connect::Lines::Kept(&mut lines), &progress).await;
+        (lines, ended)
+    };
+    connect::every(&names, connect, &progress, std::io::stdout()).await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -40,6 +40,8 @@ mod sizes;
 mod sniffer;
 #[path = "main/story.rs"]
 mod story;
+#[path = "main/three.rs"]
+mod three;
 #[path = "main/udp_cut.rs"]
 mod udp_cut;
 #[path = "main/workspace.rs"]
