@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Connects clusters with each other and proves it by a round trip.
     Connect(ConnectArgs),
+    /// Whether clusters could be connected, each alone and every pair, with a code for what stands in the way.
+    Check(CheckArgs),
     /// Ends the peering of two clusters on both sides, or on one with --force; their prefixes stay closed.
     Disconnect(DisconnectArgs),
     /// What is measured now: peers, tunnels, what the nodes' maps hold. Exit code 0 only when all of it is well.
@@ -131,6 +133,16 @@ pub struct ConnectArgs {
     pub timeout: u64,
     #[command(flatten)]
     pub dry: DryRun,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Clusters; all that are known when none is named.
+    #[arg(value_name = "CLUSTER")]
+    pub clusters: Vec<String>,
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
 }
 
 /// Check, print and change nothing.

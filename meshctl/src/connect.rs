@@ -72,6 +72,7 @@ async fn check(a: &Session, b: &Session, lines: &mut Lines<'_>) -> anyhow::Resul
 
     let conflicts = preflight::conflicts(&facts_a, &facts_b);
     if !conflicts.is_empty() {
+        let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
         let (a, b, conflicts) = (&a.name, &b.name, conflicts.join("\n  "));
         let text = format!("{a} and {b} cannot be connected; nothing was changed\n  {conflicts}");
         return Err(Ended::Refused(text).into());

@@ -87,6 +87,11 @@ impl Known {
         }
     }
 
+    /// The clusters that a command names, or all.
+    pub fn named(&self, names: &[String]) -> anyhow::Result<Vec<Way>> {
+        if names.is_empty() { self.all() } else { names.iter().map(|name| self.find(name)).collect() }
+    }
+
     /// A cluster of the files by its name, else a context of the kubeconfig.
     pub fn find(&self, name: &str) -> anyhow::Result<Way> {
         match self.files.get(name) {

@@ -41,11 +41,14 @@ impl Ended {
 
 /// The exit code of an error.
 pub fn code(error: &Error) -> ExitCode {
-    ExitCode::from(
-        match error.chain().find_map(|cause| cause.downcast_ref::<Ended>()).or(error.downcast_ref()) {
-            Some(Ended::Unreachable(_) | Ended::Lost(_)) => UNREACHABLE,
-            Some(Ended::Refused(_)) => REFUSED,
-            None => NOT_WELL,
-        },
-    )
+    ExitCode::from(match kind(error) {
+        Some(Ended::Unreachable(_) | Ended::Lost(_)) => UNREACHABLE,
+        Some(Ended::Refused(_)) => REFUSED,
+        None => NOT_WELL,
+    })
+}
+
+/// Of which kind an error is, wherever it stands in the chain.
+pub fn kind(error: &Error) -> Option<&Ended> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Ended>()).or(error.downcast_ref())
 }

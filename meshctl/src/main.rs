@@ -1,7 +1,7 @@
 //! `meshctl`: the operator's view. Connects clusters, ends peerings, and says what is true of the mesh.
 //!
 //! ```text
-//!  context ─▶ session (admin service, etcd API) ─▶ facts ─▶ preflight, agreement, status, why, peer, store (pure)
+//!  context ─▶ session (admin service, etcd API) ─▶ facts ─▶ preflight, check, agreement, status, why, peer, store (pure)
 //!                                                          └─▶ text, exit code
 //! ```
 //!
@@ -10,6 +10,7 @@
 
 mod agreement;
 mod args;
+mod check;
 mod connect;
 mod contexts;
 mod disconnect;
@@ -29,11 +30,11 @@ mod why;
 use anyhow::{Context as _, bail};
 use api::{name::ClusterName, peer::MeshPeer};
 use args::{
-    Cli, Command, ConnectArgs, DisconnectArgs, ForgetArgs, Output, PeerArgs, PeerCommand, StatusArgs,
-    StoreCommand, WhyArgs,
+    CheckArgs, Cli, Command, ConnectArgs, DisconnectArgs, ForgetArgs, Output, PeerArgs, PeerCommand,
+    StatusArgs, StoreCommand, WhyArgs,
 };
 use clap::Parser as _;
-use contexts::{Known, Way};
+use contexts::Known;
 use futures::future::try_join_all;
 use session::Session;
 use std::{
@@ -68,6 +69,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let contexts = || Known::load(&cli.contexts);
     match cli.command {
         Command::Connect(args) => connect(&contexts()?, args).await,
+        Command::Check(args) => check(&contexts()?, args).await,
         Command::Disconnect(args) => disconnect(&contexts()?, args).await,
         Command::Status(args) => print_status(&contexts()?, args).await,
         Command::Why(args) => print_why(&contexts()?, args).await,
@@ -88,12 +90,16 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 }
 
 async fn open(contexts: &Known, names: &[String]) -> anyhow::Result<Vec<Session>> {
-    let ways: Vec<Way> = if names.is_empty() {
-        contexts.all()?
-    } else {
-        names.iter().map(|name| contexts.find(name)).collect::<Result<_, _>>()?
-    };
-    try_join_all(ways.iter().map(Session::open)).await
+    try_join_all(contexts.named(names)?.iter().map(Session::open)).await
+}
+
+async fn check(contexts: &Known, args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let checked = check::check(&contexts.named(&args.clusters)?).await;
+    print(&match args.output {
+        Output::Table => checked.text(),
+        Output::Json | Output::Yaml => args.output.print(&checked)?,
+    })?;
+    Ok(if checked.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode> {

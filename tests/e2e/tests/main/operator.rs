@@ -9,6 +9,7 @@ use crate::story::{SHOWN, Story, eventually};
 #[test]
 fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_peer() {
     let story = Story::running("operator");
+    a_check_says_what_stands_in_the_way(&story);
     dry_runs_change_nothing(&story);
     story.connect();
     story.carts("cluster-a/pod/client", &A, both);
@@ -17,6 +18,29 @@ fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_p
     contracts_are_listed_checked_edited_and_in_force(&story);
     a_saved_dump_is_the_store_of_the_next_start(&story);
     a_dead_peer_is_left_by_force(&story);
+}
+
+fn a_check_says_what_stands_in_the_way(story: &Story) {
+    let check = || story.try_ctl(&["check", A.name, B.name]);
+    eventually("nothing does", SHOWN, || match check() {
+        (0, said, _) if said.ends_with("nothing stands in the way\n") && said.contains(" ✓ cluster-b") => {
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    });
+    story.kill9("cluster-b/host/control/apiserver");
+    let (code, said, _) = check();
+    assert!(
+        code == 1 && said.contains(" ✗ MESH101: cluster-b: cannot connect to cluster-b"),
+        "{code}: {said}"
+    );
+    assert!(said.contains(" ✓ cluster-a"), "one that is down hides no other: {said}");
+    story.lab.start("cluster-b/host/control/apiserver").unwrap();
+    let (_, json, _) = story.try_ctl(&["check", A.name, "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["findings"], serde_json::json!([]));
+    let (_, list, _) = story.try_ctl(&["peer", "list"]);
+    assert_eq!(list.lines().count(), 1, "a check changes nothing: {list}");
 }
 
 fn dry_runs_change_nothing(story: &Story) {
