@@ -23,6 +23,8 @@ pub enum Command {
     Connect(ConnectArgs),
     /// Whether clusters could be connected, each alone and every pair, with a code for what stands in the way.
     Check(CheckArgs),
+    /// Writes what whoever helps needs to see into an archive, without keys, tokens and what is no record of the mesh.
+    Dump(DumpArgs),
     /// Ends the peering of two clusters on both sides, or on one with --force; their prefixes stay closed.
     Disconnect(DisconnectArgs),
     /// What is measured now: peers, tunnels, what the nodes' maps hold. Exit code 0 only when all of it is well.
@@ -143,6 +145,16 @@ pub struct CheckArgs {
     /// How to print it.
     #[arg(short, long, default_value = "table")]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// Clusters; all that are known when none is named.
+    #[arg(value_name = "CLUSTER")]
+    pub clusters: Vec<String>,
+    /// The archive (tar, gzip); it must not be there yet.
+    #[arg(short, long, value_name = "FILE", default_value = "meshctl-dump.tar.gz")]
+    pub file: PathBuf,
 }
 
 /// Check, print and change nothing.

@@ -14,6 +14,7 @@ mod check;
 mod connect;
 mod contexts;
 mod disconnect;
+mod dump;
 mod ended;
 mod facts;
 mod kubernetes;
@@ -70,6 +71,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Connect(args) => connect(&contexts()?, args).await,
         Command::Check(args) => check(&contexts()?, args).await,
+        Command::Dump(args) => {
+            let ways = contexts()?.named(&args.clusters)?;
+            print(&dump::dump(&ways, &args.file).await?)
+        }
         Command::Disconnect(args) => disconnect(&contexts()?, args).await,
         Command::Status(args) => print_status(&contexts()?, args).await,
         Command::Why(args) => print_why(&contexts()?, args).await,

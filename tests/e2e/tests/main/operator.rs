@@ -17,6 +17,7 @@ fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_p
     reasons_name_pods_addresses_identities_and_pairs(&story);
     contracts_are_listed_checked_edited_and_in_force(&story);
     a_saved_dump_is_the_store_of_the_next_start(&story);
+    an_archive_for_whoever_helps_has_no_secret_in_it(&story);
     a_dead_peer_is_left_by_force(&story);
 }
 
@@ -156,6 +157,34 @@ fn a_saved_dump_is_the_store_of_the_next_start(story: &Story) {
         story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} get note-to-self --print-value-only"));
     assert_eq!(note, "of no source\n");
     story.carts("cluster-a/pod/client", &A, both);
+}
+
+fn an_archive_for_whoever_helps_has_no_secret_in_it(story: &Story) {
+    let data = story.dir().join(A.name).join("data");
+    // `note-to-self` is in the store, and is nobody's to see.
+    let mut secrets = vec!["of no source".to_owned(), "note-to-self".to_owned()];
+    for key in ["ca/key.pem", "admin/key.pem", "server/key.pem"] {
+        let pem = fs::read_to_string(data.join(key)).unwrap();
+        // PKCS #8 of P-256: the private number is in the first two lines; the third is the public key, as in certificates.
+        secrets.extend(pem.lines().skip(1).take(2).map(str::to_owned));
+    }
+    assert_eq!(secrets.iter().filter(|line| line.len() == 64).count(), 6, "{secrets:?}");
+    let archive = story.dir().join("dump.tar.gz");
+    let archive = archive.to_str().unwrap();
+    let said = story.ctl(&["dump", "--file", archive]);
+    assert!(said.contains(" ✓ cluster-a: ") && said.contains(" ✓ cluster-b: "), "{said}");
+    let text = story.said("host/admin", &format!("tar -xzOf {archive}"));
+    for there in
+        ["mesh/v1/cluster-b/backends/shop/cart/10.2.1.11", "\"freshness\": \"fresh\"", "BEGIN CERTIFICATE"]
+    {
+        assert!(text.contains(there), "{there} is missing in {text}");
+    }
+    for secret in &secrets {
+        assert!(!text.contains(secret.as_str()), "the archive tells a secret: {secret}");
+    }
+    assert_eq!(story.said("host/admin", &format!("stat -c %a {archive}")), "600\n");
+    let (code, _, stderr) = story.try_ctl(&["dump", "--file", archive]);
+    assert!(code == 1 && stderr.contains("exists"), "nothing is overwritten: {code} {stderr}");
 }
 
 fn a_dead_peer_is_left_by_force(story: &Story) {
