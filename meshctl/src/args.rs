@@ -29,6 +29,8 @@ pub enum Command {
     Disconnect(DisconnectArgs),
     /// What is measured now: peers, tunnels, what the nodes' maps hold. Exit code 0 only when all of it is well.
     Status(StatusArgs),
+    /// A new round trip on every pair of nodes of every peering. Exit code 0 only when there was one on each.
+    Test(TestArgs),
     /// What is known of a Service, pod, address or identity, as one cluster sees it; of two, how packets go between them.
     Why(WhyArgs),
     /// Opens the prefixes of a peer that was disconnected: what goes there is no longer dropped.
@@ -145,6 +147,19 @@ pub struct CheckArgs {
     /// How to print it.
     #[arg(short, long, default_value = "table")]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Clusters; all that are known when none is named.
+    #[arg(value_name = "CLUSTER")]
+    pub clusters: Vec<String>,
+    /// Seconds until a pair without a round trip has failed.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Also write what came of it as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ mod pages;
 mod peer;
 mod preflight;
 mod progress;
+mod round_trips;
 mod session;
 mod status;
 mod store;
@@ -32,7 +33,7 @@ use anyhow::{Context as _, bail};
 use api::{name::ClusterName, peer::MeshPeer};
 use args::{
     CheckArgs, Cli, Command, ConnectArgs, DisconnectArgs, ForgetArgs, Output, PeerArgs, PeerCommand,
-    StatusArgs, StoreCommand, WhyArgs,
+    StatusArgs, StoreCommand, TestArgs, WhyArgs,
 };
 use clap::Parser as _;
 use contexts::Known;
@@ -77,6 +78,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Disconnect(args) => disconnect(&contexts()?, args).await,
         Command::Status(args) => print_status(&contexts()?, args).await,
+        Command::Test(args) => test(&contexts()?, args).await,
         Command::Why(args) => print_why(&contexts()?, args).await,
         Command::Forget(args) => forget(&contexts()?, args).await,
         Command::Peer(command) => peers(&contexts()?, command).await,
@@ -280,6 +282,36 @@ async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<Exit
     print(&text)?;
     let healthy = clusters.iter().all(status::ClusterStatus::is_healthy);
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn test(contexts: &Known, args: TestArgs) -> anyhow::Result<ExitCode> {
+    let sessions = open(contexts, &args.clusters).await?;
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let first = try_join_all(sessions.iter().map(Session::facts)).await?;
+    let begun: Vec<_> = first.iter().map(round_trips::Begun::new).collect();
+    let progress = progress::Progress::new();
+    let cases = loop {
+        let facts = try_join_all(sessions.iter().map(Session::facts)).await?;
+        let cases: Vec<_> =
+            begun.iter().zip(&facts).flat_map(|(begun, facts)| round_trips::cases(begun, facts)).collect();
+        if cases.iter().all(round_trips::Case::passed) || Instant::now() >= deadline {
+            break cases;
+        }
+        let passed = cases.iter().filter(|case| case.passed()).count();
+        progress.waits_for(format!("{passed} of {} pairs", cases.len()));
+        tokio::time::sleep(POLL).await;
+    };
+    drop(progress);
+    if cases.is_empty() {
+        bail!("there is nothing to test: no cluster that was asked has a peer");
+    }
+    if let Some(file) = &args.junit {
+        let writing = || format!("cannot write {}", file.display());
+        std::fs::write(file, round_trips::junit(&cases)?).with_context(writing)?;
+    }
+    print(&round_trips::text(&cases))?;
+    let passed = cases.iter().all(round_trips::Case::passed);
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn print_why(contexts: &Known, args: WhyArgs) -> anyhow::Result<ExitCode> {

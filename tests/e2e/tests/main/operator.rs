@@ -13,6 +13,7 @@ fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_p
     dry_runs_change_nothing(&story);
     story.connect();
     story.carts("cluster-a/pod/client", &A, both);
+    a_test_is_a_new_round_trip_on_every_pair(&story);
     records_are_decoded_and_read_as_of_a_revision(&story);
     reasons_name_pods_addresses_identities_and_pairs(&story);
     contracts_are_listed_checked_edited_and_in_force(&story);
@@ -65,6 +66,24 @@ fn dry_runs_change_nothing(story: &Story) {
     assert!(code == 0 && json.matches("\"on\"").count() == 2, "{json}");
     story.ctl(&["status"]);
     story.ctl(&["disconnect", A.name, B.name]);
+}
+
+fn a_test_is_a_new_round_trip_on_every_pair(story: &Story) {
+    let junit = story.dir().join("junit.xml");
+    let said = story.ctl(&["test", "--junit", junit.to_str().unwrap()]);
+    assert!(said.ends_with("8 of 8 pairs had a round trip since the test began\n"), "{said}");
+    let xml = fs::read_to_string(&junit).unwrap();
+    assert!(xml.matches("<testcase ").count() == 8 && !xml.contains("<failure"), "{xml}");
+
+    // Without its agent a node's packets flow on, and nobody measures them.
+    story.kill9("cluster-a/node/a1/agent");
+    let (code, said, _) =
+        story.try_ctl(&["test", A.name, "--timeout", "1", "--junit", junit.to_str().unwrap()]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("✗ cluster-a → cluster-b  a1 → b2  no probe was answered since"), "{said}");
+    assert!(fs::read_to_string(&junit).unwrap().contains("<failure"), "{said}");
+    story.lab.start("cluster-a/node/a1/agent").unwrap();
+    story.ctl(&["test"]);
 }
 
 fn records_are_decoded_and_read_as_of_a_revision(story: &Story) {
