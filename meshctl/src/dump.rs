@@ -17,7 +17,11 @@
 mod redact;
 
 use crate::{
-    contexts::Way, facts::Facts, preflight::ClusterFacts, preflight::Range, session::Session, status,
+    contexts::Way,
+    facts::Facts,
+    preflight::{ClusterFacts, Range},
+    session::Session,
+    status,
 };
 use anyhow::{Context as _, Result};
 use flate2::{Compression, write::GzEncoder};
@@ -39,9 +43,9 @@ pub async fn dump(ways: &[Way], to: &Path) -> Result<String> {
     for (way, asked) in ways.iter().zip(asked) {
         let name = way.name();
         match asked {
-            Ok((described, facts, unread)) => {
+            Ok((described, facts, others)) => {
                 said += &format!(" ✓ {name}: {} records, revision {}\n", facts.records.len(), facts.head);
-                files.extend(of_cluster(name, &described, &facts, unread)?);
+                files.extend(of_cluster(name, &described, &facts, others)?);
             }
             Err(error) => {
                 said += &format!(" ✗ {name}: {error:#}\n");
@@ -57,19 +61,14 @@ pub async fn dump(ways: &[Way], to: &Path) -> Result<String> {
     Ok(said)
 }
 
-/// What a cluster says, and how many keys of its store hold nothing that we know.
+/// What a cluster says, and how many keys of its store hold no record of ours.
 async fn look(way: &Way) -> Result<(ClusterFacts, Facts, usize)> {
     let session = Session::open(way).await?;
-    let described = session.describe().await?;
-    let mut listed = Vec::new();
-    // From the first key to the last one: also what is no record of ours counts.
-    session.list("", 0, &mut listed).await?;
-    let facts = session.facts().await?;
-    let unread = listed.len().saturating_sub(facts.records.len());
-    Ok((described, facts, unread))
+    let (described, (facts, others)) = tokio::try_join!(session.describe(), session.facts_of_all())?;
+    Ok((described, facts, others))
 }
 
-fn of_cluster(name: &str, described: &ClusterFacts, facts: &Facts, unread: usize) -> Result<Vec<File>> {
+fn of_cluster(name: &str, described: &ClusterFacts, facts: &Facts, others: usize) -> Result<Vec<File>> {
     let ranges = |wanted: Range| -> Vec<String> {
         let all = described.ranges.iter().filter(|(range, _)| *range == wanted);
         all.map(|(_, cidr)| cidr.to_string()).collect()
@@ -85,7 +84,7 @@ fn of_cluster(name: &str, described: &ClusterFacts, facts: &Facts, unread: usize
         "peers": described.peers,
         "exported": described.counts,
         "revision": facts.head,
-        "keysThatAreNoRecords": unread,
+        "keysThatAreNoRecords": others,
     });
     let records: Vec<Value> = facts
         .records

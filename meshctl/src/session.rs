@@ -82,8 +82,22 @@ impl Session {
         for prefix in [api::key::MESH, api::key::LOCAL] {
             head = self.list(prefix, head, &mut listed).await?;
         }
+        Ok(self.parse(head, listed))
+    }
+
+    /// As [`Session::facts`], and how many keys of the whole store hold no record of ours.
+    pub async fn facts_of_all(&self) -> anyhow::Result<(Facts, usize)> {
+        let mut listed = Vec::new();
+        let head = self.list("", 0, &mut listed).await?;
+        let keys = listed.len();
+        let facts = self.parse(head, listed);
+        let others = keys - facts.records.len();
+        Ok((facts, others))
+    }
+
+    fn parse(&self, head: i64, listed: Vec<Listed>) -> Facts {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Ok(Facts::new(self.name.clone(), head, u64::try_from(now_ms).unwrap_or(u64::MAX), listed))
+        Facts::new(self.name.clone(), head, u64::try_from(now_ms).unwrap_or(u64::MAX), listed)
     }
 
     /// Lists a prefix in pages at one revision (the newest when 0) and returns that revision.

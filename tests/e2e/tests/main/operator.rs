@@ -193,9 +193,12 @@ fn an_archive_for_whoever_helps_has_no_secret_in_it(story: &Story) {
     let said = story.ctl(&["dump", "--file", archive]);
     assert!(said.contains(" ✓ cluster-a: ") && said.contains(" ✓ cluster-b: "), "{said}");
     let text = story.said("host/admin", &format!("tar -xzOf {archive}"));
-    for there in
-        ["mesh/v1/cluster-b/backends/shop/cart/10.2.1.11", "\"freshness\": \"fresh\"", "BEGIN CERTIFICATE"]
-    {
+    for there in [
+        "mesh/v1/cluster-b/backends/shop/cart/10.2.1.11",
+        "\"freshness\": \"fresh\"",
+        "BEGIN CERTIFICATE",
+        "\"keysThatAreNoRecords\": 1",
+    ] {
         assert!(text.contains(there), "{there} is missing in {text}");
     }
     for secret in &secrets {
