@@ -125,6 +125,10 @@ pub struct RunArgs {
     /// --enrol-token`).
     #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes")]
     pub enrol_service_account: Option<ServiceAccount>,
+    /// Whoever holds a token of this service account is given an operator's certificate of an hour (see `meshctl
+    /// --context`).
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "kubernetes")]
+    pub operator_service_account: Option<ServiceAccount>,
     /// Takes the taint `clustermesh.io/agent-not-ready` off a node when its agent has programmed its maps.
     #[arg(long, requires = "kubernetes")]
     pub readiness_gate: bool,
@@ -155,6 +159,14 @@ pub struct ServiceAccount {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl ServiceAccount {
+    /// As the API server calls whoever holds its token.
+    #[must_use]
+    pub fn username(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
 }
 
 impl FromStr for ServiceAccount {

@@ -1,11 +1,14 @@
-//! Enrolment: a pod proves by its service-account token on which node it runs, and gets that node's certificate.
+//! Enrolment: a pod proves by its service-account token on which node it runs, and gets that node's certificate; a person
+//! proves by a token of the operators' service account to be one of them, and gets an operator's.
 //!
 //! ```text
-//!  agent: key, certificate request, token ──▶ TokenReview (audience, service account, node of the pod) ──▶ /node/<name>
+//!  agent:   key, certificate request, token ──▶ TokenReview (audience, service account, node of the pod) ──▶ /node/<name>
+//!  meshctl: key, certificate request, token ──▶ TokenReview (audience, service account)             ──▶ /operator/<account>
 //! ```
 //!
-//! The token is projected: bound to the pod, short-lived, for the audience [`AUDIENCE`] only; the API server says on which
-//! node its pod runs (KEP-4193, since Kubernetes 1.30).
+//! A node's token is projected: bound to the pod, short-lived, for the audience [`TOKEN_AUDIENCE`] only; the API server says
+//! on which node its pod runs (KEP-4193, since Kubernetes 1.30). An operator's comes of a TokenRequest, and who may ask for
+//! it is Kubernetes' to decide (RBAC), and to write down (its audit log).
 //!
 //! Invariants
 //! - what a certificate says follows from the token's review, never from the request;
@@ -18,6 +21,7 @@ use crate::{
 };
 use api::bytes::ClusterUuid;
 use daemon::{
+    context::TOKEN_AUDIENCE,
     spiffe::{Role, SpiffeId},
     tls::StrangerInfo,
 };
@@ -26,7 +30,10 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use rpc::mesh::enrolment::v1::{EnrolNodeRequest, EnrolNodeResponse, enrolment_server::Enrolment};
+use rpc::mesh::enrolment::v1::{
+    EnrolNodeRequest, EnrolNodeResponse, EnrolOperatorRequest, EnrolOperatorResponse,
+    enrolment_server::Enrolment,
+};
 use std::{
     net::SocketAddr,
     time::{Duration, SystemTime},
@@ -35,12 +42,13 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-/// Whom a token has to be for.
-pub const AUDIENCE: &str = "clustermesh";
-
 /// A node's certificate lives a week and is renewed when a third of that is left: an API server that is away for two days
 /// costs nobody anything.
-pub const NODE_CERTIFICATE_DAYS: u32 = 7;
+pub const NODE_CERTIFICATE: Duration = Duration::from_secs(7 * 86_400);
+
+/// An operator's certificate lives as long as the work that it was asked for: `meshctl` asks anew each time. An hour is
+/// longer than any of its commands waits.
+pub const OPERATOR_CERTIFICATE: Duration = Duration::from_secs(3_600);
 
 /// How long the API server may take over a review.
 const REVIEW_MAX: Duration = Duration::from_secs(5);
@@ -54,18 +62,35 @@ pub struct Enrol {
     client: Client,
     layout: Layout,
     uuid: ClusterUuid,
-    account: ServiceAccount,
+    accounts: Accounts,
+}
+
+/// Whose tokens make what. Where there is no account, nobody is enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accounts {
+    /// Of agents' pods.
+    pub node: Option<ServiceAccount>,
+    /// Of operators; no pod runs as it.
+    pub operator: Option<ServiceAccount>,
+}
+
+impl Accounts {
+    /// Somebody can enrol.
+    #[must_use]
+    pub fn are_any(&self) -> bool {
+        self.node.is_some() || self.operator.is_some()
+    }
 }
 
 impl Enrol {
-    /// Enrols pods of one service account as nodes of the cluster whose CA the layout holds.
+    /// Enrols holders of these accounts' tokens in the cluster whose CA the layout holds.
     #[must_use]
-    pub fn new(client: Client, layout: Layout, uuid: ClusterUuid, account: ServiceAccount) -> Self {
-        Self { client, layout, uuid, account }
+    pub fn new(client: Client, layout: Layout, uuid: ClusterUuid, accounts: Accounts) -> Self {
+        Self { client, layout, uuid, accounts }
     }
 
     async fn review(&self, token: String) -> Result<TokenReviewStatus, Status> {
-        let spec = TokenReviewSpec { token, audiences: Some(vec![AUDIENCE.to_owned()]) };
+        let spec = TokenReviewSpec { token, audiences: Some(vec![TOKEN_AUDIENCE.to_owned()]) };
         let review = TokenReview { metadata: ObjectMeta::default(), spec, status: None };
         let api: Api<TokenReview> = Api::all(self.client.clone());
         match timeout(REVIEW_MAX, api.create(&PostParams::default(), &review)).await {
@@ -78,37 +103,42 @@ impl Enrol {
         }
     }
 
-    fn certificate(&self, node: &str, request: &str) -> Result<String, Status> {
-        let id = SpiffeId::new(self.uuid, Role::Node, node)
-            .map_err(|error| Status::invalid_argument(format!("`{node}` cannot be a node: {error}")))?;
+    fn certificate(&self, role: Role, name: &str, life: Duration, request: &str) -> Result<String, Status> {
+        let id = SpiffeId::new(self.uuid, role, name)
+            .map_err(|error| Status::invalid_argument(format!("`{name}` cannot be a {role}: {error}")))?;
         let now = SystemTime::now();
         let authority = Authority::load(&self.layout).map_err(|error| {
             warn!(error = format!("{:#}", anyhow::Error::new(error)), "Cannot use our own CA");
             Status::internal("the apiserver cannot use its CA; see its log")
         })?;
         authority
-            .issue_for(request, &id, NODE_CERTIFICATE_DAYS, now)
+            .issue_for(request, &id, life, now)
             .map_err(|error| Status::invalid_argument(format!("{:#}", anyhow::Error::new(error))))
     }
 }
 
-/// On which node the pod of this token runs, or why that is nobody's business here.
-fn node(status: &TokenReviewStatus, account: &ServiceAccount) -> Result<String, String> {
+/// Whether a token is this account's and for us, or why it enrols nobody.
+fn is_of(status: &TokenReviewStatus, account: &ServiceAccount, what: &str) -> Result<(), String> {
     if status.authenticated != Some(true) {
         let why = status.error.as_deref().unwrap_or("it is expired, or of another cluster");
         return Err(format!("the token is not valid: {why}"));
     }
     let audiences = status.audiences.as_deref().unwrap_or_default();
-    if !audiences.iter().any(|audience| audience == AUDIENCE) {
-        return Err(format!("the token is not for the audience `{AUDIENCE}`"));
+    if !audiences.iter().any(|audience| audience == TOKEN_AUDIENCE) {
+        return Err(format!("the token is not for the audience `{TOKEN_AUDIENCE}`"));
     }
-    let user = status.user.as_ref();
-    let wanted = format!("system:serviceaccount:{}:{}", account.namespace, account.name);
-    let is = user.and_then(|user| user.username.as_deref()).unwrap_or_default();
+    let wanted = account.username();
+    let is = status.user.as_ref().and_then(|user| user.username.as_deref()).unwrap_or_default();
     if is != wanted {
-        return Err(format!("the token is {is}'s, and only {wanted} may enrol nodes"));
+        return Err(format!("the token is {is}'s, and only {wanted} may enrol {what}"));
     }
-    let extra = user.and_then(|user| user.extra.as_ref());
+    Ok(())
+}
+
+/// On which node the pod of this token runs, or why that is nobody's business here.
+fn node(status: &TokenReviewStatus, account: &ServiceAccount) -> Result<String, String> {
+    is_of(status, account, "nodes")?;
+    let extra = status.user.as_ref().and_then(|user| user.extra.as_ref());
     let nodes = extra.filter(|extra| extra.contains_key(POD_NAME)).and_then(|extra| extra.get(NODE_NAME));
     match nodes.map(Vec::as_slice) {
         Some([node]) if !node.is_empty() => Ok(node.clone()),
@@ -120,6 +150,10 @@ fn node(status: &TokenReviewStatus, account: &ServiceAccount) -> Result<String, 
     }
 }
 
+fn nobody(what: &str, argument: &str) -> Status {
+    Status::permission_denied(format!("this apiserver enrols no {what}: it was started without {argument}"))
+}
+
 #[tonic::async_trait]
 impl Enrolment for Enrol {
     async fn enrol_node(
@@ -128,14 +162,35 @@ impl Enrolment for Enrol {
     ) -> Result<Response<EnrolNodeResponse>, Status> {
         let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
         let EnrolNodeRequest { token, certificate_request } = request.into_inner();
+        let account =
+            self.accounts.node.as_ref().ok_or_else(|| nobody("nodes", "--enrol-service-account"))?;
         let status = self.review(token).await?;
-        let node = node(&status, &self.account).map_err(|why| {
+        let node = node(&status, account).map_err(|why| {
             warn!(?from, why, "Refused to enrol a node");
             Status::permission_denied(why)
         })?;
-        let certificate = self.certificate(&node, &certificate_request)?;
-        info!(?from, node, days = NODE_CERTIFICATE_DAYS, "Enrolled a node");
+        let certificate = self.certificate(Role::Node, &node, NODE_CERTIFICATE, &certificate_request)?;
+        info!(?from, node, life = ?NODE_CERTIFICATE, "Enrolled a node");
         Ok(Response::new(EnrolNodeResponse { certificate }))
+    }
+
+    async fn enrol_operator(
+        &self,
+        request: Request<EnrolOperatorRequest>,
+    ) -> Result<Response<EnrolOperatorResponse>, Status> {
+        let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
+        let EnrolOperatorRequest { token, certificate_request } = request.into_inner();
+        let account = self.accounts.operator.as_ref();
+        let account = account.ok_or_else(|| nobody("operators", "--operator-service-account"))?;
+        let status = self.review(token).await?;
+        is_of(&status, account, "operators").map_err(|why| {
+            warn!(?from, why, "Refused to enrol an operator");
+            Status::permission_denied(why)
+        })?;
+        let certificate =
+            self.certificate(Role::Operator, &account.name, OPERATOR_CERTIFICATE, &certificate_request)?;
+        info!(?from, operator = account.name, life = ?OPERATOR_CERTIFICATE, "Enrolled an operator");
+        Ok(Response::new(EnrolOperatorResponse { certificate }))
     }
 }
 

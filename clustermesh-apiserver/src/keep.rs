@@ -298,18 +298,18 @@ fn read(root: &Path) -> anyhow::Result<BTreeMap<String, ByteString>> {
     Ok(data)
 }
 
-/// Writes the CA's certificate where pods find it, and keeps it there.
-pub async fn publish_bundle(client: Client, name: String, bundle_pem: String) {
+/// Writes what others may know into a ConfigMap, where pods and operators find it, and keeps it there.
+pub async fn publish(client: Client, name: String, data: BTreeMap<&'static str, String>) {
     let api: Api<ConfigMap> = Api::default_namespaced(client);
     let metadata = json!({"name": name});
-    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"bundle.pem": bundle_pem}});
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data});
     let params = PatchParams::apply("clustermesh-apiserver").force();
     loop {
         let next = match within(api.patch(&name, &params, &Patch::Apply(&object))).await {
             Ok(_) => AGAIN,
             Err(error) => {
                 let error = format!("{error:#}");
-                warn!(error, "Cannot write the trust bundle into ConfigMap {name}; trying again");
+                warn!(error, "Cannot write who we are into ConfigMap {name}; trying again");
                 RETRY
             }
         };

@@ -13,7 +13,7 @@ use crate::{
     args::RunArgs,
     authz,
     backend::{self, Engine},
-    enrol::Enrol,
+    enrol::{Accounts, Enrol},
     face::{self, Doors},
     health::{self, Metrics},
     init::ClusterConfig,
@@ -28,12 +28,14 @@ use crate::{
 use anyhow::{Context, bail};
 use daemon::{
     args::Hint,
+    context,
     health::{Condition, Readiness},
     shutdown::finish,
     tls::Tls,
 };
 use prometheus_client::registry::Registry;
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -106,11 +108,15 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let usurped = secret.as_ref().map(StateSecret::usurped).unwrap_or_default();
     let keep = Keep::new(&layout, secret);
     let (origin, home) = surroundings(args, client.clone(), &source_ready, &inner);
-    let enrol = client.clone().zip(args.enrol_service_account.clone());
-    let enrol = enrol.map(|(client, account)| Enrol::new(client, layout.clone(), config.uuid, account));
+    let accounts = Accounts {
+        node: args.enrol_service_account.clone(),
+        operator: args.operator_service_account.clone(),
+    };
+    let enrol = client.clone().filter(|_| accounts.are_any());
+    let enrol = enrol.map(|client| Enrol::new(client, layout.clone(), config.uuid, accounts));
     if let Some((client, name)) = client.clone().zip(args.bundle_configmap.clone()) {
-        let bundle = tls.identity().bundle_pem().to_owned();
-        tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish_bundle(client, name, bundle)));
+        let published = published(args, &config, tls.identity().bundle_pem())?;
+        tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish(client, name, published)));
     }
     let sources = source::driver::spawn(source_config(origin, keep.clone(), &config), inner.clone())?;
     if let Some(client) = client.filter(|_| args.readiness_gate) {
@@ -194,6 +200,22 @@ fn surroundings(
         (None, Some(directory)) => (Origin::Directory(directory.clone()), Home::Directory(directory.clone())),
         (None, None) => unreachable!("clap demands one of the two sources"),
     }
+}
+
+/// What the ConfigMap tells: whom to believe, and to operators where we are.
+fn published(
+    args: &RunArgs,
+    config: &ClusterConfig,
+    bundle_pem: &str,
+) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let cluster = context::Published {
+        name: config.name.clone(),
+        uuid: config.uuid,
+        endpoints: config.advertise.clone(),
+        operator_account: args.operator_service_account.as_ref().map(|account| account.name.clone()),
+    };
+    let cluster = serde_saphyr::to_string(&cluster).context("cannot write who we are as YAML")?;
+    Ok([(context::BUNDLE_KEY, bundle_pem.to_owned()), (context::CLUSTER_KEY, cluster)].into())
 }
 
 fn source_config(origin: Origin, keep: Keep, config: &ClusterConfig) -> source::driver::Config {

@@ -51,7 +51,9 @@ pub fn exit(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-fn report(error: &anyhow::Error) -> String {
+/// `error: …` with the whole chain and, when somebody knows what to try, `hint: …`.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error:#}\n");
     if let Some(hint) = error.downcast_ref::<Hint>() {
         text += &format!("hint: {}\n", hint.hint);

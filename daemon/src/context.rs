@@ -36,6 +36,28 @@ pub struct Context {
     pub key: PathBuf,
 }
 
+/// The key of a cluster's ConfigMap under which its CA certificates are, PEM.
+pub const BUNDLE_KEY: &str = "bundle.pem";
+/// The key under which [`Published`] is, YAML.
+pub const CLUSTER_KEY: &str = "cluster.yaml";
+/// Whom a token of Kubernetes has to be for to enrol anybody.
+pub const TOKEN_AUDIENCE: &str = "clustermesh";
+
+/// What an apiserver on Kubernetes tells operators by its ConfigMap: enough to reach it and to know it. No secret.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// What the cluster calls itself.
+    pub name: ClusterName,
+    /// Its trust domain.
+    pub uuid: ClusterUuid,
+    /// `host:port` of its apiserver, tried in order.
+    pub endpoints: Vec<String>,
+    /// The service account, of the ConfigMap's namespace, whose tokens make operators; none makes any without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_account: Option<String>,
+}
+
 /// Two files speak of different clusters by one name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("two contexts are called `{name}` and are different clusters ({first} and {second})")]

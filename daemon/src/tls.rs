@@ -24,7 +24,7 @@ mod verify;
 pub use accept::{AcceptError, Accepted, Acceptor, Arrival, PeerInfo, Shaken, Stranger, StrangerInfo};
 pub use certificate::Certificate;
 pub use connect::{ConnectError, Connection, Expected, connect, connect_any, connect_as_stranger};
-pub use identity::{Identity, IdentityError, IdentityPaths};
+pub use identity::{Identity, IdentityError, IdentityPaths, IdentityPem};
 pub use refused::{Reason, Refused, Side};
 pub use trust::{BundleError, TrustStore};
 

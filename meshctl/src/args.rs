@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::contexts::ContextArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -10,9 +11,8 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "meshctl", version, max_term_width = 100)]
 pub struct Cli {
-    /// Context files: where clusters are and how to prove who we are. Later files add clusters.
-    #[arg(long, env = "MESHCONFIG", value_delimiter = ':', global = true, value_name = "FILE")]
-    pub config: Vec<PathBuf>,
+    #[command(flatten)]
+    pub contexts: ContextArgs,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -21,10 +21,16 @@ pub struct Cli {
 pub enum Command {
     /// Connects clusters with each other and proves it by a round trip.
     Connect(ConnectArgs),
+    /// Whether clusters could be connected, each alone and every pair, with a code for what stands in the way.
+    Check(CheckArgs),
+    /// Writes what whoever helps needs to see into an archive, without keys, tokens and what is no record of the mesh.
+    Dump(DumpArgs),
     /// Ends the peering of two clusters on both sides, or on one with --force; their prefixes stay closed.
     Disconnect(DisconnectArgs),
     /// What is measured now: peers, tunnels, what the nodes' maps hold. Exit code 0 only when all of it is well.
     Status(StatusArgs),
+    /// A new round trip on every pair of nodes of every peering. Exit code 0 only when there was one on each.
+    Test(TestArgs),
     /// What is known of a Service, pod, address or identity, as one cluster sees it; of two, how packets go between them.
     Why(WhyArgs),
     /// Opens the prefixes of a peer that was disconnected: what goes there is no longer dropped.
@@ -123,7 +129,7 @@ pub enum StoreCommand {
 
 #[derive(Debug, Args)]
 pub struct ConnectArgs {
-    /// Two or more clusters of the context; every pair is connected.
+    /// Two or more clusters: of context files by name, of a kubeconfig by context. Every pair is connected.
     #[arg(required = true, num_args = 2.., value_name = "CLUSTER")]
     pub clusters: Vec<String>,
     /// Seconds until a connect that does not come about is given up. (The apiservers undo it by themselves after 60.)
@@ -131,6 +137,39 @@ pub struct ConnectArgs {
     pub timeout: u64,
     #[command(flatten)]
     pub dry: DryRun,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Clusters; all that are known when none is named.
+    #[arg(value_name = "CLUSTER")]
+    pub clusters: Vec<String>,
+    /// How to print it.
+    #[arg(short, long, default_value = "table")]
+    pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    /// Clusters; all that are known when none is named.
+    #[arg(value_name = "CLUSTER")]
+    pub clusters: Vec<String>,
+    /// Seconds until a pair without a round trip has failed.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub timeout: u64,
+    /// Also write what came of it as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DumpArgs {
+    /// Clusters; all that are known when none is named.
+    #[arg(value_name = "CLUSTER")]
+    pub clusters: Vec<String>,
+    /// The archive (tar, gzip); it must not be there yet.
+    #[arg(short, long, value_name = "FILE", default_value = "meshctl-dump.tar.gz")]
+    pub file: PathBuf,
 }
 
 /// Check, print and change nothing.
@@ -150,7 +189,7 @@ pub struct DisconnectArgs {
     pub a: String,
     /// The other side.
     pub b: String,
-    /// Only on the first side, for a second one that is dead: it is not asked, and need not be in the context.
+    /// Only on the first side, for a second one that is dead: it is not asked, and is called by its cluster's name.
     #[arg(long)]
     pub force: bool,
     #[command(flatten)]

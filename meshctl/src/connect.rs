@@ -3,6 +3,10 @@
 //! Nothing here must survive: both objects are prepared first, and the apiservers complete or expire the connect by
 //! themselves. Running it again changes nothing, or finishes what an earlier run left.
 
+mod pairs;
+
+pub use pairs::{every, of};
+
 use crate::{
     agreement::{self, Agreement},
     ended::Ended,
@@ -22,10 +26,38 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// How often both sides are looked at while we wait.
 const POLL: Duration = Duration::from_millis(250);
 
+/// Where the lines of a connect go.
+#[derive(Debug)]
+pub enum Lines<'a> {
+    /// To stdout, each as soon as it holds, while nothing is waited for on the terminal.
+    Shown(&'a Progress),
+    /// To stderr: stdout is for data, and a dry run has some.
+    Noted,
+    /// Into a text, where others would stand between them.
+    Kept(&'a mut String),
+}
+
+impl Lines<'_> {
+    fn line(&mut self, text: &str) {
+        match self {
+            Self::Shown(progress) => progress.aside(|| println!("{text}")),
+            Self::Noted => eprintln!("{text}"),
+            Self::Kept(kept) => {
+                kept.push_str(text);
+                kept.push('\n');
+            }
+        }
+    }
+
+    fn step(&mut self, name: &str, text: &str) {
+        self.line(&format!(" ✓ {name:<9} {text}"));
+    }
+}
+
 /// What both say of themselves, when nothing is in the way of connecting them.
-async fn check(a: &Session, b: &Session, say: fn(&str, &str)) -> anyhow::Result<[ClusterFacts; 2]> {
+async fn check(a: &Session, b: &Session, lines: &mut Lines<'_>) -> anyhow::Result<[ClusterFacts; 2]> {
     let (facts_a, facts_b) = tokio::try_join!(a.describe(), b.describe())?;
-    say(
+    lines.step(
         "reach",
         &format!(
             "{} {} ({}), {} {} ({})",
@@ -40,11 +72,12 @@ async fn check(a: &Session, b: &Session, say: fn(&str, &str)) -> anyhow::Result<
 
     let conflicts = preflight::conflicts(&facts_a, &facts_b);
     if !conflicts.is_empty() {
+        let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
         let (a, b, conflicts) = (&a.name, &b.name, conflicts.join("\n  "));
         let text = format!("{a} and {b} cannot be connected; nothing was changed\n  {conflicts}");
         return Err(Ended::Refused(text).into());
     }
-    say(
+    lines.step(
         "addresses",
         &format!("no overlap ({} {}, {} {})", a.name, announced(&facts_a), b.name, announced(&facts_b)),
     );
@@ -53,7 +86,7 @@ async fn check(a: &Session, b: &Session, say: fn(&str, &str)) -> anyhow::Result<
 
 /// The objects that a connect would write, each with whose side it is for, after both sides said that they would take it.
 pub async fn would_write(a: &Session, b: &Session) -> anyhow::Result<[MeshPeer; 2]> {
-    let [facts_a, facts_b] = check(a, b, note).await?;
+    let [facts_a, facts_b] = check(a, b, &mut Lines::Noted).await?;
     let objects = agreement::declared(&facts_a, &facts_b);
     for (session, object) in [a, b].into_iter().zip(&objects) {
         session.apply_peer(object, true).await?;
@@ -61,10 +94,16 @@ pub async fn would_write(a: &Session, b: &Session) -> anyhow::Result<[MeshPeer; 
     Ok(objects)
 }
 
-/// Connects two clusters; prints each step that holds as soon as it does.
-pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result<()> {
+/// Connects two clusters; tells each step as soon as it holds, and on a terminal what is waited for.
+pub async fn pair(
+    a: &Session,
+    b: &Session,
+    timeout: Duration,
+    lines: &mut Lines<'_>,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let started = Instant::now();
-    let [facts_a, facts_b] = check(a, b, step).await?;
+    let [facts_a, facts_b] = check(a, b, lines).await?;
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let stands = match agreement::agree(&facts_a, &facts_b, Nonce(rand::random()), now_s + DEADLINE.as_secs())
     {
@@ -86,13 +125,13 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
     };
 
     let deadline = started + timeout;
-    wait(a, b, deadline, "both sides to be active", |side| match side.status.phase {
+    wait(a, b, deadline, progress, "both sides to be active", |side| match side.status.phase {
         Phase::Active => Ok(()),
         Phase::Prepared => Err(format!("{}: {}", side.of, side.last_error())),
     })
     .await?;
     let how = if stands { "bundles stand as they were" } else { "bundles exchanged" };
-    step(
+    lines.step(
         "trust",
         &format!(
             "{how}; {} accepts {}, {} accepts {}",
@@ -103,7 +142,7 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
         ),
     );
 
-    let sides = wait(a, b, deadline, "every node's maps and a round trip on every pair", |side| {
+    let sides = wait(a, b, deadline, progress, "every node's maps and a round trip on every pair", |side| {
         match side.status.problems.first() {
             // What a peer announces wrongly is shown, and is no reason to undo a peering that works.
             _ if side.works() => Ok(()),
@@ -115,7 +154,7 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
     for side in &sides {
         let PeerStatus { peer, tunnels_up, tunnels, rtt_max_us, mtu_bytes, .. } = &side.status;
         let (rtt, mtu) = (rtt_max_us.map_or("-".to_owned(), table::duration), mtu_bytes.unwrap_or(0));
-        step(
+        lines.step(
             "tunnel",
             &format!(
                 "{}→{peer}→{} {tunnels_up}/{tunnels} pairs of nodes, rtt at most {rtt}, MTU {mtu}",
@@ -125,7 +164,7 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
     }
     for side in &sides {
         let PeerStatus { peer, nodes_programmed, nodes, services, backends, revision, .. } = &side.status;
-        step(
+        lines.step(
             "data",
             &format!(
                 "{peer}→{} {services} services, {backends} backends, revision {revision}, in the maps of {nodes_programmed}/{nodes} nodes",
@@ -134,10 +173,11 @@ pub async fn pair(a: &Session, b: &Session, timeout: Duration) -> anyhow::Result
         );
     }
     for problem in sides.iter().flat_map(|side| &side.status.problems) {
-        println!(" ! {problem}");
+        lines.line(&format!(" ! {problem}"));
     }
     let verb = if stands { "connected already" } else { "connected" };
-    println!("{verb} in {}   undo: meshctl disconnect {} {}", took(started.elapsed()), a.name, b.name);
+    let took = took(started.elapsed());
+    lines.line(&format!("{verb} in {took}   undo: meshctl disconnect {} {}", a.called, b.called));
     Ok(())
 }
 
@@ -175,11 +215,11 @@ async fn wait(
     a: &Session,
     b: &Session,
     deadline: Instant,
+    progress: &Progress,
     what: &str,
     holds: impl Fn(&Side) -> Result<(), String>,
 ) -> anyhow::Result<[Side; 2]> {
     let mut missing;
-    let progress = Progress::new();
     loop {
         let (facts_a, facts_b) = tokio::try_join!(a.facts(), b.facts())?;
         let check = |side: Result<Side, String>| side.and_then(|side| holds(&side).map(|()| side));
@@ -201,13 +241,4 @@ fn announced(of: &ClusterFacts) -> String {
 
 fn took(duration: Duration) -> String {
     table::duration(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// To stderr: stdout is for data, and a dry run has some.
-fn note(name: &str, text: &str) {
-    eprintln!(" ✓ {name:<9} {text}");
-}
-
-fn step(name: &str, text: &str) {
-    println!(" ✓ {name:<9} {text}");
 }

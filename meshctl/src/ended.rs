@@ -1,7 +1,6 @@
 //! How a command ends: what scripts read from its exit code.
 
 use anyhow::Error;
-use api::name::ClusterName;
 use std::process::ExitCode;
 
 // 0: all is well.
@@ -18,7 +17,7 @@ pub const REFUSED: u8 = 4;
 pub enum Ended {
     /// Nobody there, or nobody who believes us.
     #[error("cannot connect to {0}")]
-    Unreachable(ClusterName),
+    Unreachable(String),
     /// In the words of whoever refused: a gRPC status also carries codes and metadata that help nobody here.
     #[error("{0}")]
     Refused(String),
@@ -42,11 +41,14 @@ impl Ended {
 
 /// The exit code of an error.
 pub fn code(error: &Error) -> ExitCode {
-    ExitCode::from(
-        match error.chain().find_map(|cause| cause.downcast_ref::<Ended>()).or(error.downcast_ref()) {
-            Some(Ended::Unreachable(_) | Ended::Lost(_)) => UNREACHABLE,
-            Some(Ended::Refused(_)) => REFUSED,
-            None => NOT_WELL,
-        },
-    )
+    ExitCode::from(match kind(error) {
+        Some(Ended::Unreachable(_) | Ended::Lost(_)) => UNREACHABLE,
+        Some(Ended::Refused(_)) => REFUSED,
+        None => NOT_WELL,
+    })
+}
+
+/// Of which kind an error is, wherever it stands in the chain.
+pub fn kind(error: &Error) -> Option<&Ended> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Ended>()).or(error.downcast_ref())
 }

@@ -1,7 +1,7 @@
 //! `meshctl`: the operator's view. Connects clusters, ends peerings, and says what is true of the mesh.
 //!
 //! ```text
-//!  context ─▶ session (admin service, etcd API) ─▶ facts ─▶ preflight, agreement, status, why, peer, store (pure)
+//!  context ─▶ session (admin service, etcd API) ─▶ facts ─▶ preflight, check, agreement, status, why, peer, store (pure)
 //!                                                          └─▶ text, exit code
 //! ```
 //!
@@ -10,15 +10,19 @@
 
 mod agreement;
 mod args;
+mod check;
 mod connect;
 mod contexts;
 mod disconnect;
+mod dump;
 mod ended;
 mod facts;
+mod kubernetes;
 mod pages;
 mod peer;
 mod preflight;
 mod progress;
+mod round_trips;
 mod session;
 mod status;
 mod store;
@@ -28,12 +32,11 @@ mod why;
 use anyhow::{Context as _, bail};
 use api::{name::ClusterName, peer::MeshPeer};
 use args::{
-    Cli, Command, ConnectArgs, DisconnectArgs, ForgetArgs, Output, PeerArgs, PeerCommand, StatusArgs,
-    StoreCommand, WhyArgs,
+    CheckArgs, Cli, Command, ConnectArgs, DisconnectArgs, ForgetArgs, Output, PeerArgs, PeerCommand,
+    StatusArgs, StoreCommand, TestArgs, WhyArgs,
 };
 use clap::Parser as _;
 use contexts::Known;
-use daemon::context::Context;
 use futures::future::try_join_all;
 use session::Session;
 use std::{
@@ -52,7 +55,7 @@ async fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprint!("{}", daemon::args::report(&error));
             ended::code(&error)
         }
     }
@@ -65,11 +68,17 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let contexts = || Known::load(&cli.config);
+    let contexts = || Known::load(&cli.contexts);
     match cli.command {
         Command::Connect(args) => connect(&contexts()?, args).await,
+        Command::Check(args) => check(&contexts()?, args).await,
+        Command::Dump(args) => {
+            let ways = contexts()?.named(&args.clusters)?;
+            print(&dump::dump(&ways, &args.file).await?)
+        }
         Command::Disconnect(args) => disconnect(&contexts()?, args).await,
         Command::Status(args) => print_status(&contexts()?, args).await,
+        Command::Test(args) => test(&contexts()?, args).await,
         Command::Why(args) => print_why(&contexts()?, args).await,
         Command::Forget(args) => forget(&contexts()?, args).await,
         Command::Peer(command) => peers(&contexts()?, command).await,
@@ -88,39 +97,41 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 }
 
 async fn open(contexts: &Known, names: &[String]) -> anyhow::Result<Vec<Session>> {
-    let clusters: Vec<&Context> = if names.is_empty() {
-        contexts.all().collect()
-    } else {
-        names.iter().map(|name| contexts.find(name)).collect::<Result<_, _>>()?
-    };
-    try_join_all(clusters.into_iter().map(Session::open)).await
+    try_join_all(contexts.named(names)?.iter().map(Session::open)).await
+}
+
+async fn check(contexts: &Known, args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let checked = check::check(&contexts.named(&args.clusters)?).await;
+    print(&match args.output {
+        Output::Table => checked.text(),
+        Output::Json | Output::Yaml => args.output.print(&checked)?,
+    })?;
+    Ok(if checked.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode> {
     let sessions = open(contexts, &args.clusters).await?;
-    let mut pairs = Vec::new();
-    for (at, a) in sessions.iter().enumerate() {
-        for b in &sessions[at + 1..] {
-            pairs.push((a, b));
-        }
-    }
+    let pairs = connect::of(&sessions);
     if args.dry.dry_run {
         let mut objects = Vec::new();
-        for (a, b) in pairs {
+        for (a, b) in &pairs {
             let [on_a, on_b] = connect::would_write(a, b).await?;
             objects.extend([(a.name.clone(), on_a), (b.name.clone(), on_b)]);
         }
         return print(&would(&objects, args.dry.output)?);
     }
+    let (timeout, progress) = (Duration::from_secs(args.timeout), progress::Progress::new());
     if let [(a, b)] = pairs[..] {
-        connect::pair(a, b, Duration::from_secs(args.timeout)).await?;
+        connect::pair(a, b, timeout, &mut connect::Lines::Shown(&progress), &progress).await?;
         return Ok(ExitCode::SUCCESS);
     }
-    // One after the other, so that the lines of a pair stand together; the waiting is seconds a pair.
-    for (a, b) in pairs {
-        println!("{} and {}", a.name, b.name);
-        connect::pair(a, b, Duration::from_secs(args.timeout)).await?;
-    }
+    let names: Vec<String> = pairs.iter().map(|(a, b)| format!("{} and {}", a.called, b.called)).collect();
+    let connect = async |at: usize| {
+        let ((a, b), mut lines) = (pairs[at], String::new());
+        let ended = connect::pair(a, b, timeout, &mut connect::Lines::Kept(&mut lines), &progress).await;
+        (lines, ended)
+    };
+    connect::every(&names, connect, &progress, std::io::stdout()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -150,11 +161,15 @@ fn would(objects: &[(ClusterName, MeshPeer)], output: Output) -> anyhow::Result<
 }
 
 async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<ExitCode> {
-    let [a, b] = [args.a.parse::<ClusterName>()?, args.b.parse::<ClusterName>()?];
-    let asked = if args.force { vec![args.a.clone()] } else { vec![args.a, args.b] };
+    let DisconnectArgs { a, b, .. } = &args;
+    let asked = if args.force { vec![a.clone()] } else { vec![a.clone(), b.clone()] };
     let sessions = open(contexts, &asked).await?;
-    let sides = sessions.iter().zip([&b, &a]).map(|(ours, peer)| disconnect::Side { ours, peer });
-    let sides: Vec<_> = sides.collect();
+    // Whom we cannot ask is called by its own name.
+    let dead = args.force.then(|| b.parse::<ClusterName>()).transpose()?;
+    let peers = sessions.iter().skip(1).map(|session| &session.name).chain(&dead);
+    let peers = peers.chain(sessions.first().map(|session| &session.name));
+    let sides: Vec<_> =
+        sessions.iter().zip(peers).map(|(ours, peer)| disconnect::Side { ours, peer }).collect();
     if args.dry.dry_run {
         let mut objects = Vec::new();
         for side in &sides {
@@ -210,14 +225,14 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?
             };
             let object = peer::parse(&text).with_context(|| format!("cannot apply {}", file.display()))?;
-            let session = Session::open(contexts.find_or_only(cluster.as_deref())?).await?;
+            let session = Session::open(&contexts.find_or_only(cluster.as_deref())?).await?;
             print(&peer::apply(&session, &object, dry_run).await?)
         }
     }
 }
 
 async fn held(contexts: &Known, args: &PeerArgs) -> anyhow::Result<(Session, MeshPeer)> {
-    let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
+    let session = Session::open(&contexts.find_or_only(args.cluster.as_deref())?).await?;
     let name: ClusterName = args.peer.parse()?;
     match session.describe().await?.peer(&name).cloned() {
         Some(peer) => Ok((session, peer)),
@@ -232,7 +247,7 @@ async fn records(
     match command {
         StoreCommand::Get { prefix, cluster, rev, output } => {
             let contexts = contexts()?;
-            let session = Session::open(contexts.find_or_only(cluster.as_deref())?).await?;
+            let session = Session::open(&contexts.find_or_only(cluster.as_deref())?).await?;
             let (mut listed, mut head) = (Vec::new(), rev);
             for prefix in store::prefix(&session.name, prefix.as_deref()) {
                 head = session.list(&prefix, head, &mut listed).await?;
@@ -269,8 +284,38 @@ async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<Exit
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+async fn test(contexts: &Known, args: TestArgs) -> anyhow::Result<ExitCode> {
+    let sessions = open(contexts, &args.clusters).await?;
+    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let first = try_join_all(sessions.iter().map(Session::facts)).await?;
+    let begun: Vec<_> = first.iter().map(round_trips::Begun::new).collect();
+    let progress = progress::Progress::new();
+    let cases = loop {
+        let facts = try_join_all(sessions.iter().map(Session::facts)).await?;
+        let cases: Vec<_> =
+            begun.iter().zip(&facts).flat_map(|(begun, facts)| round_trips::cases(begun, facts)).collect();
+        if cases.iter().all(round_trips::Case::passed) || Instant::now() >= deadline {
+            break cases;
+        }
+        let passed = cases.iter().filter(|case| case.passed()).count();
+        progress.waits_for(format!("{passed} of {} pairs", cases.len()));
+        tokio::time::sleep(POLL).await;
+    };
+    drop(progress);
+    if cases.is_empty() {
+        bail!("there is nothing to test: no cluster that was asked has a peer");
+    }
+    if let Some(file) = &args.junit {
+        let writing = || format!("cannot write {}", file.display());
+        std::fs::write(file, round_trips::junit(&cases)?).with_context(writing)?;
+    }
+    print(&round_trips::text(&cases))?;
+    let passed = cases.iter().all(round_trips::Case::passed);
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 async fn print_why(contexts: &Known, args: WhyArgs) -> anyhow::Result<ExitCode> {
-    let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
+    let session = Session::open(&contexts.find_or_only(args.cluster.as_deref())?).await?;
     let facts = session.facts().await?;
     print(&match &args.to {
         None => why::why(&facts, &args.what)?,
@@ -279,7 +324,7 @@ async fn print_why(contexts: &Known, args: WhyArgs) -> anyhow::Result<ExitCode> 
 }
 
 async fn forget(contexts: &Known, args: ForgetArgs) -> anyhow::Result<ExitCode> {
-    let session = Session::open(contexts.find_or_only(args.cluster.as_deref())?).await?;
+    let session = Session::open(&contexts.find_or_only(args.cluster.as_deref())?).await?;
     let opened = session.forget(&args.peer.parse()?).await?;
     match &opened[..] {
         [] => println!("{} keeps nothing closed for {}", session.name, args.peer),

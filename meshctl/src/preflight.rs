@@ -1,5 +1,6 @@
 //! What must hold before a connect touches anything. Pure: facts of both clusters in, conflicts out.
 
+use crate::check::{Code, Finding};
 use api::{
     bytes::ClusterUuid,
     name::ClusterName,
@@ -63,19 +64,22 @@ impl ClusterFacts {
 }
 
 /// Why two clusters cannot be connected, a sentence each. Empty: they can.
-pub fn conflicts(a: &ClusterFacts, b: &ClusterFacts) -> Vec<String> {
+pub fn conflicts(a: &ClusterFacts, b: &ClusterFacts) -> Vec<Finding> {
     let mut all = Vec::new();
     if a.uuid == b.uuid {
-        return vec![format!("{} and {} are the same cluster ({})", a.name, b.name, a.uuid)];
+        let text = format!("{} and {} are the same cluster ({})", a.name, b.name, a.uuid);
+        return vec![Finding::new(Code::SameCluster, text)];
     }
     if a.name == b.name {
-        return vec![format!("two clusters have the name {}: {} and {}", a.name, a.uuid, b.uuid)];
+        let text = format!("two clusters have the name {}: {} and {}", a.name, a.uuid, b.uuid);
+        return vec![Finding::new(Code::SameName, text)];
     }
     for (ours, theirs) in [(a, b), (b, a)] {
         all.extend(against_own(ours, theirs));
         all.extend(against_peers(ours, theirs));
         if theirs.endpoints.is_empty() {
-            all.push(format!("{} advertises no address of its apiserver", theirs.name));
+            let text = format!("{} advertises no address of its apiserver", theirs.name);
+            all.push(Finding::new(Code::NoAddress, text));
         }
     }
     all.sort();
@@ -85,7 +89,7 @@ pub fn conflicts(a: &ClusterFacts, b: &ClusterFacts) -> Vec<String> {
 
 /// What `theirs` announces against every range of `ours`, Services included: an announced pod that has one of our
 /// ClusterIPs could not be told from it.
-fn against_own(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
+fn against_own(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<Finding> {
     let mut all = Vec::new();
     for (what, announced) in theirs.announced() {
         for (own, range) in &ours.ranges {
@@ -93,22 +97,23 @@ fn against_own(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
                 let mut sides =
                     [format!("{} {what} {announced}", theirs.name), format!("{} {own} {range}", ours.name)];
                 sides.sort();
-                all.push(format!("{} overlaps {}", sides[0], sides[1]));
+                all.push(Finding::new(Code::Overlap, format!("{} overlaps {}", sides[0], sides[1])));
             }
         }
         for address in &ours.node_addresses {
             if announced.contains(address) {
-                all.push(format!(
+                let text = format!(
                     "{} {what} {announced} covers {}'s node address {address}",
                     theirs.name, ours.name
-                ));
+                );
+                all.push(Finding::new(Code::CoversNode, text));
             }
         }
     }
     all
 }
 
-fn against_peers(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
+fn against_peers(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<Finding> {
     let mut all = Vec::new();
     for peer in &ours.peers {
         let name = &peer.metadata.name;
@@ -116,21 +121,24 @@ fn against_peers(ours: &ClusterFacts, theirs: &ClusterFacts) -> Vec<String> {
             continue; // the same peering: connecting again changes nothing
         }
         if *name == theirs.name {
-            all.push(format!(
+            let text = format!(
                 "{} already has a peer named {name}, with another UUID ({})",
                 ours.name, peer.spec.uuid
-            ));
+            );
+            all.push(Finding::new(Code::OtherPeer, text));
             continue;
         }
         if peer.spec.uuid == theirs.uuid {
-            all.push(format!("{} already knows {} under the name {name}", ours.name, theirs.name));
+            let text = format!("{} already knows {} under the name {name}", ours.name, theirs.name);
+            all.push(Finding::new(Code::OtherAlias, text));
         }
         for (what, announced) in theirs.announced() {
             for cidr in peer.spec.contract.cidrs.iter().filter(|cidr| overlap(&announced, cidr)) {
-                all.push(format!(
+                let text = format!(
                     "{} {what} {announced} overlaps {cidr} of {name}, a peer of {}",
                     theirs.name, ours.name
-                ));
+                );
+                all.push(Finding::new(Code::OverlapsPeer, text));
             }
         }
     }

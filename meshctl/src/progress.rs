@@ -22,6 +22,11 @@ impl Progress {
     pub fn waits_for(&self, what: impl Into<String>) {
         self.0.set_message(what.into());
     }
+
+    /// Writes to the terminal while the line is out of the way.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.0.suspend(write)
+    }
 }
 
 impl Drop for Progress {

@@ -1,6 +1,7 @@
 //! A connection to one cluster's apiserver: what it describes, what its store holds, what we ask it to do.
 
 use crate::{
+    contexts::Way,
     ended::Ended,
     facts::Facts,
     preflight::{ClusterFacts, Range},
@@ -11,7 +12,7 @@ use bytes::Bytes;
 use daemon::{
     context::Context,
     spiffe::Role,
-    tls::{Expected, Identity, Tls, connect_any},
+    tls::{Connection, Expected, Identity, Tls, connect_any},
 };
 use ipnet::IpNet;
 use rpc::{
@@ -44,8 +45,10 @@ pub struct Listed {
 /// An open connection to a cluster.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Its name in the context.
+    /// What it calls itself.
     pub name: ClusterName,
+    /// What the operator calls it: its name in a context file, or a context of a kubeconfig.
+    pub called: String,
     /// Where it answered.
     pub endpoint: String,
     /// How long it took to be there and to be believed.
@@ -55,20 +58,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// Dials the endpoints of a context in order and makes sure that it is this cluster.
-    pub async fn open(cluster: &Context) -> anyhow::Result<Self> {
-        let paths = cluster.identity_paths();
-        let identity = Identity::load(&paths, Role::Operator)
-            .or_else(|error| Identity::load(&paths, Role::Reader).map_err(|_| error))
-            .with_context(|| format!("cannot speak to {} without a certificate", cluster.name))?;
-        let expected = Expected::cluster(cluster.uuid, cluster.name.clone());
+    /// Reaches the apiserver and makes sure that it is this cluster's.
+    pub async fn open(way: &Way) -> anyhow::Result<Self> {
         let started = Instant::now();
-        let connection = connect_any(&Tls::new(identity), &cluster.endpoints, &expected)
-            .await
-            .with_context(|| Ended::Unreachable(cluster.name.clone()))?;
+        let (name, connection) = match way {
+            Way::File(context) => (context.name.clone(), dial(context).await?),
+            Way::Kubernetes(context) => context.connect().await?,
+        };
         let channel = connection.channel;
         Ok(Self {
-            name: cluster.name.clone(),
+            name,
+            called: way.name().to_owned(),
             endpoint: connection.endpoint,
             took: started.elapsed(),
             kv: KvClient::new(channel.clone()).max_decoding_message_size(MESSAGE_MAX_BYTES),
@@ -82,8 +82,22 @@ impl Session {
         for prefix in [api::key::MESH, api::key::LOCAL] {
             head = self.list(prefix, head, &mut listed).await?;
         }
+        Ok(self.parse(head, listed))
+    }
+
+    /// As [`Session::facts`], and how many keys of the whole store hold no record of ours.
+    pub async fn facts_of_all(&self) -> anyhow::Result<(Facts, usize)> {
+        let mut listed = Vec::new();
+        let head = self.list("", 0, &mut listed).await?;
+        let keys = listed.len();
+        let facts = self.parse(head, listed);
+        let others = keys - facts.records.len();
+        Ok((facts, others))
+    }
+
+    fn parse(&self, head: i64, listed: Vec<Listed>) -> Facts {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Ok(Facts::new(self.name.clone(), head, u64::try_from(now_ms).unwrap_or(u64::MAX), listed))
+        Facts::new(self.name.clone(), head, u64::try_from(now_ms).unwrap_or(u64::MAX), listed)
     }
 
     /// Lists a prefix in pages at one revision (the newest when 0) and returns that revision.
@@ -174,6 +188,17 @@ impl Session {
             self.admin.clone().forget(ForgetRequest { name: peer.to_string() }).await.map_err(refusal);
         Ok(forgotten.with_context(|| format!("{} cannot forget {peer}", self.name))?.into_inner().opened)
     }
+}
+
+/// Dials the endpoints of a context in order.
+async fn dial(cluster: &Context) -> anyhow::Result<Connection> {
+    let paths = cluster.identity_paths();
+    let identity = Identity::load(&paths, Role::Operator)
+        .or_else(|error| Identity::load(&paths, Role::Reader).map_err(|_| error))
+        .with_context(|| format!("cannot speak to {} without a certificate", cluster.name))?;
+    let expected = Expected::cluster(cluster.uuid, cluster.name.clone());
+    let connection = connect_any(&Tls::new(identity), &cluster.endpoints, &expected).await;
+    connection.with_context(|| Ended::Unreachable(cluster.name.to_string()))
 }
 
 fn refusal(status: tonic::Status) -> anyhow::Error {

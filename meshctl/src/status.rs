@@ -205,7 +205,8 @@ pub fn round_trip_works(tunnel: &Tunnel) -> bool {
     !tunnel.probe_failed && tunnel.probe_age_ms.is_some_and(|age| age <= PROBE_OLD_MS)
 }
 
-fn silent_pair(facts: &Facts, node: &NodeName, peer: &ClusterName, tunnel: &Tunnel) -> String {
+/// That a tunnel answers no probe, and what is known of it.
+pub fn silent_pair(facts: &Facts, node: &NodeName, peer: &ClusterName, tunnel: &Tunnel) -> String {
     let handshake = match tunnel.handshake_age_ms {
         None => "no handshake yet".to_owned(),
         Some(age) => format!("last handshake {} s ago", age / 1_000),

@@ -145,4 +145,5 @@ pub const TABLE: &[Row] = &[
     new("/mesh.sync.v1.Sync/Buckets", Served::Yes, KEYED),
     new("/mesh.sync.v1.Sync/Entries", Served::Yes, KEYED),
     new("/mesh.enrolment.v1.Enrolment/EnrolNode", STRANGERS, [Grant::No; 6]),
+    new("/mesh.enrolment.v1.Enrolment/EnrolOperator", STRANGERS, [Grant::No; 6]),
 ];

@@ -15,10 +15,15 @@ use rpc::{
     mesh::enrolment::v1::enrolment_client::EnrolmentClient,
 };
 use serde_json::{Value, json};
+use std::time::UNIX_EPOCH;
 use tokio_util::sync::CancellationToken;
 
 fn account() -> ServiceAccount {
     "mesh/agent".parse().expect("an account")
+}
+
+fn operators() -> ServiceAccount {
+    "mesh/operator".parse().expect("an account")
 }
 
 /// The status of a review of a token that enrols node a1.
@@ -87,6 +92,7 @@ async fn a_pods_token_becomes_the_certificate_of_its_node_and_opens_nothing_else
         assert_eq!(review["spec"]["audiences"], json!(["clustermesh"]));
         let status = match review["spec"]["token"].as_str() {
             Some("of a1") => good(),
+            Some("of an operator") => with("/user/username", json!("system:serviceaccount:mesh:operator")),
             _ => json!({"authenticated": false, "error": "it is expired"}),
         };
         json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {}, "spec": {}, "status": status})
@@ -98,7 +104,8 @@ async fn a_pods_token_becomes_the_certificate_of_its_node_and_opens_nothing_else
     let doors = Doors::new(own, tls.clone(), engine.clone(), shutdown.clone());
     let port = face::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
     let at = port.address().to_string();
-    let enrol = Enrol::new(kubernetes.client(), layout.clone(), config.uuid, account());
+    let accounts = Accounts { node: Some(account()), operator: Some(operators()) };
+    let enrol = Enrol::new(kubernetes.client(), layout.clone(), config.uuid, accounts);
     let serving = tokio::spawn(port.serve(doors, NoAdmin, Some(enrol)));
 
     let bundle = tls.identity().bundle_pem().to_owned();
@@ -122,10 +129,34 @@ async fn a_pods_token_becomes_the_certificate_of_its_node_and_opens_nothing_else
         key: dir.path().join("a1-key.pem"),
         bundle: layout.server().bundle,
     };
-    std::fs::write(&paths.cert, certificate).expect("written");
     std::fs::write(&paths.key, key.serialize_pem()).expect("written");
-    let identity = Identity::load(&paths, Role::Node).expect("a node");
-    assert_eq!(identity.id().to_string(), format!("spiffe://{}/node/a1", config.uuid));
+    let identity = |certificate: String, role| {
+        std::fs::write(&paths.cert, certificate).expect("written");
+        Identity::load(&paths, role).expect("an identity")
+    };
+    let node = identity(certificate, Role::Node);
+    assert_eq!(node.id().to_string(), format!("spiffe://{}/node/a1", config.uuid));
+
+    // An operator's token makes operators, for an hour, and no nodes; a node's makes no operators.
+    let operate = async |token: &str| {
+        let (token, certificate_request) = (token.to_owned(), request.clone());
+        let request = EnrolOperatorRequest { token, certificate_request };
+        EnrolmentClient::new(channel().await).enrol_operator(request).await
+    };
+    let refused = operate("of a1").await.expect_err("refused");
+    assert_eq!(
+        refused.message(),
+        "the token is system:serviceaccount:mesh:agent's, and only system:serviceaccount:mesh:operator may enrol operators"
+    );
+    let refused = enrol("of an operator", &request).await.expect_err("refused");
+    assert!(refused.message().ends_with("may enrol nodes"), "{refused}");
+    let operator =
+        identity(operate("of an operator").await.expect("enrolled").into_inner().certificate, Role::Operator);
+    assert_eq!(operator.id().to_string(), format!("spiffe://{}/operator/operator", config.uuid));
+    let in_s =
+        |after: Duration| (SystemTime::now() + after).duration_since(UNIX_EPOCH).expect("later").as_secs();
+    let until_s = u64::try_from(operator.certificate().not_after_s).expect("after 1970");
+    assert!((in_s(OPERATOR_CERTIFICATE) - 60..=in_s(OPERATOR_CERTIFICATE)).contains(&until_s), "{until_s}");
 
     let range = RangeRequest { key: "mesh/v1/west/cluster".into(), ..Default::default() };
     let refused = KvClient::new(channel().await).range(range).await.expect_err("nothing but enrolment");

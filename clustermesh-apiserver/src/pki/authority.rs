@@ -126,7 +126,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Issued, PkiError> {
         let key = KeyPair::generate().map_err(cannot("make a key"))?;
-        let cert_pem = self.sign(id, hosts, days, now, &key)?;
+        let cert_pem = self.sign(id, hosts, DAY * days, now, &key)?;
         Ok(Issued { cert_pem, key_pem: key.serialize_pem(), bundle_pem: self.cert_pem.clone() })
     }
 
@@ -138,19 +138,19 @@ impl Authority {
         &self,
         request_pem: &str,
         id: &SpiffeId,
-        days: u32,
+        life: Duration,
         now: SystemTime,
     ) -> Result<String, PkiError> {
         let request = CertificateSigningRequestParams::from_pem(request_pem);
         let request = request.map_err(cannot("read the certificate request"))?;
-        self.sign(id, &[], days, now, &request.public_key)
+        self.sign(id, &[], life, now, &request.public_key)
     }
 
     fn sign(
         &self,
         id: &SpiffeId,
         hosts: &[&str],
-        days: u32,
+        life: Duration,
         now: SystemTime,
         key: &impl PublicKeyData,
     ) -> Result<String, PkiError> {
@@ -167,7 +167,7 @@ impl Authority {
         };
         params.use_authority_key_identifier_extension = true;
         params.not_before = (now - CLOCK_SKEW).into();
-        params.not_after = (now + DAY * days).into();
+        params.not_after = (now + life).into();
         let cert = params.signed_by(key, &self.issuer).map_err(cannot("sign a certificate"))?;
         Ok(cert.pem())
     }

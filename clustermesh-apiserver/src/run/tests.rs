@@ -179,6 +179,7 @@ fn args(dir: &Path) -> RunArgs {
         state_secret: None,
         bundle_configmap: None,
         enrol_service_account: None,
+        operator_service_account: None,
         readiness_gate: false,
         listen: free_port(),
         health: free_port(),

@@ -31,6 +31,16 @@ pub struct IdentityPaths {
     pub bundle: PathBuf,
 }
 
+/// The same three in memory.
+pub struct IdentityPem {
+    /// Our certificate and what is between it and the CA.
+    pub cert: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+    /// The CA certificates of our own cluster.
+    pub bundle: Vec<u8>,
+}
+
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -44,29 +54,29 @@ pub enum IdentityError {
         /// Why.
         source: io::Error,
     },
-    /// A file has no such PEM in it.
-    #[error("there is no PEM {what} in {}", .path.display())]
+    /// There is no such PEM.
+    #[error("there is no PEM {what} in {at}")]
     Pem {
         /// Certificate or private key.
         what: &'static str,
-        /// Where.
-        path: PathBuf,
+        /// A file, or what somebody issued.
+        at: String,
         /// Why.
         source: rustls::pki_types::pem::Error,
     },
     /// The bundle does not parse.
-    #[error("cannot use the trust bundle {}", .path.display())]
+    #[error("cannot use the trust bundle {at}")]
     Bundle {
-        /// Where.
-        path: PathBuf,
+        /// A file, or what somebody issued.
+        at: String,
         /// Why.
         source: BundleError,
     },
     /// Nobody would accept it.
-    #[error("cannot use {}", .path.display())]
+    #[error("cannot use {at}")]
     Refused {
-        /// Where.
-        path: PathBuf,
+        /// A file, or what somebody issued.
+        at: String,
         /// Why.
         source: Refused,
     },
@@ -105,21 +115,45 @@ impl Identity {
     /// [`IdentityError`] names the file, the certificate and the reason.
     pub fn load_at(paths: &IdentityPaths, role: Role, now: SystemTime) -> Result<Self, IdentityError> {
         let IdentityPaths { cert, key, bundle } = paths;
-        let chain_pem = read("certificate", cert)?;
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain_pem)
+        let pem = IdentityPem {
+            cert: read("certificate", cert)?,
+            key: read("private key", key)?,
+            bundle: read("trust bundle", bundle)?,
+        };
+        Self::check(&pem, [cert, key, bundle].map(|path| path.display().to_string()), role, now)
+    }
+
+    /// Checks what somebody issued to us against the system's clock; nothing is on a disk. `what` it is stands in errors.
+    ///
+    /// # Errors
+    /// [`IdentityError`] names the certificate and the reason.
+    pub fn issued(pem: &IdentityPem, what: &str, role: Role) -> Result<Self, IdentityError> {
+        Self::check(pem, [(); 3].map(|()| what.to_owned()), role, SystemTime::now())
+    }
+
+    fn check(
+        pem: &IdentityPem,
+        [cert, key, bundle]: [String; 3],
+        role: Role,
+        now: SystemTime,
+    ) -> Result<Self, IdentityError> {
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem.cert)
             .collect::<Result<_, _>>()
-            .map_err(|source| IdentityError::Pem { what: "certificate", path: cert.clone(), source })?;
-        let private = PrivateKeyDer::from_pem_slice(&read("private key", key)?)
-            .map_err(|source| IdentityError::Pem { what: "private key", path: key.clone(), source })?;
-        let bundle_error = |source| IdentityError::Bundle { path: bundle.clone(), source };
-        let bundle_pem = String::from_utf8_lossy(&read("trust bundle", bundle)?).into_owned();
-        let roots = Arc::new(parse_bundle(&bundle_pem).map_err(bundle_error)?);
+            .map_err(|source| IdentityError::Pem { what: "certificate", at: cert.clone(), source })?;
+        let private = PrivateKeyDer::from_pem_slice(&pem.key).map_err(|source| IdentityError::Pem {
+            what: "private key",
+            at: key,
+            source,
+        })?;
+        let bundle_pem = String::from_utf8_lossy(&pem.bundle).into_owned();
+        let roots = parse_bundle(&bundle_pem);
+        let roots = Arc::new(roots.map_err(|source| IdentityError::Bundle { at: bundle, source })?);
 
         let Some((leaf, between)) = chain.split_first() else {
             let source = rustls::pki_types::pem::Error::NoItemsFound;
-            return Err(IdentityError::Pem { what: "certificate", path: cert.clone(), source });
+            return Err(IdentityError::Pem { what: "certificate", at: cert, source });
         };
-        let refuse = |source| IdentityError::Refused { path: cert.clone(), source };
+        let refuse = |source| IdentityError::Refused { at: cert.clone(), source };
         let unreadable =
             |reason| refuse(Refused { side: Side::Ours, certificate: "(unreadable)".to_owned(), reason });
         let certificate = Certificate::read(leaf).map_err(unreadable)?;

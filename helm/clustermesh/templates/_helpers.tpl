@@ -7,6 +7,8 @@
 
 {{- define "clustermesh.apiserver" -}}{{ include "clustermesh.fullname" . }}-apiserver{{- end -}}
 {{- define "clustermesh.agent" -}}{{ include "clustermesh.fullname" . }}-agent{{- end -}}
+{{/* Whose tokens make operators; no pod runs as it. */}}
+{{- define "clustermesh.operator" -}}{{ include "clustermesh.fullname" . }}-operator{{- end -}}
 {{- define "clustermesh.tunnel" -}}{{ include "clustermesh.fullname" . }}-tunnel{{- end -}}
 {{/* What no source can rebuild; made by the apiserver, and left by an uninstall. */}}
 {{- define "clustermesh.state" -}}{{ include "clustermesh.fullname" . }}-state{{- end -}}

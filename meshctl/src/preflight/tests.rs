@@ -46,7 +46,8 @@ fn peer(name: &str, id: u8, cidr: &str) -> MeshPeer {
 
 fn check(a: &ClusterFacts, b: &ClusterFacts, expected: Expect) {
     assert_eq!(conflicts(a, b), conflicts(b, a), "the order of the two does not matter");
-    expected.assert_eq(&conflicts(a, b).join("\n"));
+    let found: Vec<String> = conflicts(a, b).iter().map(ToString::to_string).collect();
+    expected.assert_eq(&found.join("\n"));
 }
 
 #[test]
@@ -62,17 +63,16 @@ fn clusters_apart_can_be_connected_also_again_and_with_the_same_service_range() 
 fn equal_names_or_the_same_cluster_twice_are_refused() {
     let mut other = west();
     other.name = "east".parse().unwrap();
-    let all = conflicts(&east(), &other);
-    assert_eq!(
-        all,
-        [
-            "two clusters have the name east: 01010101-0101-0101-0101-010101010101 and 02020202-0202-0202-0202-020202020202"
-        ]
-    );
+    let found = |other: &ClusterFacts| {
+        let all = conflicts(&east(), other);
+        all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    expect!["MESH202: two clusters have the name east: 01010101-0101-0101-0101-010101010101 and 02020202-0202-0202-0202-020202020202"]
+        .assert_eq(&found(&other));
     let mut alias = east();
     alias.name = "alias".parse().unwrap();
-    let all = conflicts(&east(), &alias);
-    assert_eq!(all, ["east and alias are the same cluster (01010101-0101-0101-0101-010101010101)"]);
+    expect!["MESH201: east and alias are the same cluster (01010101-0101-0101-0101-010101010101)"]
+        .assert_eq(&found(&alias));
 }
 
 #[test]
@@ -81,18 +81,18 @@ fn every_overlap_is_named_with_both_sides() {
         &east(),
         &cluster("west", 2, "10.1.128.0/17", "10.102.0.0/16", "100.64.0.0/16"),
         expect![[r#"
-            east mesh 100.64.1.0/24 overlaps west mesh 100.64.0.0/16
-            east pods 10.1.0.0/16 overlaps west pods 10.1.128.0/17"#]],
+            MESH203: east mesh 100.64.1.0/24 overlaps west mesh 100.64.0.0/16
+            MESH203: east pods 10.1.0.0/16 overlaps west pods 10.1.128.0/17"#]],
     );
     check(
         &east(),
         &cluster("west", 2, "10.101.4.0/24", "10.102.0.0/16", "100.64.2.0/24"),
-        expect!["east services 10.101.0.0/16 overlaps west pods 10.101.4.0/24"],
+        expect!["MESH203: east services 10.101.0.0/16 overlaps west pods 10.101.4.0/24"],
     );
     check(
         &east(),
         &cluster("west", 2, "192.0.0.0/16", "10.102.0.0/16", "100.64.2.0/24"),
-        expect!["west pods 192.0.0.0/16 covers east's node address 192.0.2.1"],
+        expect!["MESH204: west pods 192.0.0.0/16 covers east's node address 192.0.2.1"],
     );
 }
 
@@ -100,13 +100,17 @@ fn every_overlap_is_named_with_both_sides() {
 fn any_other_peer_counts_too() {
     let mut east = east();
     east.peers = vec![peer("north", 3, "10.2.0.0/24")];
-    check(&east, &west(), expect!["west pods 10.2.0.0/16 overlaps 10.2.0.0/24 of north, a peer of east"]);
+    check(
+        &east,
+        &west(),
+        expect!["MESH207: west pods 10.2.0.0/16 overlaps 10.2.0.0/24 of north, a peer of east"],
+    );
     east.peers = vec![peer("west", 9, "10.9.0.0/16")];
     check(
         &east,
         &west(),
         expect![
-            "east already has a peer named west, with another UUID (09090909-0909-0909-0909-090909090909)"
+            "MESH205: east already has a peer named west, with another UUID (09090909-0909-0909-0909-090909090909)"
         ],
     );
 }

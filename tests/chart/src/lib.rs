@@ -13,9 +13,11 @@
 
 mod cluster;
 mod helm;
+mod kubelet;
 
 pub use cluster::{Cluster, Installed, eventually};
 pub use helm::{Helm, Ran};
+pub use kubelet::Kubelet;
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};

@@ -84,7 +84,8 @@ impl<'a> Kubernetes<'a> {
             ],
         )?;
         kubernetes.start_apiserver()?;
-        let kubeconfig = kubeconfig(kubernetes.host()?, &kubernetes.path("certs/apiserver.crt"));
+        let (context, certificate) = (kubernetes.context(), kubernetes.path("certs/apiserver.crt"));
+        let kubeconfig = kubeconfig(&context, kubernetes.host()?, &certificate);
         kubernetes.write("kubeconfig", &kubeconfig)?;
         Ok(kubernetes)
     }
@@ -153,6 +154,12 @@ impl<'a> Kubernetes<'a> {
     #[must_use]
     pub fn kubeconfig(&self) -> String {
         self.path("kubeconfig")
+    }
+
+    /// The context of that kubeconfig, which no other cluster's has: `ctx-a` of `cluster-a`.
+    #[must_use]
+    pub fn context(&self) -> String {
+        self.cluster.name.replace("cluster", "ctx")
     }
 
     /// Makes the objects of one of this crate's manifests, as an operator's `kubectl apply` would; what controllers and
@@ -338,20 +345,20 @@ fn collection(object: &Value) -> Result<String> {
     })
 }
 
-fn kubeconfig(host: &str, certificate: &str) -> String {
+fn kubeconfig(context: &str, host: &str, certificate: &str) -> String {
     format!(
         "apiVersion: v1
 kind: Config
 clusters:
-  - name: lab
+  - name: {context}
     cluster: {{ server: \"https://{host}:{PORT}\", certificate-authority: {certificate} }}
 users:
-  - name: lab
+  - name: {context}
     user: {{ token: {TOKEN} }}
 contexts:
-  - name: lab
-    context: {{ cluster: lab, user: lab }}
-current-context: lab
+  - name: {context}
+    context: {{ cluster: {context}, user: {context} }}
+current-context: {context}
 "
     )
 }

@@ -123,7 +123,8 @@ impl Mesh {
         self.dir().join(cluster.name).join("manifests")
     }
 
-    fn init(&self, cluster: &Cluster) -> Result<()> {
+    /// What `init` and `cert issue` make on the disk of a cluster; done for both by [`Mesh::up`].
+    pub fn init(&self, cluster: &Cluster) -> Result<()> {
         let dir = self.dir().join(cluster.name);
         fs::create_dir_all(dir.join("manifests"))?;
         let (data, bin) = (dir.join("data"), self.bin.join("clustermesh-apiserver"));
@@ -211,11 +212,21 @@ impl Mesh {
 
     /// The command line of [`Mesh::meshctl`].
     pub fn meshctl_argv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+        self.meshctl_argv_of(&[A, B], args)
+    }
+
+    /// The command line of a meshctl with these clusters' contexts.
+    pub fn meshctl_argv_of<'a>(
+        &self,
+        clusters: &[Cluster],
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Vec<String> {
         let config = |cluster: &Cluster| {
             self.dir().join(cluster.name).join("data/admin/config.yaml").display().to_string()
         };
         let program = self.bin.join("meshctl").display().to_string();
-        let mut argv = vec![program, "--config".to_owned(), format!("{}:{}", config(&A), config(&B))];
+        let configs: Vec<String> = clusters.iter().map(config).collect();
+        let mut argv = vec![program, "--config".to_owned(), configs.join(":")];
         argv.extend(args.into_iter().map(str::to_owned));
         argv
     }

@@ -46,6 +46,8 @@ mod sniffer;
 mod story;
 #[path = "main/streams.rs"]
 mod streams;
+#[path = "main/three.rs"]
+mod three;
 #[path = "main/udp_cut.rs"]
 mod udp_cut;
 #[path = "main/upgrade.rs"]

@@ -46,6 +46,7 @@ async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled
         PodDisruptionBudget mesh/mesh-clustermesh-apiserver
         PrometheusRule mesh/mesh-clustermesh
         Role mesh/mesh-clustermesh-apiserver
+        Role mesh/mesh-clustermesh-operator
         RoleBinding mesh/mesh-clustermesh-apiserver
         Secret mesh/sh.helm.release.v1.mesh.v1
         Service mesh/mesh-clustermesh-agent-metrics
@@ -53,6 +54,7 @@ async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled
         Service mesh/mesh-clustermesh-apiserver-metrics
         ServiceAccount mesh/mesh-clustermesh-agent
         ServiceAccount mesh/mesh-clustermesh-apiserver
+        ServiceAccount mesh/mesh-clustermesh-operator
         ServiceAccount mesh/mesh-clustermesh-tunnel
         ServiceMonitor mesh/mesh-clustermesh"#]]
     .assert_eq(&list(made.difference(&before).filter(|it| {

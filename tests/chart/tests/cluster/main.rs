@@ -1,7 +1,9 @@
 //! The chart in a real API server. `make test-kubernetes` builds what is needed and runs these.
 
+mod apiserver;
 mod life;
 mod meshpeer;
+mod operator;
 mod pods;
 mod rights;
 

@@ -1,6 +1,10 @@
 //! What the chart's service accounts may, and that it suffices.
 
-use super::{NAMESPACE, apply, cluster};
+use super::{
+    NAMESPACE,
+    apiserver::{APISERVER, Pod},
+    apply, cluster,
+};
 use anyhow::{Context, Result, bail};
 use chart::{Cluster, eventually, ours};
 use daemon::{
@@ -22,17 +26,10 @@ use kube::{
 };
 use rpc::mesh::enrolment::v1::{EnrolNodeRequest, enrolment_client::EnrolmentClient};
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-};
+use std::{collections::BTreeSet, fs, process::Command};
 
-const APISERVER: &str = "mesh-clustermesh-apiserver";
-
-/// All rules of an account in a namespace, but those that every account has.
-async fn rules(cluster: &Cluster, account: &str, namespace: &str) -> String {
+/// All rules of an account of the chart's namespace in a namespace, but those that every account has.
+pub async fn rules(cluster: &Cluster, account: &str, namespace: &str) -> String {
     let everybody = all_rules(cluster, "default", "default", namespace).await;
     let rules = all_rules(cluster, NAMESPACE, account, namespace).await;
     rules.difference(&everybody).map(String::as_str).collect::<Vec<_>>().join("\n")
@@ -140,11 +137,7 @@ async fn accounts_may_exactly_this() {
 async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
     let (cluster, helm) = cluster().await;
     apply(&helm, "install", "minimal", &[]).unwrap();
-    eventually("the CRD is served", async || cluster.api("MeshPeer", None).await.map(drop)).await.unwrap();
-    let deployment = cluster.get("Deployment", &format!("{NAMESPACE}/{APISERVER}")).await.unwrap();
-    let kubeconfig = cluster.kubeconfig_of(NAMESPACE, APISERVER).await.unwrap();
-
-    let pod = Pod::new(&deployment, &kubeconfig);
+    let pod = Pod::of(&cluster).await;
     pod.init().unwrap();
     let state = cluster.get("Secret", "mesh/mesh-clustermesh-state").await.unwrap();
     let mut held: Vec<_> = state["data"].as_object().unwrap().keys().map(String::as_str).collect();
@@ -198,7 +191,7 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
     assert!(!log.contains("forbidden") && !log.contains("Forbidden"), "{log}");
 
     // Another pod, with an empty disk: the same cluster.
-    let next = Pod::new(&deployment, &kubeconfig);
+    let next = Pod::of(&cluster).await;
     next.init().unwrap();
     assert_eq!(pod.uuid(), next.uuid());
     assert_eq!(pod.file("ca/key.pem"), next.file("ca/key.pem"));
@@ -209,9 +202,7 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
 async fn nodes_enrol_by_the_tokens_of_their_pods_and_by_no_other() {
     let (cluster, helm) = cluster().await;
     apply(&helm, "install", "minimal", &[]).unwrap();
-    eventually("the CRD is served", async || cluster.api("MeshPeer", None).await.map(drop)).await.unwrap();
-    let deployment = cluster.get("Deployment", &format!("{NAMESPACE}/{APISERVER}")).await.unwrap();
-    let pod = Pod::new(&deployment, &cluster.kubeconfig_of(NAMESPACE, APISERVER).await.unwrap());
+    let pod = Pod::of(&cluster).await;
     pod.init().unwrap();
     let running = pod.run().unwrap();
     eventually("it is ready", async || running.ready()).await.unwrap();
@@ -311,100 +302,4 @@ fn stranger(name: &str, deadline_s: Option<u64>) -> Value {
         None => drop(peer["spec"].as_object_mut().unwrap().remove("connect")),
     }
     peer
-}
-
-/// What the Deployment says, run here: the same arguments but for the places.
-struct Pod {
-    dir: tempfile::TempDir,
-    init: Vec<String>,
-    run: Vec<String>,
-    kubeconfig: PathBuf,
-}
-
-struct Running {
-    child: Child,
-    grpc: String,
-    health: String,
-}
-
-impl Pod {
-    fn new(deployment: &Value, kubeconfig: &Path) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let args = |at: &str| -> Vec<String> {
-            let args = deployment.pointer(at).and_then(Value::as_array).expect("arguments");
-            let data = dir.path().join("data").display().to_string();
-            args.iter()
-                .map(|arg| arg.as_str().expect("text").replace("/var/lib/clustermesh", &data))
-                .collect()
-        };
-        let init = args("/spec/template/spec/initContainers/0/args");
-        let run = args("/spec/template/spec/containers/0/args");
-        Self { init, run, kubeconfig: kubeconfig.to_owned(), dir }
-    }
-
-    fn command(&self, args: &[String]) -> Result<Command> {
-        let mut command = Command::new("setpriv");
-        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
-        command.args(["--pdeathsig", "KILL", "--"]).arg(ours("clustermesh-apiserver")?).args(args);
-        command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Ok(command)
-    }
-
-    fn init(&self) -> Result<()> {
-        let status = self.command(&self.init)?.status()?;
-        if !status.success() {
-            bail!("init: {}", self.log());
-        }
-        Ok(())
-    }
-
-    fn run(&self) -> Result<Running> {
-        let [grpc, health] = [(); 2].map(|()| {
-            let held = std::net::TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
-            held.local_addr().expect("bound")
-        });
-        let here = |arg: &String| {
-            let arg = arg.replace("--listen=0.0.0.0:2379", &format!("--listen={grpc}"));
-            let arg = arg.replace("--health=0.0.0.0:9879", &format!("--health={health}"));
-            // A refusal that it gets over is logged below the ordinary.
-            arg.replace("--log=info", "--log=info,clustermesh_apiserver=debug")
-        };
-        let args: Vec<String> = self.run.iter().map(here).collect();
-        Ok(Running {
-            child: self.command(&args)?.spawn()?,
-            grpc: grpc.to_string(),
-            health: health.to_string(),
-        })
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn file(&self, name: &str) -> String {
-        fs::read_to_string(self.dir.path().join("data").join(name)).unwrap()
-    }
-
-    fn uuid(&self) -> String {
-        self.file("cluster.yaml").lines().find(|line| line.starts_with("uuid:")).expect("a UUID").to_owned()
-    }
-}
-
-impl Running {
-    fn ready(&self) -> Result<()> {
-        let curl = ["-sS", "--fail-with-body", "--max-time", "5"];
-        let said = Command::new("curl").args(curl).arg(format!("http://{}/readyz", self.health)).output()?;
-        if !said.status.success() {
-            bail!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // One that has ended cannot be killed.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
 }

@@ -10,9 +10,10 @@ use e2e::{A, B, Cluster, both, carts, files, kubernetes::Kubernetes, only};
 use crate::story::{SHOWN, Story, eventually};
 
 /// Where what no source can rebuild is kept, and how nodes enrol.
-const NAMES: &str = "--state-secret mesh-state --bundle-configmap mesh-trust --enrol-service-account mesh/node-agent --readiness-gate";
+const NAMES: &str = "--state-secret mesh-state --bundle-configmap mesh-trust --enrol-service-account mesh/node-agent \
+                     --operator-service-account mesh/operator --readiness-gate";
 
-/// Pods, the agents' among them, need accounts.
+/// Pods, the agents' among them, need accounts; and operators what the chart makes for them.
 const ACCOUNTS: &str = "
 apiVersion: v1
 kind: Namespace
@@ -21,6 +22,17 @@ metadata: {name: mesh}
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: node-agent, namespace: mesh}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: operator, namespace: mesh}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: mesh-trust
+  namespace: mesh
+  labels: {app.kubernetes.io/name: clustermesh, app.kubernetes.io/component: apiserver, app.kubernetes.io/instance: lab}
 ";
 
 /// Services as they are written by hand: their slices are the controller's.
@@ -37,8 +49,9 @@ fn two_clusters_of_real_kubernetes_act_as_one() {
     story.carts("cluster-a/pod/client", &A, |answers| only(answers, &A));
     story.carts("cluster-b/pod/client", &B, |answers| only(answers, &B));
 
-    // Connected: custom resources on both sides, and their status is what was measured.
-    story.connect();
+    // Connected, by nothing but a kubeconfig: custom resources on both sides, and their status is what was measured.
+    let connected = by_contexts(&story, [&a, &b], "connect ctx-a ctx-b");
+    assert!(connected.contains("undo: meshctl disconnect ctx-a ctx-b"), "{connected}");
     for kubernetes in [&a, &b] {
         eventually("the MeshPeer is ready", SHOWN, || {
             let peers = kubernetes.kubectl(&["get", "meshpeers"]).unwrap();
@@ -103,7 +116,7 @@ fn two_clusters_of_real_kubernetes_act_as_one() {
     story.carts("cluster-b/pod/client", &B, |answers| answers.len() == 3);
     story.ctl(&["status", "--wait", "--timeout", "40"]);
 
-    story.ctl(&["disconnect", A.name, B.name]);
+    by_contexts(&story, [&a, &b], "disconnect ctx-a ctx-b");
     for kubernetes in [&a, &b] {
         assert_eq!(kubernetes.kubectl(&["get", "meshpeers", "-o", "name"]).unwrap(), "");
     }
@@ -203,12 +216,21 @@ fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
     kubernetes
 }
 
+/// What `meshctl` prints to an operator who has both clusters' kubeconfigs and no context file.
+fn by_contexts(story: &Story, all: [&Kubernetes<'_>; 2], command: &str) -> String {
+    let kubeconfig = all.map(Kubernetes::kubeconfig).join(":");
+    let meshctl = story.lab.state().unwrap().bin.join("meshctl");
+    let line =
+        format!("HOME=/nowhere KUBECONFIG={kubeconfig} {} --namespace mesh {command}", meshctl.display());
+    story.said("host/admin", &line)
+}
+
 /// `init --state-secret`, as the chart's init container does it, in the namespace `mesh`.
 fn init(story: &Story, kubernetes: &Kubernetes<'_>, cluster: Cluster) {
     let own = kubernetes.kubeconfig().replace("/kubeconfig", "/mesh.kubeconfig");
     let text = fs::read_to_string(kubernetes.kubeconfig()).unwrap();
-    fs::write(&own, text.replace("cluster: lab, user: lab", "cluster: lab, user: lab, namespace: mesh"))
-        .unwrap();
+    let user = format!("user: {}", kubernetes.context());
+    fs::write(&own, text.replace(&format!(", {user}"), &format!(", {user}, namespace: mesh"))).unwrap();
     let Cluster { name, pods, services, mesh, apiserver, .. } = cluster;
     let data = story.dir().join(name).join("data");
     let line = format!(

@@ -9,14 +9,40 @@ use crate::story::{SHOWN, Story, eventually};
 #[test]
 fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_peer() {
     let story = Story::running("operator");
+    a_check_says_what_stands_in_the_way(&story);
     dry_runs_change_nothing(&story);
     story.connect();
     story.carts("cluster-a/pod/client", &A, both);
+    a_test_is_a_new_round_trip_on_every_pair(&story);
     records_are_decoded_and_read_as_of_a_revision(&story);
     reasons_name_pods_addresses_identities_and_pairs(&story);
     contracts_are_listed_checked_edited_and_in_force(&story);
     a_saved_dump_is_the_store_of_the_next_start(&story);
+    an_archive_for_whoever_helps_has_no_secret_in_it(&story);
     a_dead_peer_is_left_by_force(&story);
+}
+
+fn a_check_says_what_stands_in_the_way(story: &Story) {
+    let check = || story.try_ctl(&["check", A.name, B.name]);
+    eventually("nothing does", SHOWN, || match check() {
+        (0, said, _) if said.ends_with("nothing stands in the way\n") && said.contains(" ✓ cluster-b") => {
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    });
+    story.kill9("cluster-b/host/control/apiserver");
+    let (code, said, _) = check();
+    assert!(
+        code == 1 && said.contains(" ✗ MESH101: cluster-b: cannot connect to cluster-b"),
+        "{code}: {said}"
+    );
+    assert!(said.contains(" ✓ cluster-a"), "one that is down hides no other: {said}");
+    story.lab.start("cluster-b/host/control/apiserver").unwrap();
+    let (_, json, _) = story.try_ctl(&["check", A.name, "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["findings"], serde_json::json!([]));
+    let (_, list, _) = story.try_ctl(&["peer", "list"]);
+    assert_eq!(list.lines().count(), 1, "a check changes nothing: {list}");
 }
 
 fn dry_runs_change_nothing(story: &Story) {
@@ -40,6 +66,24 @@ fn dry_runs_change_nothing(story: &Story) {
     assert!(code == 0 && json.matches("\"on\"").count() == 2, "{json}");
     story.ctl(&["status"]);
     story.ctl(&["disconnect", A.name, B.name]);
+}
+
+fn a_test_is_a_new_round_trip_on_every_pair(story: &Story) {
+    let junit = story.dir().join("junit.xml");
+    let said = story.ctl(&["test", "--junit", junit.to_str().unwrap()]);
+    assert!(said.ends_with("8 of 8 pairs had a round trip since the test began\n"), "{said}");
+    let xml = fs::read_to_string(&junit).unwrap();
+    assert!(xml.matches("<testcase ").count() == 8 && !xml.contains("<failure"), "{xml}");
+
+    // Without its agent a node's packets flow on, and nobody measures them.
+    story.kill9("cluster-a/node/a1/agent");
+    let (code, said, _) =
+        story.try_ctl(&["test", A.name, "--timeout", "1", "--junit", junit.to_str().unwrap()]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("✗ cluster-a → cluster-b  a1 → b2  no probe was answered since"), "{said}");
+    assert!(fs::read_to_string(&junit).unwrap().contains("<failure"), "{said}");
+    story.lab.start("cluster-a/node/a1/agent").unwrap();
+    story.ctl(&["test"]);
 }
 
 fn records_are_decoded_and_read_as_of_a_revision(story: &Story) {
@@ -132,6 +176,37 @@ fn a_saved_dump_is_the_store_of_the_next_start(story: &Story) {
         story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} get note-to-self --print-value-only"));
     assert_eq!(note, "of no source\n");
     story.carts("cluster-a/pod/client", &A, both);
+}
+
+fn an_archive_for_whoever_helps_has_no_secret_in_it(story: &Story) {
+    let data = story.dir().join(A.name).join("data");
+    // `note-to-self` is in the store, and is nobody's to see.
+    let mut secrets = vec!["of no source".to_owned(), "note-to-self".to_owned()];
+    for key in ["ca/key.pem", "admin/key.pem", "server/key.pem"] {
+        let pem = fs::read_to_string(data.join(key)).unwrap();
+        // PKCS #8 of P-256: the private number is in the first two lines; the third is the public key, as in certificates.
+        secrets.extend(pem.lines().skip(1).take(2).map(str::to_owned));
+    }
+    assert_eq!(secrets.iter().filter(|line| line.len() == 64).count(), 6, "{secrets:?}");
+    let archive = story.dir().join("dump.tar.gz");
+    let archive = archive.to_str().unwrap();
+    let said = story.ctl(&["dump", "--file", archive]);
+    assert!(said.contains(" ✓ cluster-a: ") && said.contains(" ✓ cluster-b: "), "{said}");
+    let text = story.said("host/admin", &format!("tar -xzOf {archive}"));
+    for there in [
+        "mesh/v1/cluster-b/backends/shop/cart/10.2.1.11",
+        "\"freshness\": \"fresh\"",
+        "BEGIN CERTIFICATE",
+        "\"keysThatAreNoRecords\": 1",
+    ] {
+        assert!(text.contains(there), "{there} is missing in {text}");
+    }
+    for secret in &secrets {
+        assert!(!text.contains(secret.as_str()), "the archive tells a secret: {secret}");
+    }
+    assert_eq!(story.said("host/admin", &format!("stat -c %a {archive}")), "600\n");
+    let (code, _, stderr) = story.try_ctl(&["dump", "--file", archive]);
+    assert!(code == 1 && stderr.contains("exists"), "nothing is overwritten: {code} {stderr}");
 }
 
 fn a_dead_peer_is_left_by_force(story: &Story) {

@@ -1,0 +1,137 @@
+//! The chart's apiserver, run here: what its Deployment says is started, with the account that it names.
+
+use super::NAMESPACE;
+use anyhow::{Result, bail};
+use chart::{Cluster, eventually, ours};
+use serde_json::Value;
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// The name of its Deployment, its account and its Role.
+pub const APISERVER: &str = "mesh-clustermesh-apiserver";
+
+/// A port of loopback that nobody has.
+pub fn free_port() -> SocketAddr {
+    let held = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
+    held.local_addr().expect("bound")
+}
+
+/// What the Deployment says, run here: the same arguments but for the places.
+pub struct Pod {
+    dir: tempfile::TempDir,
+    init: Vec<String>,
+    run: Vec<String>,
+    kubeconfig: PathBuf,
+}
+
+/// The apiserver at work; it ends with this value.
+pub struct Running {
+    child: Child,
+    /// Where it serves gRPC.
+    pub grpc: String,
+    health: String,
+}
+
+impl Pod {
+    /// Of the Deployment in the cluster, with the rights of its own account.
+    pub async fn of(cluster: &Cluster) -> Self {
+        eventually("the CRD is served", async || cluster.api("MeshPeer", None).await.map(drop))
+            .await
+            .unwrap();
+        let deployment = cluster.get("Deployment", &format!("{NAMESPACE}/{APISERVER}")).await.unwrap();
+        Self::new(&deployment, &cluster.kubeconfig_of(NAMESPACE, APISERVER).await.unwrap())
+    }
+
+    /// Of a Deployment, as whom a kubeconfig says.
+    pub fn new(deployment: &Value, kubeconfig: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let args = |at: &str| -> Vec<String> {
+            let args = deployment.pointer(at).and_then(Value::as_array).expect("arguments");
+            let data = dir.path().join("data").display().to_string();
+            args.iter()
+                .map(|arg| arg.as_str().expect("text").replace("/var/lib/clustermesh", &data))
+                .collect()
+        };
+        let init = args("/spec/template/spec/initContainers/0/args");
+        let run = args("/spec/template/spec/containers/0/args");
+        Self { init, run, kubeconfig: kubeconfig.to_owned(), dir }
+    }
+
+    fn command(&self, args: &[String]) -> Result<Command> {
+        let mut command = Command::new("setpriv");
+        let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
+        command.args(["--pdeathsig", "KILL", "--"]).arg(ours("clustermesh-apiserver")?).args(args);
+        command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(command)
+    }
+
+    /// Its init container.
+    pub fn init(&self) -> Result<()> {
+        let status = self.command(&self.init)?.status()?;
+        if !status.success() {
+            bail!("init: {}", self.log());
+        }
+        Ok(())
+    }
+
+    /// Its container, on a port that is free.
+    pub fn run(&self) -> Result<Running> {
+        self.run_at(free_port())
+    }
+
+    /// Its container, on a port of the caller's choice.
+    pub fn run_at(&self, grpc: SocketAddr) -> Result<Running> {
+        let health = free_port();
+        let here = |arg: &String| {
+            let arg = arg.replace("--listen=0.0.0.0:2379", &format!("--listen={grpc}"));
+            let arg = arg.replace("--health=0.0.0.0:9879", &format!("--health={health}"));
+            // A refusal that it gets over is logged below the ordinary.
+            arg.replace("--log=info", "--log=info,clustermesh_apiserver=debug")
+        };
+        let args: Vec<String> = self.run.iter().map(here).collect();
+        Ok(Running {
+            child: self.command(&args)?.spawn()?,
+            grpc: grpc.to_string(),
+            health: health.to_string(),
+        })
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// A file of its data directory.
+    pub fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.dir.path().join("data").join(name)).unwrap()
+    }
+
+    /// The line of the cluster's UUID.
+    pub fn uuid(&self) -> String {
+        self.file("cluster.yaml").lines().find(|line| line.starts_with("uuid:")).expect("a UUID").to_owned()
+    }
+}
+
+impl Running {
+    /// Whether it is.
+    pub fn ready(&self) -> Result<()> {
+        let curl = ["-sS", "--fail-with-body", "--max-time", "5"];
+        let said = Command::new("curl").args(curl).arg(format!("http://{}/readyz", self.health)).output()?;
+        if !said.status.success() {
+            bail!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
