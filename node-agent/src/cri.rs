@@ -154,7 +154,10 @@ struct Namespace {
 }
 
 /// One answer. `None`: it shares the node's network, or has no address.
-fn sandbox(answer: PodSandboxStatusResponse) -> anyhow::Result<Option<Sandbox>> {
+///
+/// # Errors
+/// What the runtime says that cannot be, in a sentence.
+pub fn sandbox(answer: PodSandboxStatusResponse) -> anyhow::Result<Option<Sandbox>> {
     let Some(status) = answer.status else { anyhow::bail!("the runtime told no status") };
     let options = status.linux.and_then(|linux| linux.namespaces).and_then(|namespaces| namespaces.options);
     if options.is_some_and(|options| options.network() == NamespaceMode::Node) {

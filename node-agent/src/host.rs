@@ -3,7 +3,6 @@
 use crate::{
     args::Args,
     compose::{Families, HostFacts},
-    cri,
     report::{DatapathMeasured, TunnelMeasured},
     worker::Worker,
 };
@@ -22,6 +21,7 @@ use datapath::{
 };
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use node_agent::cri;
 use replica::view::View;
 use std::os::fd::AsFd as _;
 use std::{

@@ -15,7 +15,6 @@
 mod apiserver;
 mod args;
 mod compose;
-mod cri;
 mod host;
 mod identity;
 mod kept;

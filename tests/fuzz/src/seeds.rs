@@ -3,6 +3,7 @@
 mod etcd;
 mod files;
 mod peer;
+mod runtime;
 
 use api::{
     bytes::{BootId, ClusterUuid, PublicKey},
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(etcd::syncs());
     seeds.extend(peer::conversations());
     seeds.extend(files::all());
+    seeds.extend(runtime::cri());
     seeds
 }
 

@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dump", run: files::dump },
     Target { name: "kept-view", run: files::kept_view },
     Target { name: "cni", run: runtime::cni },
+    Target { name: "cri", run: runtime::cri },
 ];
 
 /// One of them.
