@@ -4,11 +4,15 @@ CARGO   ?= cargo
 # One profile, for the demo and for what is installed.
 RELEASE := target/release
 
-.PHONY: help demo test test-kernels test-kubernetes fuzz lint deps build release images clean
+# Random days of `make sim`; the ordinary tests run 100.
+SEEDS   ?= 10000
+
+.PHONY: help demo test sim test-kernels test-kubernetes fuzz lint deps build release images clean
 
 help:
 	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
 	@echo 'make test   everything that is checked: format, lints, docs, unit, property, simulation and end-to-end tests (root)'
+	@echo 'make sim    random days of whole meshes, simulated, beyond those of the tests: SEEDS=10000'
 	@echo 'make test-kubernetes   beside a real kube-apiserver and kube-proxy, built once from their Go modules (root, Go 1.26)'
 	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
 	@echo 'make fuzz TARGET=… SECONDS=…   look for bytes that a decoder does not survive (C++ compiler; targets: tests/fuzz/corpus)'
@@ -21,6 +25,9 @@ demo: release
 
 test:
 	@ci/test
+
+sim:
+	$(CARGO) run -q -p sim --locked -- $(SEEDS)
 
 test-kubernetes: deps
 	@ci/etcd.sh

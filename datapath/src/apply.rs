@@ -1,7 +1,7 @@
 //! Executes a plan. What fails is reported and tried again at the next reconcile; what does not depend on it goes on.
 
-#[cfg(test)]
-pub(crate) mod model;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 #[cfg(test)]
 mod tests;
 

@@ -1,5 +1,6 @@
 //! This host as the agent needs it: its devices and pods as facts, its data path on a thread where it may block.
 
+use crate::cri;
 use crate::{
     args::Args,
     compose::{Families, HostFacts},
@@ -21,7 +22,6 @@ use datapath::{
 };
 use ipnet::IpNet;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use node_agent::cri;
 use replica::view::View;
 use std::os::fd::AsFd as _;
 use std::{

@@ -1,3 +1,41 @@
-//! The part of the agent that reads what a container runtime answers: apart, so that tests can hand it any bytes.
+//! `mesh-node-agent`: programs one node's data path from its cluster's store.
+//!
+//! ```text
+//!  store ─▶ follow ─▶ view ─┐
+//!                           ├─▶ compose ─▶ image ─▶ datapath (plan, apply) ─▶ BPF, routes, WireGuard
+//!  CNI results, CRI, devices ┘                                          │
+//!  store ◀── writer ◀── report ◀── probes, drops, handshakes ◀─────────┘
+//! ```
+//!
+//! Invariants
+//! - it withdraws nothing because something else is gone: until the store was listed, what is pinned stays;
+//! - it writes `keys/<node>` and `applied/<node>` and nothing else, and never describes itself beyond what it measured;
+//! - it ends without a trace in the data path: everything is pinned or the kernel's.
 
+mod apiserver;
+mod args;
+pub mod compose;
 pub mod cri;
+mod host;
+mod identity;
+mod kept;
+mod metrics;
+pub mod path_mtu;
+pub mod probe;
+pub mod report;
+mod run;
+mod worker;
+mod writer;
+
+use args::Args;
+use clap::Parser as _;
+use std::process::ExitCode;
+
+/// Reads the arguments, and runs until it is told to end.
+pub async fn main() -> ExitCode {
+    let args = Args::parse();
+    daemon::args::exit(match daemon::log::init(&args.log) {
+        Ok(()) => run::run(args).await,
+        Err(error) => Err(error.into()),
+    })
+}

@@ -1,40 +1,8 @@
-//! `mesh-node-agent`: programs one node's data path from its cluster's store.
-//!
-//! ```text
-//!  store ─▶ follow ─▶ view ─┐
-//!                           ├─▶ compose ─▶ image ─▶ datapath (plan, apply) ─▶ BPF, routes, WireGuard
-//!  CNI results, CRI, devices ┘                                          │
-//!  store ◀── writer ◀── report ◀── probes, drops, handshakes ◀─────────┘
-//! ```
-//!
-//! Invariants
-//! - it withdraws nothing because something else is gone: until the store was listed, what is pinned stays;
-//! - it writes `keys/<node>` and `applied/<node>` and nothing else, and never describes itself beyond what it measured;
-//! - it ends without a trace in the data path: everything is pinned or the kernel's.
+//! The agent of one node: see the library.
 
-mod apiserver;
-mod args;
-mod compose;
-mod host;
-mod identity;
-mod kept;
-mod metrics;
-mod path_mtu;
-mod probe;
-mod report;
-mod run;
-mod worker;
-mod writer;
-
-use args::Args;
-use clap::Parser as _;
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let args = Args::parse();
-    daemon::args::exit(match daemon::log::init(&args.log) {
-        Ok(()) => run::run(args).await,
-        Err(error) => Err(error.into()),
-    })
+    mesh_node_agent::main().await
 }

@@ -1,9 +1,11 @@
-//! What the node tells: `applied/<node>`, from what was measured. Pure.
+//! What the node tells: `applied/<node>`, from what was measured, and its key. Pure.
 
 use crate::{compose::Composed, probe::Probes};
 use api::{
     bytes::PublicKey,
-    record::{Applied, AppliedCluster, Tunnel},
+    key::{Key, MeshKey},
+    name::NodeName,
+    record::{Applied, AppliedCluster, Record, Tunnel, TunnelKey},
 };
 use datapath::backend::{bpf::Hook, wireguard::Kind};
 use replica::view::View;
@@ -12,6 +14,13 @@ use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
+
+/// `keys/<node>`, while our store has another one or none. A store that lost it lists its records without it, and only
+/// we can write it again: that our own view still holds it is not enough.
+pub fn key(view: &View, me: &NodeName, key: &TunnelKey) -> Option<(Key, Record)> {
+    let (at, record) = (MeshKey::Key(me.clone()).of(view.own()), Record::from(key.clone()));
+    (view.stored(&at).as_ref() != Some(&record)).then_some((at, record))
+}
 
 /// What the tunnel device says of one peer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use api::{
-    key::{LocalKey, MeshKey},
+    key::LocalKey,
     name::{ClusterName, NodeName},
     record::TunnelKey,
 };
@@ -438,10 +438,7 @@ impl Agent {
         );
         self.metrics.told(&applied);
         let mut wishes = Wishes::from([(LocalKey::Applied(self.node.clone()).into(), applied.into())]);
-        let known = self.view.cluster(self.view.own()).and_then(|own| own.keys.get(&self.node));
-        if known != Some(&self.key) {
-            wishes.insert(MeshKey::Key(self.node.clone()).of(self.view.own()), self.key.clone().into());
-        }
+        wishes.extend(report::key(&self.view, &self.node, &self.key));
         self.wishes.send_replace(wishes);
     }
 }

@@ -102,6 +102,13 @@ impl View {
         self.tables.clusters.get(name)
     }
 
+    /// What the store has under a key, as far as it told: not what is only held because nobody vouched for its absence.
+    #[must_use]
+    pub fn stored(&self, key: &Key) -> Option<Record> {
+        let told = self.complete && !self.unconfirmed.contains(key);
+        self.tables.get(key).filter(|_| told).map(|(record, _)| record)
+    }
+
     /// Whether a first list was completed: before that, absence means nothing at all.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -14,24 +14,30 @@ use std::net::IpAddr;
 type Watch = dyn FnMut(&Observed, &Step);
 
 /// Takes every step, but those that `refuses` names.
-pub(crate) struct Model {
-    pub(crate) observed: Observed,
+pub struct Model {
+    /// What it holds.
+    pub observed: Observed,
     refuses: Box<dyn Fn(&Step) -> bool>,
     watch: Box<Watch>,
 }
 
 impl Model {
-    pub(crate) fn of(observed: Observed) -> Self {
+    /// One that holds this.
+    #[must_use]
+    pub fn of(observed: Observed) -> Self {
         Self { observed, refuses: Box::new(|_| false), watch: Box::new(|_, _| ()) }
     }
 
-    pub(crate) fn refusing(mut self, refuses: impl Fn(&Step) -> bool + 'static) -> Self {
+    /// Says no to some steps.
+    #[must_use]
+    pub fn refusing(mut self, refuses: impl Fn(&Step) -> bool + 'static) -> Self {
         self.refuses = Box::new(refuses);
         self
     }
 
     /// Looks at the host after every step.
-    pub(crate) fn watched(mut self, watch: impl FnMut(&Observed, &Step) + 'static) -> Self {
+    #[must_use]
+    pub fn watched(mut self, watch: impl FnMut(&Observed, &Step) + 'static) -> Self {
         self.watch = Box::new(watch);
         self
     }
@@ -47,7 +53,8 @@ impl Host for Model {
 }
 
 /// Who gets what goes to an address: the longest prefix, as WireGuard decides it.
-pub(crate) fn tunnel_owner(observed: &Observed, address: IpAddr) -> Option<PublicKey> {
+#[must_use]
+pub fn tunnel_owner(observed: &Observed, address: IpAddr) -> Option<PublicKey> {
     let peers = observed.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
     peers
         .flat_map(|(key, peer)| peer.allowed.iter().map(move |prefix| (*prefix, *key)))
@@ -57,7 +64,8 @@ pub(crate) fn tunnel_owner(observed: &Observed, address: IpAddr) -> Option<Publi
 }
 
 /// What the guard does with an address: the longest row.
-pub(crate) fn guard(observed: &Observed, address: IpAddr) -> Option<RouteRow> {
+#[must_use]
+pub fn guard(observed: &Observed, address: IpAddr) -> Option<RouteRow> {
     let rows = observed.rows.routes.iter().filter(|(prefix, _)| prefix.contains(&address));
     rows.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, row)| *row)
 }

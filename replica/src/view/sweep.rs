@@ -53,6 +53,11 @@ impl Unconfirmed {
         self.0.remove(key);
     }
 
+    /// Whether this one is held without the store's word.
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        self.0.contains(key)
+    }
+
     /// Takes over into the list what it lacks and cannot vouch for.
     pub(super) fn carry_over(&mut self, before: &Tables, list: &mut Tables, own: &ClusterName) -> Relisted {
         self.0.clear();

@@ -1,5 +1,6 @@
 //! What survives an apiserver: its store's rows, its lineage, its MeshPeer objects.
 
+use crate::bug::{Bug, Planted};
 use api::{
     bytes::{ClusterUuid, Nonce},
     key::{Key, cluster_prefix},
@@ -8,9 +9,15 @@ use api::{
     record::Record,
 };
 use bytes::Bytes;
-use replica::import::Write;
+use clustermesh_apiserver::publish;
+use replica::{Now, import::Write};
 use std::{collections::BTreeMap, time::Instant};
-use store::{DeleteRangeRequest, KeyRange, Lineage, Op, PutRequest, RangeRequest, RowId, Store, TxnRequest};
+use store::{
+    DeleteRangeRequest, KeyRange, LeaseGrant, Lineage, Op, PutRequest, RangeRequest, RowId, Store, TxnRequest,
+};
+
+/// A lease as long as it lasts without being kept alive, in seconds: etcd's shortest is shorter than any wait here.
+pub const LEASE_TTL_S: i64 = 10;
 
 /// A MeshPeer object, as far as the cores read it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +45,13 @@ pub struct Disk {
     pub objects: BTreeMap<ClusterName, Object>,
 }
 
+impl Disk {
+    /// The boot that wrote last.
+    pub(crate) fn last_boot(&self) -> Option<[u8; 16]> {
+        self.lineage.boots().last().map(|boot| boot.id)
+    }
+}
+
 /// The store at work on its disk; every change is synced before anybody sees it.
 #[derive(Debug)]
 pub struct Durable {
@@ -45,36 +59,73 @@ pub struct Durable {
     pub store: Store,
     /// Its disk.
     pub disk: Disk,
+    /// The clock of leases began to run here.
     epoch: Instant,
+    now: Now,
+    /// Syncs that still work before the power goes; none: it stays.
+    syncs_left: Option<u32>,
+    planted: Planted,
 }
 
 impl Durable {
     /// Opens what a disk holds, as a new boot.
     #[must_use]
-    pub fn open(mut disk: Disk, boot: [u8; 16]) -> Self {
+    pub fn open(mut disk: Disk, boot: [u8; 16], now: Now, planted: Planted) -> Self {
+        // Only differences to it are looked at.
         let epoch = Instant::now();
-        let store = Store::restore(disk.compacted, disk.rows.clone(), disk.leases.clone(), epoch)
+        let at = epoch + now.elapsed();
+        let store = Store::restore(disk.compacted, disk.rows.clone(), disk.leases.clone(), at)
             .expect("the rows are a store's own");
-        disk.lineage.begin(boot, store.revision());
-        Self { store, disk, epoch }
+        if disk.last_boot() != Some(boot) {
+            disk.lineage.begin(boot, store.revision());
+        }
+        Self { store, disk, epoch, now, syncs_left: None, planted }
     }
 
-    /// The lineage as its record says it.
+    /// What the clock of leases says from now on.
+    pub fn set_time(&mut self, now: Now) {
+        self.now = now;
+    }
+
+    /// The power goes after so many more syncs: what is written later is on no disk.
+    pub fn fail_after(&mut self, syncs: u32) {
+        self.syncs_left = Some(syncs);
+    }
+
+    /// The power went.
     #[must_use]
-    pub fn lineage(&self) -> api::record::Lineage {
-        let boot = |boot: &store::Boot| api::record::Boot {
-            id: api::bytes::BootId(boot.id),
-            first_revision: boot.first_revision as u64,
-        };
-        api::record::Lineage { boots: self.disk.lineage.boots().iter().map(boot).collect() }
+    pub fn has_failed(&self) -> bool {
+        self.syncs_left == Some(0)
     }
 
-    /// Loses everything the store held.
-    pub fn lose(disk: &mut Disk) {
-        disk.rows.clear();
-        disk.compacted = 0;
-        disk.leases.clear();
-        disk.lineage = Lineage::default();
+    /// Puts a key that goes when nobody keeps it alive for [`LEASE_TTL_S`].
+    pub fn put_leased(&mut self, id: i64, key: &str) {
+        let at = self.time();
+        let grant = LeaseGrant { id, ttl_s: LEASE_TTL_S, owner: Bytes::new() };
+        self.store.lease_grant(&grant, at).expect("a lease of a new id");
+        let put =
+            PutRequest { key: Bytes::copy_from_slice(key.as_bytes()), lease: id, ..PutRequest::default() };
+        self.store.put(&put, at).expect("a small put");
+        self.sync();
+    }
+
+    /// Ends the leases whose time is over.
+    pub fn expire_leases(&mut self) {
+        let at = self.time();
+        if self.store.lease_expiry().is_some_and(|expiry| expiry <= at) {
+            self.store.expire_leases(at);
+            self.sync();
+        }
+    }
+
+    fn time(&self) -> Instant {
+        self.epoch + self.now.elapsed()
+    }
+
+    /// Every start and its first revision.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.disk.lineage
     }
 
     /// Puts bytes under any key: what no honest publisher does.
@@ -84,7 +135,7 @@ impl Durable {
             value: value.into(),
             ..PutRequest::default()
         };
-        self.store.put(&put, self.epoch).expect("a small put");
+        self.store.put(&put, self.time()).expect("a small put");
         self.sync();
     }
 
@@ -94,7 +145,7 @@ impl Durable {
             key: Bytes::copy_from_slice(key.as_bytes()),
             ..DeleteRangeRequest::default()
         };
-        self.store.delete_range(&delete, self.epoch).expect("a key");
+        self.store.delete_range(&delete, self.time()).expect("a key");
         self.sync();
     }
 
@@ -120,8 +171,28 @@ impl Durable {
             }),
         };
         let txn = TxnRequest { success: writes.into_iter().map(op).collect(), ..TxnRequest::default() };
-        self.store.txn(&txn, self.epoch).expect("a bounded txn");
+        self.store.txn(&txn, self.time()).expect("a bounded txn");
         self.sync();
+    }
+
+    /// Makes the publisher's changes, in its own txns.
+    pub fn make(&mut self, ops: Vec<publish::Op>) {
+        let op = |op| match op {
+            publish::Op::Put { key, value } => Op::Put(PutRequest {
+                key: key.to_string().into(),
+                value: value.into(),
+                ..PutRequest::default()
+            }),
+            publish::Op::Delete { key } => Op::DeleteRange(DeleteRangeRequest {
+                key: key.to_string().into(),
+                ..DeleteRangeRequest::default()
+            }),
+        };
+        for ops in publish::txns(ops) {
+            let txn = TxnRequest { success: ops.into_iter().map(op).collect(), ..TxnRequest::default() };
+            self.store.txn(&txn, self.time()).expect("a bounded txn");
+            self.sync();
+        }
     }
 
     /// Forgets all history.
@@ -165,6 +236,17 @@ impl Durable {
 
     fn sync(&mut self) {
         let batch = self.store.take_batch();
+        match &mut self.syncs_left {
+            Some(0) => {
+                // A store whose sync failed shows nothing of it; its process ends.
+                if self.planted.is(Bug::ShowsBeforeSync) {
+                    self.store.commit(&batch);
+                }
+                return;
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
         self.disk.rows.extend(batch.puts.iter().cloned());
         for row in &batch.deletes {
             self.disk.rows.remove(row);

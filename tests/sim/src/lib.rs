@@ -1,32 +1,47 @@
 //! Whole meshes from their real cores, in one thread: simulated network, clock and disks, and nothing else simulated.
 //!
 //! ```text
-//!   script or seed ──▶ World ──┬─ Apiserver (store, import, freshness, peering; its disk survives it) ─┐ wires with
-//!                              ├─ Apiserver …                                                         │ latency, cuts
-//!                              └─ Agent (follower, view)  ◀──────── wires ───────────────────────────┘ and resets
+//!  script or seed ──▶ World ──┬─ Site (objects, publisher, store, sessions; its disk survives it) ─┐ lines with latency,
+//!                              ├─ Site …                                                            │ cuts and resets
+//!                              └─ Node (follower, view, compose, plan; its disk and kernel survive) ┘
+//!                     Laws ◀───┘  what must hold at every moment, and, by a naive reference, at the end
 //! ```
 //!
 //! Time moves in ticks of [`world::TICK`]. All chance comes from one seed, so a run is the same each time, and a
 //! failing seed is a test case. A script is text, a command a line (`script.rs`); what it shows is compared with a
-//! golden file beside it.
+//! golden file beside it. A random day is a script, too (`random.rs`), and one that breaks a law is shortened
+//! (`explore.rs`).
 //!
 //! Invariants of the harness
 //! - the cores are linked, never copied: what is simulated here are shells, and they hold no decision;
+//! - the reference shares the types and the parsing of `api` with the cores, and the objects as data, and no decision;
 //! - a wire keeps order within a connection and none between connections;
 //! - what was not committed is gone after a kill; what was, is there.
+//!
+//! Not simulated: two publishers of one store (the embedded store has one), the numbers of identities (no map holds any),
+//! mesh addresses that the source's memory allocates (scripts give them), the tunnels' own packets and probes.
 
-pub mod agent;
-pub mod apiserver;
+pub mod bug;
 pub mod chance;
 pub mod disk;
+pub mod explore;
+mod hostile;
+pub mod laws;
+pub mod node;
+pub mod objects;
+mod publisher;
+pub mod random;
 pub mod records;
+mod reference;
 pub mod script;
+pub mod session;
 mod show;
+pub mod site;
 pub mod wire;
 pub mod world;
 
 /// Runs a script and returns what it showed, the commands between.
 #[must_use]
 pub fn run(script: &str) -> String {
-    script::run(script)
+    script::show(script)
 }

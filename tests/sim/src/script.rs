@@ -10,16 +10,28 @@
 //! | `half-connect A B` | meshctl writes A's object about B, and dies; the next `half-connect B A` has the same nonce |
 //! | `disconnect A B` | meshctl removes A's object about B |
 //! | `contract A B CIDR,…` | A holds B to other ranges |
+//! | `cluster NAME CIDR,… mesh=CIDR` | the same with machines: each `object NAME node/…` has one, and its agent |
+//! | `object NAME PATH [words]`, `remove NAME PATH` | an object of its source (`objects.rs`) |
 //! | `kill NAME`, `start NAME`, `restart NAME` | its apiserver |
+//! | `crash NAME N` | the power of its apiserver's machine goes after N more syncs |
 //! | `source NAME off\|on` | its source is not listed yet, or is |
 //! | `copy NAME`, `restore NAME`, `lose NAME` | its store while it is stopped |
 //! | `compact NAME` | forgets all history |
-//! | `cut A B`, `heal A B` | the network; `agent` as B is A's own agent |
-//! | `wait SECONDS` | time passes |
-//! | `lists A B` | how many lists of B's store A has read; `agent` as B is A's own agent, of A's |
-//! | `show NAME`, `choose NAME NS/SERVICE`, `agent NAME` | to the output |
+//! | `lease NAME` | somebody puts a key with a lease, and is not heard of again |
+//! | `clock NAME SECONDS` | its wall clock is so far ahead |
+//! | `version NAME same\|older\|newer\|hostile` | how it answers; `honest NAME` gives a hostile one another owner |
+//! | `agent-kill A NODE`, `agent-start A NODE` | a node's agent |
+//! | `reboot A NODE`, `reinstall A NODE` | the machine; its disk goes, too |
+//! | `cut A B`, `heal A B` | the network; `agent` as B is A's onlooker, `node/NAME` its node |
+//! | `cut-to A B`, `slow A B` | what A sends to B is lost; A follows B over a slow line; until `heal` |
+//! | `resets N`, `heal-all` | a connection breaks once in N ticks; all lines work again |
+//! | `seed N`, `wait SECONDS` | all chance; time passes |
+//! | `lists A B` | how many lists of B's store A has read; `agent` as B is A's onlooker, of A's |
+//! | `show NAME`, `choose NAME NS/SERVICE`, `agent NAME`, `tunnels NAME NODE` | to the output |
 
-use crate::{disk::Durable, records, show, world::World};
+use crate::{
+    bug::Planted, chance::Chance, disk::Disk, node::Agent, records, show, wire::Manner, world::World,
+};
 use api::{
     bytes::Nonce,
     key::Key,
@@ -30,11 +42,12 @@ use api::{
 use replica::view::ServiceKey;
 use std::{fmt::Write, time::Duration};
 
-/// The seed of all scripts: what they show does not depend on it, or they show too much.
+/// The seed of all scripts that name none: what they show does not depend on it, or they show too much.
 const SEED: u64 = 0x5eed;
 
-pub(super) fn run(script: &str) -> String {
-    let mut runner = Runner { world: World::new(SEED), half: None };
+/// Runs a script; the commands, and under each what it showed.
+pub(super) fn show(script: &str) -> String {
+    let mut runner = Runner::new(SEED, Planted::default());
     let mut out = String::new();
     for line in script.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {
@@ -42,14 +55,16 @@ pub(super) fn run(script: &str) -> String {
             continue;
         }
         writeln!(out, "> {line}").expect("a string");
-        let words: Vec<&str> = line.split_whitespace().collect();
-        out.push_str(&runner.command(&words));
+        out.push_str(&runner.line(line));
     }
     out
 }
 
-struct Runner {
-    world: World,
+/// A world, and the commands that it takes.
+#[derive(Debug)]
+pub struct Runner {
+    /// The world.
+    pub world: World,
     half: Option<Nonce>,
 }
 
@@ -58,24 +73,57 @@ fn name(text: &str) -> ClusterName {
 }
 
 impl Runner {
+    /// An empty world.
+    #[must_use]
+    pub fn new(seed: u64, planted: Planted) -> Self {
+        Self { world: World::new(seed, planted), half: None }
+    }
+
+    /// Does what a line says, and returns what it shows. What makes no sense as things stand does nothing: so a line can
+    /// be left out of a script without another one failing.
+    ///
+    /// # Panics
+    /// On a command that there is not, or one about a cluster or node that there is not.
+    pub fn line(&mut self, line: &str) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        self.command(&words)
+    }
+
     fn command(&mut self, words: &[&str]) -> String {
         let world = &mut self.world;
         match *words {
-            ["cluster", cluster, ref rest @ ..] => {
-                world.add(&name(cluster), records::list(&[&format!("cidrs={}", rest.join(","))], "cidrs"));
+            ["seed", seed] => world.chance = Chance::new(seed.parse().expect("a number")),
+            ["cluster", cluster, cidrs, ref options @ ..] => {
+                let cluster = name(cluster);
+                world.add(&cluster, cidrs_of(cidrs));
+                match records::value(options, "mesh") {
+                    Some(mesh) => world.site(&cluster).mesh_cidrs = cidrs_of(mesh),
+                    None => drop(world.onlookers.insert(cluster.clone(), Agent::onlooker(&cluster))),
+                }
+            }
+            ["object", cluster, path, ref words @ ..] => world.write_source(&name(cluster), path, words),
+            ["remove", cluster, path] => {
+                let site = world.site(&name(cluster));
+                site.objects.remove(path);
+                site.source_changed();
             }
             ["publish", cluster, rest, ref words @ ..] => {
                 let key = Key::parse(format!("mesh/v1/{cluster}/{rest}").as_bytes()).expect("a key");
                 let record = records::parse(&key, words);
-                world.site(&name(cluster)).source.insert(key, record);
+                let site = world.site(&name(cluster));
+                site.records.insert(key, record);
+                site.source_changed();
             }
             ["withdraw", cluster, rest] => {
                 let key = Key::parse(format!("mesh/v1/{cluster}/{rest}").as_bytes()).expect("a key");
-                world.site(&name(cluster)).source.remove(&key);
+                let site = world.site(&name(cluster));
+                site.records.remove(&key);
+                site.source_changed();
             }
             ["raw", cluster, key] => {
-                let running = world.site(&name(cluster)).running.as_mut().expect("it runs");
-                running.durable.put_raw(key, vec![0xff; 8]);
+                if let Some(running) = &mut world.site(&name(cluster)).running {
+                    running.durable.put_raw(key, vec![0xff; 8]);
+                }
             }
             ["connect", a, b, ref options @ ..] => {
                 let nonce = world.nonce();
@@ -91,10 +139,11 @@ impl Runner {
                 });
                 world.write_object(&name(at), &name(peer), nonce, Limits::default(), Stale::default());
             }
-            ["disconnect", at, peer] => drop(world.site(&name(at)).objects().remove(&name(peer))),
+            ["disconnect", at, peer] => drop(world.site(&name(at)).peers().remove(&name(peer))),
             ["contract", at, peer, cidrs] => {
-                let object = world.site(&name(at)).objects().get_mut(&name(peer)).expect("an object");
-                object.contract.cidrs = records::list(&[&format!("cidrs={cidrs}")], "cidrs");
+                if let Some(object) = world.site(&name(at)).peers().get_mut(&name(peer)) {
+                    object.contract.cidrs = cidrs_of(cidrs);
+                }
             }
             ["kill", cluster] => world.site(&name(cluster)).kill(),
             ["start", cluster] => self.start(cluster),
@@ -102,7 +151,29 @@ impl Runner {
                 world.site(&name(cluster)).kill();
                 self.start(cluster);
             }
-            ["source", cluster, state] => world.site(&name(cluster)).source_speaks = state == "on",
+            ["crash", cluster, syncs] => {
+                if let Some(running) = &mut world.site(&name(cluster)).running {
+                    running.durable.fail_after(syncs.parse().expect("a number"));
+                }
+            }
+            ["clock", cluster, skew] => world.site(&name(cluster)).skew_s = skew.parse().expect("seconds"),
+            ["version", cluster, version] => world.site(&name(cluster)).manner = manner(version),
+            ["lease", cluster] => self.lease(&name(cluster)),
+            ["resets", one_in] => world.reset_one_in = one_in.parse().expect("a number"),
+            ["agent-kill", cluster, node] => world.node(&name(cluster), node).kill(),
+            ["agent-start", cluster, node] => world.node(&name(cluster), node).start(),
+            ["reboot", cluster, node] => {
+                world.node(&name(cluster), node).power_off();
+                world.node(&name(cluster), node).start();
+            }
+            ["reinstall", cluster, node] => {
+                world.node(&name(cluster), node).lose();
+                world.node(&name(cluster), node).start();
+            }
+            ["source", cluster, state] => {
+                world.site(&name(cluster)).source_speaks = state == "on";
+                world.site(&name(cluster)).source_changed();
+            }
             ["copy", cluster] => {
                 let site = world.site(&name(cluster));
                 let disk =
@@ -110,32 +181,41 @@ impl Runner {
                 world.copies.insert(name(cluster), disk);
             }
             ["restore", cluster] => {
-                let copy = world.copies.get(&name(cluster)).expect("a copy").clone();
-                let site = world.site(&name(cluster));
-                // The manifests directory is not in the store's copy.
-                let objects = std::mem::take(&mut site.disk.objects);
-                site.disk = copy;
-                site.disk.objects = objects;
+                if let Some(copy) = world.copies.get(&name(cluster)).cloned() {
+                    world.site(&name(cluster)).replace_disk(copy);
+                }
             }
-            ["lose", cluster] => Durable::lose(&mut world.site(&name(cluster)).disk),
+            ["lose", cluster] => world.site(&name(cluster)).replace_disk(Disk::default()),
             ["compact", cluster] => {
-                world.site(&name(cluster)).running.as_mut().expect("it runs").durable.compact();
+                if let Some(running) = &mut world.site(&name(cluster)).running {
+                    running.durable.compact();
+                }
             }
-            ["cut", cluster, "agent"] => world.cut_agent(&name(cluster), true),
-            ["heal", cluster, "agent"] => world.cut_agent(&name(cluster), false),
+            ["honest", cluster] => self.honest(&name(cluster)),
+            ["heal-all"] => world.heal_all(),
+            [verb @ ("cut" | "heal"), cluster, agent] if agent == "agent" || agent.starts_with("node/") => {
+                let node = agent.strip_prefix("node/").map(|node| node.parse().expect("a name"));
+                world.cut_agent(&name(cluster), node, verb == "cut");
+            }
+            ["cut-to", a, b] => world.lose(&name(a), &name(b), true),
+            ["slow", a, b] => world.slow(&name(a), &name(b), true),
             ["cut", a, b] => world.cut(&name(a), &name(b), true),
-            ["heal", a, b] => world.cut(&name(a), &name(b), false),
+            ["heal", a, b] => {
+                world.cut(&name(a), &name(b), false);
+                world.slow(&name(a), &name(b), false);
+            }
             ["wait", seconds] => world.wait(Duration::from_secs_f64(seconds.parse().expect("seconds"))),
             ["show", cluster] => return show::site(world.site(&name(cluster))),
             ["lists", cluster, of] => return self.lists(&name(cluster), of),
-            ["agent", cluster] => return show::agent(&world.agents[&name(cluster)]),
+            ["agent", cluster] => return show::agent(&world.onlookers[&name(cluster)]),
+            ["tunnels", cluster, node] => return show::tunnels(world.node(&name(cluster), node)),
             ["choose", cluster, service] => {
                 let (namespace, service) = service.split_once('/').expect("namespace/service");
                 let key = ServiceKey {
                     namespace: namespace.parse().expect("a name"),
                     name: service.parse().expect("a name"),
                 };
-                return show::choice(&world.agents[&name(cluster)], &key);
+                return show::choice(&world.onlookers[&name(cluster)], &key);
             }
             _ => panic!("no such command: {}", words.join(" ")),
         }
@@ -144,7 +224,7 @@ impl Runner {
 
     fn lists(&mut self, cluster: &ClusterName, of: &str) -> String {
         let lists = if of == "agent" {
-            self.world.agents[cluster].lists
+            self.world.onlookers[cluster].lists
         } else {
             let running = self.world.site(cluster).running.as_ref().expect("it runs");
             running.sessions[&name(of)].lists
@@ -152,9 +232,46 @@ impl Runner {
         format!("  {lists}\n")
     }
 
+    /// Another owner takes a hostile apiserver's place: its store is a new one, and what was announced beside the
+    /// objects is not any more.
+    fn honest(&mut self, cluster: &ClusterName) {
+        let now = self.world.now();
+        let site = self.world.site(cluster);
+        site.records.clear();
+        if std::mem::take(&mut site.manner) == Manner::Hostile {
+            site.kill();
+            site.replace_disk(Disk::default());
+            site.start(now);
+        }
+        site.source_changed();
+    }
+
+    fn lease(&mut self, cluster: &ClusterName) {
+        let (now, id) = (self.world.now(), self.world.leases.len() + 1);
+        let key = format!("leased/{id}");
+        if let Some(running) = &mut self.world.site(cluster).running {
+            running.durable.put_leased(id as i64, &key);
+            self.world.leases.push((cluster.clone(), now, key));
+        }
+    }
+
     fn start(&mut self, cluster: &str) {
         let now = self.world.now();
         self.world.site(&name(cluster)).start(now);
+    }
+}
+
+fn cidrs_of(text: &str) -> Vec<ipnet::IpNet> {
+    records::list(&[&format!("cidrs={text}")], "cidrs")
+}
+
+fn manner(text: &str) -> Manner {
+    match text {
+        "same" => Manner::Same,
+        "older" => Manner::Older,
+        "newer" => Manner::Newer,
+        "hostile" => Manner::Hostile,
+        _ => panic!("no version {text}"),
     }
 }
 

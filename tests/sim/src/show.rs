@@ -1,6 +1,9 @@
 //! What a script shows: facts, one a line, in order.
 
-use crate::{agent::Agent, apiserver::Site};
+use crate::{
+    node::{Agent, Node},
+    site::Site,
+};
 use api::{
     key::{Key, LocalKey, MeshKey, cluster_prefix},
     record::{Closed, Freshness, PeerState, Phase},
@@ -15,7 +18,7 @@ use std::fmt::Write;
 pub(super) fn site(site: &mut Site) -> String {
     let mut out = String::new();
     let mut line = |text: String| writeln!(out, "  {text}").expect("a string");
-    let objects = site.objects().clone();
+    let objects = site.peers().clone();
     if objects.is_empty() {
         line("no objects".to_owned());
     }
@@ -78,6 +81,16 @@ pub(super) fn agent(agent: &Agent) -> String {
     if agent.mass_removals > 0 {
         writeln!(out, "  lost most backends of a cluster at once × {}", agent.mass_removals)
             .expect("a string");
+    }
+    out
+}
+
+/// Who owns which prefixes on a node, by the first bytes of his key.
+pub(super) fn tunnels(node: &Node) -> String {
+    let mut out = String::new();
+    for (key, peer) in node.kernel.tunnel.iter().flat_map(|tunnel| &tunnel.peers) {
+        let owned: Vec<String> = peer.allowed.iter().map(ToString::to_string).collect();
+        writeln!(out, "  {}… {}", &key.to_string()[..4], owned.join(" ")).expect("a string");
     }
     out
 }

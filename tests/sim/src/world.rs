@@ -1,16 +1,18 @@
 //! All sites, the wires between them, and time.
 
 use crate::{
-    agent::Agent,
-    apiserver::{Session, Site},
+    bug::Planted,
     chance::Chance,
     disk::{Disk, Object},
+    node::{Agent, Node},
     records::uuid,
-    wire::Trouble,
+    session::Session,
+    site::Site,
+    wire::{Line, Manner, Trouble},
 };
 use api::{
     bytes::Nonce,
-    name::ClusterName,
+    name::{ClusterName, NodeName},
     peer::{Contract, Limits, Stale},
 };
 use ipnet::IpNet;
@@ -37,17 +39,26 @@ const DEADLINE_S: u64 = 60;
 pub struct World {
     /// Clusters by name.
     pub sites: BTreeMap<ClusterName, Site>,
-    /// An agent of each.
-    pub agents: BTreeMap<ClusterName, Agent>,
+    /// Who watches each cluster without being a node of it.
+    pub onlookers: BTreeMap<ClusterName, Agent>,
+    /// All machines.
+    pub nodes: BTreeMap<(ClusterName, NodeName), Node>,
     /// Copies of stores, for bad days.
     pub copies: BTreeMap<ClusterName, Disk>,
     /// All chance.
     pub chance: Chance,
+    /// Keys that hang on a lease: whose store, since when, which.
+    pub leases: Vec<(ClusterName, Now, String)>,
     /// One in so many ticks a wire is reset; 0 is never.
     pub reset_one_in: u64,
-    cut: BTreeSet<(ClusterName, ClusterName)>,
-    /// Clusters whose agent cannot reach its apiserver.
-    cut_agents: BTreeSet<ClusterName>,
+    /// What is wrong on purpose.
+    pub planted: Planted,
+    /// From whom to whom packets are lost.
+    lost: BTreeSet<(ClusterName, ClusterName)>,
+    /// Who follows whom over a slow line.
+    slow: BTreeSet<(ClusterName, ClusterName)>,
+    /// Who cannot reach the apiserver: a node, or the onlooker.
+    cut_agents: BTreeSet<(ClusterName, Option<NodeName>)>,
     now: Now,
     ticks: u64,
     nonces: u8,
@@ -56,14 +67,18 @@ pub struct World {
 impl World {
     /// An empty mesh.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, planted: Planted) -> Self {
         Self {
             sites: BTreeMap::new(),
-            agents: BTreeMap::new(),
+            onlookers: BTreeMap::new(),
+            nodes: BTreeMap::new(),
             copies: BTreeMap::new(),
             chance: Chance::new(seed),
+            leases: Vec::new(),
             reset_one_in: 0,
-            cut: BTreeSet::new(),
+            planted,
+            lost: BTreeSet::new(),
+            slow: BTreeSet::new(),
             cut_agents: BTreeSet::new(),
             now: Now::START,
             ticks: 0,
@@ -77,12 +92,29 @@ impl World {
         self.now
     }
 
-    /// Adds a cluster and starts its apiserver and agent.
+    /// Adds a cluster and starts its apiserver.
     pub fn add(&mut self, name: &ClusterName, cidrs: Vec<IpNet>) {
-        let mut site = Site::new(name.clone(), uuid(name.as_str()), cidrs);
+        let mut site = Site::new(name.clone(), uuid(name.as_str()), cidrs, self.planted);
         site.start(self.now);
         self.sites.insert(name.clone(), site);
-        self.agents.insert(name.clone(), Agent::new(name, u64::from(name.as_str().as_bytes()[0])));
+    }
+
+    /// Writes an object of a source; a Node comes with a machine.
+    pub fn write_source(&mut self, name: &ClusterName, path: &str, words: &[&str]) {
+        let unix_s = self.unix_s();
+        let number = u8::try_from(self.nodes.len() + 1).expect("few nodes");
+        let planted = self.planted;
+        let site = self.site(name);
+        let created_s = unix_s.saturating_add_signed(site.skew_s);
+        site.objects.apply(path, words, created_s);
+        site.source_changed();
+        if let Some(node) = path.strip_prefix("node/") {
+            let node: NodeName = node.parse().expect("a name");
+            let uuid = site.uuid;
+            self.nodes
+                .entry((name.clone(), node.clone()))
+                .or_insert_with(|| Node::new(name.clone(), uuid, node, number, planted));
+        }
     }
 
     /// A cluster.
@@ -91,6 +123,15 @@ impl World {
     /// When there is none of this name.
     pub fn site(&mut self, name: &ClusterName) -> &mut Site {
         self.sites.get_mut(name).unwrap_or_else(|| panic!("no cluster {name}"))
+    }
+
+    /// A machine.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn node(&mut self, cluster: &ClusterName, node: &str) -> &mut Node {
+        let at = (cluster.clone(), node.parse().expect("a name"));
+        self.nodes.get_mut(&at).unwrap_or_else(|| panic!("no node {cluster}/{node}"))
     }
 
     /// A nonce for a connect.
@@ -114,27 +155,49 @@ impl World {
         let contract = Contract { cidrs: self.site(peer).cidrs.clone(), namespaces: vec![], limits };
         let deadline_s = Some(self.unix_s() + DEADLINE_S);
         let object = Object { uuid: uuid(peer.as_str()), nonce: Some(nonce), deadline_s, contract, stale };
-        self.site(at).objects().insert(peer.clone(), object);
+        self.site(at).peers().insert(peer.clone(), object);
     }
 
     /// Nothing passes between two clusters, or passes again.
     pub fn cut(&mut self, a: &ClusterName, b: &ClusterName, cut: bool) {
-        for pair in [(a.clone(), b.clone()), (b.clone(), a.clone())] {
-            if cut {
-                self.cut.insert(pair)
-            } else {
-                self.cut.remove(&pair)
-            };
-        }
+        self.lose(a, b, cut);
+        self.lose(b, a, cut);
     }
 
-    /// Nothing passes between a cluster's agent and its apiserver, or passes again.
-    pub fn cut_agent(&mut self, cluster: &ClusterName, cut: bool) {
-        if cut {
-            self.cut_agents.insert(cluster.clone())
-        } else {
-            self.cut_agents.remove(cluster)
-        };
+    /// What one cluster sends to another is lost, or arrives again.
+    pub fn lose(&mut self, from: &ClusterName, to: &ClusterName, lost: bool) {
+        set(&mut self.lost, (from.clone(), to.clone()), lost);
+    }
+
+    /// A cluster follows another over a slow line, or over an ordinary one again.
+    pub fn slow(&mut self, from: &ClusterName, to: &ClusterName, slow: bool) {
+        set(&mut self.slow, (from.clone(), to.clone()), slow);
+    }
+
+    /// Nothing passes between an agent and its apiserver, or passes again; no node is the onlooker.
+    pub fn cut_agent(&mut self, cluster: &ClusterName, node: Option<NodeName>, cut: bool) {
+        set(&mut self.cut_agents, (cluster.clone(), node), cut);
+    }
+
+    /// Whether what a cluster announces reaches another's apiserver, in time.
+    #[must_use]
+    pub fn hears(&self, by: &ClusterName, of: &ClusterName) -> bool {
+        let pairs = [(by.clone(), of.clone()), (of.clone(), by.clone())];
+        !pairs.iter().any(|pair| self.lost.contains(pair)) && !self.slow.contains(&pairs[0])
+    }
+
+    /// Whether a node reaches its apiserver.
+    #[must_use]
+    pub fn reaches(&self, cluster: &ClusterName, node: &NodeName) -> bool {
+        !self.cut_agents.contains(&(cluster.clone(), Some(node.clone())))
+    }
+
+    /// Everything passes everywhere again.
+    pub fn heal_all(&mut self) {
+        self.lost.clear();
+        self.slow.clear();
+        self.cut_agents.clear();
+        self.reset_one_in = 0;
     }
 
     /// Lets time pass.
@@ -145,7 +208,9 @@ impl World {
         }
     }
 
-    fn unix_s(&self) -> u64 {
+    /// What a clock that is right says, in seconds of Unix time.
+    #[must_use]
+    pub fn unix_s(&self) -> u64 {
         EPOCH_S + self.now.elapsed().as_secs()
     }
 
@@ -153,14 +218,14 @@ impl World {
         self.now = self.now + TICK;
         self.ticks += 1;
         let (now, unix_s) = (self.now, self.unix_s());
-        let names: Vec<ClusterName> = self.sites.keys().cloned().collect();
-        for name in &names {
-            if self.ticks.is_multiple_of(SHELL_TICKS) {
-                self.site(name).step(now, unix_s);
-            }
-            self.step_sessions(name);
-            self.step_agent(name);
+        let looks = self.ticks.is_multiple_of(SHELL_TICKS);
+        if looks {
+            self.sites.values_mut().for_each(|site| site.step(now, unix_s));
         }
+        let names: Vec<ClusterName> = self.sites.keys().cloned().collect();
+        names.iter().for_each(|name| self.step_sessions(name));
+        self.step_onlookers();
+        self.step_nodes(looks);
     }
 
     fn step_sessions(&mut self, name: &ClusterName) {
@@ -168,15 +233,21 @@ impl World {
         let mut sessions = std::mem::take(&mut running.sessions);
         for (peer, session) in &mut sessions {
             self.maybe_reset(session);
-            let (cut, now) = (self.cut.contains(&(name.clone(), peer.clone())), self.now);
-            let server = match self.sites.get_mut(peer) {
-                _ if cut => Err(Trouble::Cut),
-                Some(site) if site.running.is_none() => Err(Trouble::Down),
+            let (now, planted) = (self.now, self.planted);
+            let up = !self.lost.contains(&(name.clone(), peer.clone()));
+            let down = !self.lost.contains(&(peer.clone(), name.clone()));
+            let slow = self.slow.contains(&(name.clone(), peer.clone()));
+            let line = match self.sites.get_mut(peer) {
+                _ if !up && !down => Err(Trouble::Cut),
+                Some(site) if site.running.is_none() => Err(if up { Trouble::Down } else { Trouble::Cut }),
                 Some(site) if !site.trusts(name) => Err(Trouble::Refused("not a peer")),
-                Some(site) => Ok((&mut site.running.as_mut().expect("it runs").durable, site.boots)),
-                None => Err(Trouble::Down),
+                Some(Site { running: Some(running), boots, manner, .. }) => {
+                    let (run, manner, durable) = (*boots, *manner, &mut running.durable);
+                    Ok(Line { durable, run, manner, up, down, slow, planted })
+                }
+                Some(_) | None => Err(Trouble::Down),
             };
-            session.step(server, &mut self.chance, now);
+            session.step(line, &mut self.chance, now);
         }
         if let Some(running) = &mut self.site(name).running {
             running.sessions = sessions;
@@ -189,14 +260,50 @@ impl World {
         }
     }
 
-    fn step_agent(&mut self, name: &ClusterName) {
-        let Some(agent) = self.agents.get_mut(name) else { return };
-        let site = self.sites.get_mut(name).expect("an agent has a cluster");
-        let server = match &mut site.running {
-            _ if self.cut_agents.contains(name) => Err(Trouble::Cut),
-            None => Err(Trouble::Down),
-            Some(running) => Ok((&mut running.durable, site.boots)),
-        };
-        agent.step(server, &mut self.chance, self.now);
+    fn step_onlookers(&mut self) {
+        for (name, agent) in &mut self.onlookers {
+            let is_cut = self.cut_agents.contains(&(name.clone(), None));
+            let site = self.sites.get_mut(name).expect("an onlooker has a cluster");
+            agent.follow(own_line(site, is_cut, self.planted), &mut self.chance, self.now);
+        }
+    }
+
+    fn step_nodes(&mut self, looks: bool) {
+        for ((name, at), node) in &mut self.nodes {
+            let is_cut = self.cut_agents.contains(&(name.clone(), Some(at.clone())));
+            let site = self.sites.get_mut(name).expect("a node has a cluster");
+            if let Some(agent) = &mut node.running {
+                if self.reset_one_in > 0 && self.chance.below(self.reset_one_in) == 0 {
+                    agent.reset(self.now);
+                }
+                agent.follow(own_line(site, is_cut, self.planted), &mut self.chance, self.now);
+            }
+            if looks {
+                let store = site.running.as_mut().filter(|_| !is_cut).map(|running| &mut running.durable);
+                node.step(&site.objects, store, self.now);
+            }
+        }
+    }
+}
+
+/// From an agent to its own apiserver. An older or newer one serves its agents as it serves its peers, a hostile one
+/// has no reason to lie to its own.
+fn own_line(site: &mut Site, is_cut: bool, planted: Planted) -> Result<Line<'_>, Trouble> {
+    let manner = if site.manner == Manner::Hostile { Manner::Same } else { site.manner };
+    match &mut site.running {
+        _ if is_cut => Err(Trouble::Cut),
+        None => Err(Trouble::Down),
+        Some(running) => {
+            let (durable, run) = (&mut running.durable, site.boots);
+            Ok(Line { durable, run, manner, up: true, down: true, slow: false, planted })
+        }
+    }
+}
+
+fn set<T: Ord>(all: &mut BTreeSet<T>, one: T, is_in: bool) {
+    if is_in {
+        all.insert(one);
+    } else {
+        all.remove(&one);
     }
 }

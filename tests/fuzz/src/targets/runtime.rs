@@ -1,7 +1,7 @@
 //! What runs beside us on a node.
 
 use datapath::bindings::{Cached, attachment, bind};
-use node_agent::cri;
+use mesh_node_agent::cri;
 use prost::Message as _;
 use rpc::runtime::v1::PodSandboxStatusResponse;
 

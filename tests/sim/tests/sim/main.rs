@@ -25,4 +25,5 @@ scripts!(
     a_store_that_lost_everything_withdraws_nothing_until_it_has_read_its_source,
     a_missed_compaction_is_no_missed_delete,
     a_cut_longer_than_the_history_costs_no_list,
+    a_store_that_lost_everything_gets_its_nodes_keys_again,
 );

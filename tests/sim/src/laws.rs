@@ -1,0 +1,317 @@
+//! What holds at every moment of every run, and what holds when it is over.
+//!
+//! | law | looked at |
+//! |---|---|
+//! | a revision of one run of a store, and of what an agent knows of it, never falls | always |
+//! | nobody's record lies under another's name, and no record of a peer is one that it never announced | always |
+//! | nothing outside a contract is imported | always |
+//! | nothing is withdrawn that its author still announces, whatever else went away | always |
+//! | a node uses no address, and sends to nobody, that was not announced within the last minute in which it could hear | always |
+//! | what hangs on a lease goes with it | always |
+//! | no queue grows beyond its bound | always |
+//! | both sides of a connect end active, or neither has an object | at the end |
+//! | every store and every kernel equals the reference | at the end |
+//!
+//! That a number in a map never changes its meaning is no law yet: no map holds an identity.
+
+mod end;
+mod news;
+
+pub(crate) use end::at_the_end;
+
+use crate::{
+    disk::LEASE_TTL_S,
+    reference::{self, Held, Records},
+    wire::Manner,
+    world::World,
+};
+use api::{
+    bytes::BootId,
+    key::{Key, MeshKey},
+    name::ClusterName,
+    record::Record,
+};
+use ipnet::IpNet;
+use news::{NodeId, Path, Use, may_use, path, uses};
+use replica::Now;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// A node may use what was announced within this time.
+const NEWS_WITHIN: Duration = Duration::from_secs(60);
+
+/// A process that began so lately may not have looked at everything yet.
+const SETTLES_WITHIN: Duration = Duration::from_secs(1);
+
+/// Messages under way on one connection: a page or a change each, and a follower asks for a page at a time.
+const WIRE_MAX: usize = 4_096;
+
+/// Watches a world.
+#[derive(Debug, Default)]
+pub(crate) struct Laws {
+    /// When each cluster could last hear of each use, and from whom.
+    heard: BTreeMap<ClusterName, BTreeMap<(ClusterName, Use), Now>>,
+    /// What each cluster could say last: a source that is silent, or a node that is cut off, takes nothing back.
+    told: BTreeMap<ClusterName, Records>,
+    /// Since when news of a cluster reach a node.
+    open_since: BTreeMap<(ClusterName, NodeId), (Path, Now)>,
+    /// Everything that a cluster ever announced, as it travels.
+    ever: BTreeMap<ClusterName, BTreeSet<(Key, Vec<u8>)>>,
+    /// Clusters that were hostile at some time.
+    liars: BTreeSet<ClusterName>,
+    before: BTreeMap<ClusterName, Before>,
+    revisions: BTreeMap<ClusterName, (u8, i64)>,
+    views: BTreeMap<NodeId, ((u32, Option<BootId>), u64)>,
+}
+
+/// What was so at the last look.
+#[derive(Debug, Default)]
+struct Before {
+    announced: Records,
+    /// What its store held of each peer, as its contract was then, and which disk that was.
+    imports: BTreeMap<ClusterName, (BTreeSet<Key>, Vec<IpNet>)>,
+    disks: u32,
+}
+
+/// A law that was broken, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// In a few words.
+    pub law: &'static str,
+    /// A sentence.
+    pub how: String,
+}
+
+fn broken(law: &'static str, how: String) -> Result<(), Broken> {
+    Err(Broken { law, how })
+}
+
+impl Laws {
+    /// Takes note of what is announced now; to be called after each command.
+    pub(crate) fn note(&mut self, world: &World) {
+        for (name, site) in &world.sites {
+            if site.manner == Manner::Hostile {
+                self.liars.insert(name.clone());
+            }
+            let announced = reference::announced(world, name);
+            let ever = self.ever.entry(name.clone()).or_default();
+            for (key, record) in announced.iter().chain(&site.records) {
+                let record = match record {
+                    Record::Service(service) => {
+                        api::record::Service { frontends: Vec::new(), ..service.clone() }.into()
+                    }
+                    record => record.clone(),
+                };
+                ever.insert((key.clone(), record.encode()));
+            }
+        }
+        self.hear(world);
+    }
+
+    fn hear(&mut self, world: &World) {
+        for (name, site) in &world.sites {
+            let told = self.told.entry(name.clone()).or_default();
+            if site.running.is_none() {
+                continue;
+            }
+            let is_key = |key: &Key| matches!(key, Key::Mesh(_, MeshKey::Key(_)));
+            let says = |key: &Key| match key {
+                Key::Mesh(_, MeshKey::Key(node)) => world
+                    .nodes
+                    .get(&(name.clone(), node.clone()))
+                    .is_none_or(|machine| machine.running.is_some() && world.reaches(name, node)),
+                _ => site.source_speaks,
+            };
+            told.retain(|key, _| is_key(key) || !site.source_speaks);
+            let announced = reference::announced(world, name).into_iter();
+            told.extend(announced.chain(site.records.clone()).filter(|(key, _)| says(key)));
+        }
+        for name in world.sites.keys() {
+            let heard = self.heard.entry(name.clone()).or_default();
+            for (of, used) in may_use(world, name, &self.told) {
+                heard.insert((of, used), world.now());
+            }
+        }
+    }
+
+    /// Looks at everything that must always be so; to be called when time has passed.
+    pub(crate) fn always(&mut self, world: &World) -> Result<(), Broken> {
+        self.revisions_grow(world)?;
+        for (name, site) in &world.sites {
+            let Some(running) = &site.running else { continue };
+            if world.now().since(running.since) < SETTLES_WITHIN {
+                continue;
+            }
+            self.names(world, name)?;
+            for (peer, session) in &running.sessions {
+                if session.wire.queued() > WIRE_MAX {
+                    return broken(
+                        "queues are bounded",
+                        format!("{} messages are under way from {peer} to {name}", session.wire.queued()),
+                    );
+                }
+            }
+        }
+        self.nothing_is_withdrawn(world)?;
+        self.nothing_old_is_used(world)?;
+        leases(world)
+    }
+
+    fn revisions_grow(&mut self, world: &World) -> Result<(), Broken> {
+        for (name, site) in &world.sites {
+            let Some(running) = &site.running else { continue };
+            let now = (site.boots, running.durable.store.revision());
+            let before = self.revisions.insert(name.clone(), now);
+            if before.is_some_and(|before| before.0 == now.0 && before.1 > now.1) {
+                return broken(
+                    "revisions grow",
+                    format!("the revision of {name} fell from {before:?} to {now:?}"),
+                );
+            }
+        }
+        for (id, node) in &world.nodes {
+            let Some(agent) = &node.running else { continue };
+            let now = ((node.starts, agent.view.boot()), agent.view.revision());
+            let before = self.views.insert(id.clone(), now);
+            if before.is_some_and(|before| before.0 == now.0 && before.1 > now.1) {
+                return broken(
+                    "revisions grow",
+                    format!("what {id:?} knows fell from {before:?} to {now:?}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Names, contents and contracts of what a cluster's store holds of others.
+    fn names(&self, world: &World, name: &ClusterName) -> Result<(), Broken> {
+        let site = &world.sites[name];
+        let objects = reference::objects(site);
+        for of in site.announcers() {
+            let Some(object) = objects.get(&of) else {
+                // Its object went in the last tick; its records go in the next one.
+                if site.running.as_ref().is_some_and(|running| running.sessions.contains_key(&of)) {
+                    continue;
+                }
+                return broken("names", format!("{name} holds records of {of}, which is no peer of it"));
+            };
+            for (key, record) in held(world, name, &of) {
+                if !reference::is_within(&key, &record, &object.contract.cidrs) {
+                    return broken(
+                        "contracts",
+                        format!("{name} holds {key}, which its contract does not contain: {record:?}"),
+                    );
+                }
+                let ever = &self.ever[&of];
+                let told = self.liars.contains(&of)
+                    || matches!(key, Key::Mesh(_, MeshKey::Cluster))
+                    || ever.contains(&(key.clone(), record.encode()));
+                if !told {
+                    return broken(
+                        "names",
+                        format!("{name} holds {key}, which {of} never announced: {record:?}"),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn nothing_is_withdrawn(&mut self, world: &World) -> Result<(), Broken> {
+        let mut now: BTreeMap<ClusterName, Before> = BTreeMap::new();
+        for (name, site) in &world.sites {
+            let mut look = Before { announced: reference::announced(world, name), ..Before::default() };
+            look.disks = site.disks;
+            for (peer, object) in reference::objects(site) {
+                let keys = held(world, name, peer).into_keys().collect();
+                look.imports.insert(peer.clone(), (keys, object.contract.cidrs.clone()));
+            }
+            now.insert(name.clone(), look);
+        }
+        for (name, look) in &now {
+            let Some(before) = self.before.get(name) else { continue };
+            let is_down = world.sites[name].running.is_none();
+            if is_down || before.disks != look.disks {
+                continue;
+            }
+            for (peer, (had, contract)) in &before.imports {
+                let Some((has, contract_now)) = look.imports.get(peer) else { continue };
+                if contract != contract_now || self.liars.contains(peer) {
+                    continue;
+                }
+                let said = |look: &BTreeMap<ClusterName, Before>, key: &Key| {
+                    let announced = &look[peer].announced;
+                    // Only a node that there is has its key looked after.
+                    let node = match key {
+                        Key::Mesh(_, MeshKey::Key(node)) => MeshKey::Node(node.clone()).of(peer),
+                        key => key.clone(),
+                    };
+                    announced.contains_key(key) && announced.contains_key(&node)
+                };
+                let lost = had.difference(has).find(|key| said(&self.before, key) && said(&now, key));
+                if let Some(key) = lost {
+                    return broken(
+                        "nothing is withdrawn",
+                        format!("{name} lost {key}, which {peer} announced all the time"),
+                    );
+                }
+            }
+        }
+        self.before = now;
+        Ok(())
+    }
+
+    fn nothing_old_is_used(&mut self, world: &World) -> Result<(), Broken> {
+        for (id, node) in &world.nodes {
+            for of in world.sites.keys() {
+                let path = path(world, id, of);
+                let now = world.now();
+                let known = self.open_since.entry((of.clone(), id.clone())).or_default();
+                match path {
+                    Some(path) if path == known.0 => {}
+                    path => *known = (path.unwrap_or_default(), now),
+                }
+            }
+            let heard = &self.heard[&id.0];
+            for used in uses(&Held::of(&node.kernel)) {
+                let old = |of: &ClusterName| {
+                    let heard = heard.get(&(of.clone(), used.clone()))?;
+                    let (_, open) = self.open_since[&(of.clone(), id.clone())];
+                    Some(world.now().since((*heard).max(open)))
+                };
+                // What nobody announced as it is may be put together from an old copy of one and news of another.
+                let open = |of: &ClusterName| world.now().since(self.open_since[&(of.clone(), id.clone())].1);
+                let age = world.sites.keys().filter_map(old).min();
+                let age = age.or_else(|| world.sites.keys().map(open).min()).unwrap_or(Duration::MAX);
+                if age > NEWS_WITHIN {
+                    return broken(
+                        "nothing old is used",
+                        format!("{}/{} still uses {used:?}, which nobody announces", id.0, id.1),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a cluster's store holds of another, without the importer's own word.
+fn held(world: &World, at: &ClusterName, of: &ClusterName) -> Records {
+    let Some(running) = &world.sites[at].running else { return Records::new() };
+    let records = running.durable.records(of).into_iter();
+    records.filter(|(key, _)| !matches!(key, Key::Mesh(_, MeshKey::Synced(_)))).collect()
+}
+
+fn leases(world: &World) -> Result<(), Broken> {
+    for (cluster, at, key) in &world.leases {
+        let Some(running) = &world.sites[cluster].running else { continue };
+        let age = world.now().since((*at).max(running.since));
+        let over = Duration::from_secs(LEASE_TTL_S.unsigned_abs()) + SETTLES_WITHIN;
+        if age > over && running.durable.get(key).is_some() {
+            return broken("leases end", format!("{cluster} still has {key}, whose lease ended"));
+        }
+    }
+    Ok(())
+}

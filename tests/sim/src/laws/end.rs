@@ -1,0 +1,123 @@
+//! What must be so when everything works again and time has passed.
+
+use super::{Broken, broken, held};
+use crate::{
+    disk::Object,
+    node::Node,
+    reference::{self, Held},
+    world::World,
+};
+use api::{
+    key::{Key, MeshKey},
+    name::ClusterName,
+    record::Phase,
+};
+use datapath::plan::{Completeness, plan};
+use ipnet::IpNet;
+use std::collections::BTreeSet;
+
+/// Looks at what must be so when everything works again and time has passed.
+pub(crate) fn at_the_end(world: &World) -> Result<(), Broken> {
+    for (name, site) in &world.sites {
+        for (peer, object) in reference::objects(site) {
+            if object.deadline_s.is_some() {
+                return broken("peerings have two sides", format!("{name} still prepares for {peer}"));
+            }
+            let state = site.running.as_ref().and_then(|running| running.held(peer));
+            if state.is_none_or(|state| state.phase != Phase::Active) {
+                return broken(
+                    "peerings have two sides",
+                    format!("{name} has an active object about {peer} and is not in the peering"),
+                );
+            }
+        }
+        for (peer, object) in reference::peers(world, name) {
+            import_equals_reference(world, name, peer, object)?;
+        }
+    }
+    world.nodes.values().try_for_each(|node| kernel_equals_reference(world, node))
+}
+
+fn import_equals_reference(
+    world: &World,
+    name: &ClusterName,
+    peer: &ClusterName,
+    object: &Object,
+) -> Result<(), Broken> {
+    let mut expected = reference::imported(&reference::announced(world, peer), object);
+    let all: BTreeSet<Key> = expected.keys().cloned().collect();
+    let mut held = held(world, name, peer);
+    held.retain(|key, _| !matches!(key, Key::Mesh(_, MeshKey::Cluster)));
+    // An identity lingers after its last use.
+    held.retain(|key, _| expected.contains_key(key) || !matches!(key, Key::Mesh(_, MeshKey::Identity(..))));
+    expected.retain(|key, record| held.get(key) != Some(record));
+    held.retain(|key, _| !all.contains(key));
+    match (expected.first_key_value(), held.first_key_value()) {
+        (None, None) => Ok(()),
+        (Some((key, record)), _) => {
+            let has = world.sites[name].running.as_ref().and_then(|r| r.durable.records(peer).remove(key));
+            broken(
+                "imports equal the reference",
+                format!("{name} should hold {key} {record:?}, and has {has:?}"),
+            )
+        }
+        (None, Some((key, record))) => {
+            broken("imports equal the reference", format!("{name} should not hold {key} {record:?}"))
+        }
+    }
+}
+
+fn kernel_equals_reference(world: &World, node: &Node) -> Result<(), Broken> {
+    let at = format!("{}/{}", node.cluster, node.name);
+    let Some(agent) = &node.running else {
+        return broken("kernels equal the reference", format!("the agent of {at} does not run"));
+    };
+    let left = plan(&agent.composed.image, &node.kernel, Completeness::Complete);
+    if let Some(step) = left.first() {
+        return broken(
+            "kernels equal the reference",
+            format!("{at} has {} steps to take, the first of them: {step}", left.len()),
+        );
+    }
+    let own = reference::announced(world, &node.cluster);
+    let known = own.contains_key(&MeshKey::Node(node.name.clone()).of(&node.cluster));
+    let (mut held, expected) = (Held::of(&node.kernel), reference::kernel(world, node));
+    if !known {
+        return Ok(());
+    }
+    // What belonged to a peer that is gone stays closed.
+    let once_ours = |prefix: &IpNet| {
+        world
+            .sites
+            .iter()
+            .any(|(name, s)| *name != node.cluster && s.cidrs.iter().any(|c| c.contains(prefix)))
+    };
+    held.closed.retain(|prefix| expected.closed.contains(prefix) || !once_ours(prefix));
+    if held != expected {
+        return broken(
+            "kernels equal the reference",
+            format!("{at} holds {}", differences(&held, &expected)),
+        );
+    }
+    Ok(())
+}
+
+fn differences(held: &Held, expected: &Held) -> String {
+    let mut out = Vec::new();
+    if held.services != expected.services {
+        out.push(format!("services {:?} and should hold {:?}", held.services, expected.services));
+    }
+    if held.open != expected.open {
+        out.push(format!("open prefixes {:?} and should hold {:?}", held.open, expected.open));
+    }
+    if held.closed != expected.closed {
+        out.push(format!("closed prefixes {:?} and should hold {:?}", held.closed, expected.closed));
+    }
+    if held.pods != expected.pods {
+        out.push(format!("pods {:?} and should hold {:?}", held.pods, expected.pods));
+    }
+    if held.tunnels != expected.tunnels {
+        out.push(format!("tunnels {:?} and should hold {:?}", held.tunnels, expected.tunnels));
+    }
+    out.join("; ")
+}

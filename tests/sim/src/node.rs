@@ -1,0 +1,287 @@
+//! A node: its agent (follower, view, image, plan), its disk, and a kernel that is a value.
+
+use crate::{
+    bug::{Bug, Planted},
+    chance::Chance,
+    disk::Durable,
+    objects::Objects,
+    wire::{Line, Trouble, Wire},
+};
+use api::{
+    bytes::{ClusterUuid, PublicKey},
+    key::MeshKey,
+    name::{ClusterName, NodeName},
+    record::TunnelKey,
+};
+use clustermesh_apiserver::source::object::Body;
+use datapath::{
+    apply::{apply, model::Model},
+    image::{Image, Pod},
+    observe::{Device, Observed, TunnelObserved},
+    plan::{Completeness, plan},
+};
+use mesh_node_agent::{
+    compose::{Composed, Families, HostFacts, LISTEN_PORT, Paths, compose},
+    report,
+};
+use replica::{
+    Now,
+    follower::{Follow, Follower},
+    kept::{self, Owner},
+    view::{Effect, View},
+};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+/// Time between two looks at the host, whatever the store says.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Time between two writes of the view to the disk.
+const KEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Devices of the host: its uplink and its tunnel.
+const UPLINK: u32 = 2;
+const MESH0: u32 = 9;
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its cluster.
+    pub cluster: ClusterName,
+    /// Its name there.
+    pub name: NodeName,
+    /// What its kernel holds, whoever runs.
+    pub kernel: Observed,
+    /// The agent while it runs.
+    pub running: Option<Agent>,
+    /// How often the agent was started.
+    pub starts: u32,
+    /// Its tunnel's key, on its disk.
+    pub key: TunnelKey,
+    /// The last view, on its disk.
+    kept: Option<Vec<u8>>,
+    uuid: ClusterUuid,
+    keys: u8,
+    number: u8,
+    planted: Planted,
+}
+
+/// An agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// What it knows.
+    pub view: View,
+    /// What it last wanted the kernel to hold.
+    pub composed: Composed,
+    /// Clusters that lost most of their backends with one list, as often as it happened.
+    pub mass_removals: usize,
+    /// Complete lists that it read.
+    pub lists: usize,
+    /// Nothing was in the maps when it began: the view on the disk is better than that.
+    from_disk: bool,
+    follower: Follower,
+    wire: Wire,
+    look_at: Now,
+    keep_at: Now,
+}
+
+impl Agent {
+    fn new(cluster: &ClusterName, view: View, from_disk: bool, seed: u64) -> Self {
+        let prefixes = vec![api::key::MESH.to_owned(), api::key::LOCAL.to_owned()];
+        Self {
+            view,
+            composed: Composed::default(),
+            mass_removals: 0,
+            lists: 0,
+            from_disk,
+            follower: Follower::new(Follow { cluster: cluster.clone(), prefixes }, seed),
+            wire: Wire::default(),
+            look_at: Now::START,
+            keep_at: Now::START,
+        }
+    }
+
+    /// One that only watches: it has no node.
+    #[must_use]
+    pub fn onlooker(cluster: &ClusterName) -> Self {
+        Self::new(cluster, View::new(cluster.clone()), false, u64::from(cluster.as_str().as_bytes()[0]))
+    }
+
+    /// Moves its wire, and what came over it.
+    pub fn follow(&mut self, server: Result<Line<'_>, Trouble>, chance: &mut Chance, now: Now) {
+        self.wire.step(&mut self.follower, server, chance, now);
+        while let Some(event) = self.follower.poll_event() {
+            match self.view.apply(event) {
+                Effect::Nothing => continue,
+                Effect::Changed => {}
+                Effect::Relisted(relisted) => {
+                    self.lists += 1;
+                    self.mass_removals += relisted.mass_removals.len();
+                }
+            }
+            self.look_at = Now::START;
+        }
+    }
+
+    /// Drops its connection.
+    pub fn reset(&mut self, now: Now) {
+        self.wire.reset(&mut self.follower, "connection reset", now);
+    }
+}
+
+impl Node {
+    /// A node that was just installed. `number` is its own in the mesh.
+    #[must_use]
+    pub fn new(
+        cluster: ClusterName,
+        uuid: ClusterUuid,
+        name: NodeName,
+        number: u8,
+        planted: Planted,
+    ) -> Self {
+        let mut node = Self {
+            cluster,
+            name,
+            kernel: booted(PublicKey([0; 32])),
+            running: None,
+            starts: 0,
+            key: TunnelKey { public_key: PublicKey([0; 32]), port: LISTEN_PORT },
+            kept: None,
+            uuid,
+            keys: 0,
+            number,
+            planted,
+        };
+        node.lose();
+        node.start();
+        node
+    }
+
+    /// Starts the agent.
+    pub fn start(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        self.starts += 1;
+        let began_empty = self.kernel.rows.services.is_empty() && self.kernel.rows.routes.is_empty();
+        let owner = self.owner();
+        let kept = self.kept.as_ref().and_then(|bytes| kept::decode(bytes, &owner).ok());
+        let from_disk = began_empty && kept.is_some();
+        let view = kept.map_or_else(|| View::new(self.cluster.clone()), |kept| kept.view);
+        self.running = Some(Agent::new(&self.cluster, view, from_disk, u64::from(self.number)));
+    }
+
+    /// Kills the agent; disk and kernel stay as they are.
+    pub fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// The machine goes down: the kernel forgets everything.
+    pub fn power_off(&mut self) {
+        self.kill();
+        self.kernel = booted(self.key.public_key);
+    }
+
+    /// The machine is down, and its disk is lost; so the next one has another key.
+    pub fn lose(&mut self) {
+        self.keys += 1;
+        let mut key = [self.number; 32];
+        key[1] = self.keys;
+        self.key.public_key = PublicKey(key);
+        self.kept = None;
+        self.power_off();
+    }
+
+    /// What its devices are: the CNI's word for each pod that the source puts here.
+    fn facts(&self, objects: &Objects) -> HostFacts {
+        let mut bindings: BTreeMap<IpAddr, (u64, Pod)> = BTreeMap::new();
+        for object in objects.all.values() {
+            let Body::Pod(pod) = &object.body else { continue };
+            if pod.node.as_ref() != Some(&self.name) {
+                continue;
+            }
+            let uid = u64::from_be_bytes(object.uid.0[8..].try_into().expect("eight bytes"));
+            for address in &pod.ips {
+                // One that gets the address of another that is still there comes later.
+                let device = (uid, binding(uid));
+                let newest = bindings.get(address).is_none_or(|(older, _)| *older < uid);
+                if newest {
+                    bindings.insert(*address, device);
+                }
+            }
+        }
+        let pod_devices = bindings.values().map(|(_, pod)| pod.ifindex).collect();
+        HostFacts {
+            bindings: bindings.into_iter().map(|(address, (_, pod))| (address, pod)).collect(),
+            pod_devices,
+            uplinks: [UPLINK].into(),
+            families: Families { v4: true, v6: false },
+            uplink_mtu_bytes: 1_500,
+            listen_port: LISTEN_PORT,
+            ..HostFacts::default()
+        }
+    }
+
+    fn owner(&self) -> Owner {
+        Owner { uuid: self.uuid, node: self.name.clone() }
+    }
+
+    /// Brings the kernel in line with what is known, keeps it, and says who we are.
+    pub fn step(&mut self, objects: &Objects, store: Option<&mut Durable>, now: Now) {
+        let facts = self.facts(objects);
+        let owner = self.owner();
+        let Some(agent) = &mut self.running else { return };
+        if now < agent.look_at {
+            return;
+        }
+        agent.look_at = now + LOOK_EVERY;
+        let completeness = match (agent.view.is_complete(), agent.from_disk) {
+            (true, _) if self.planted.is(Bug::NeverRemoves) => Completeness::Partial,
+            (true, _) => Completeness::Complete,
+            (false, true) => Completeness::Partial,
+            // What an earlier agent pinned is the best there is.
+            (false, false) => return,
+        };
+        agent.composed = compose(&agent.view, &self.name, &facts, &Paths::default());
+        let kernel = std::mem::take(&mut self.kernel);
+        self.kernel = program(&agent.composed.image, kernel, completeness);
+        if !agent.view.is_complete() {
+            return;
+        }
+        if now >= agent.keep_at {
+            agent.keep_at = now + KEEP_EVERY;
+            self.kept = Some(kept::encode(&agent.view, &owner, 0).expect("a small view"));
+        }
+        let own = MeshKey::Key(self.name.clone()).of(&self.cluster);
+        let hides = agent.view.stored(&own).is_some() && self.planted.is(Bug::HidesItsNewKey);
+        if let (Some(store), Some((key, record))) = (store, report::key(&agent.view, &self.name, &self.key))
+            && !hides
+        {
+            store.publish(&key, &record);
+        }
+    }
+}
+
+/// Plans and takes the steps.
+fn program(image: &Image, kernel: Observed, completeness: Completeness) -> Observed {
+    let steps = plan(image, &kernel, completeness);
+    let mut host = Model::of(kernel);
+    let outcome = apply(&steps, &mut host);
+    assert!(outcome.problems.is_empty(), "a kernel that takes everything refused: {:?}", outcome.problems);
+    host.observed
+}
+
+/// The device of a pod with this UID.
+#[must_use]
+pub fn binding(uid: u64) -> Pod {
+    let ifindex = 100 + u32::try_from(uid).expect("few pods");
+    Pod { ifindex, mac: [2, 0, 0, 0, 0, uid as u8] }
+}
+
+/// A kernel after the boot: `mesh-tunnel` made its device, and nobody configured anything.
+fn booted(key: PublicKey) -> Observed {
+    Observed {
+        device: Some(Device { ifindex: MESH0, up: false, mtu_bytes: 1_420 }),
+        tunnel: Some(TunnelObserved { own_key: Some(key), ..TunnelObserved::default() }),
+        ..Observed::default()
+    }
+}

@@ -1,0 +1,293 @@
+//! An apiserver's shell: publishes what its source says, follows its peers, writes what its imports want.
+
+use crate::{
+    bug::{Bug, Planted},
+    disk::{Disk, Durable, Object},
+    objects::Objects,
+    publisher::Publisher,
+    session::Session,
+    wire::Manner,
+};
+use api::{
+    bytes::{BootId, ClusterUuid, PublicKey},
+    key::{Key, Kind, LocalKey, MeshKey, cluster_prefix},
+    name::ClusterName,
+    record::{PeerState, Record, Synced},
+};
+use clustermesh_apiserver::{init::EncryptionScope, publish::Own};
+use ipnet::IpNet;
+use replica::{Now, import::Facts};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+/// What a cluster is, whether its apiserver runs or not.
+#[derive(Debug)]
+pub struct Site {
+    /// Its name.
+    pub name: ClusterName,
+    /// Its trust domain.
+    pub uuid: ClusterUuid,
+    /// All of its ranges.
+    pub cidrs: Vec<IpNet>,
+    /// Those of its nodes' mesh addresses.
+    pub mesh_cidrs: Vec<IpNet>,
+    /// What its source holds.
+    pub objects: Objects,
+    /// Records that are announced beside what the objects ask for, and in its place: what no honest source asks for.
+    pub records: BTreeMap<Key, Record>,
+    /// The source has been listed.
+    pub source_speaks: bool,
+    /// How it answers its peers.
+    pub manner: Manner,
+    /// Its wall clock is so many seconds ahead.
+    pub skew_s: i64,
+    /// The disk while nobody runs on it.
+    pub disk: Disk,
+    /// The apiserver while it runs.
+    pub running: Option<Apiserver>,
+    /// How often it was started: connections to an earlier run are dead.
+    pub boots: u8,
+    /// How often its disk was replaced: by an empty one, or an old copy.
+    pub disks: u32,
+    planted: Planted,
+}
+
+/// A running apiserver.
+#[derive(Debug)]
+pub struct Apiserver {
+    /// Its store.
+    pub durable: Durable,
+    /// Its peers, one for each object.
+    pub sessions: BTreeMap<ClusterName, Session>,
+    /// Of its store.
+    pub boot: BootId,
+    /// Since when it runs.
+    pub since: Now,
+    publisher: Publisher,
+    /// Of the store, when what the sessions must know of the world was gathered from it.
+    world_at: i64,
+    world: World,
+}
+
+/// What the sessions have to know of our own and of each peer's nodes.
+#[derive(Debug, Default)]
+struct World(BTreeMap<ClusterName, (BTreeSet<IpAddr>, BTreeSet<PublicKey>)>);
+
+impl Site {
+    /// A cluster that was initialised and never started.
+    #[must_use]
+    pub fn new(name: ClusterName, uuid: ClusterUuid, cidrs: Vec<IpNet>, planted: Planted) -> Self {
+        Self {
+            name,
+            uuid,
+            cidrs,
+            mesh_cidrs: Vec::new(),
+            objects: Objects::default(),
+            records: BTreeMap::new(),
+            source_speaks: true,
+            manner: Manner::Same,
+            skew_s: 0,
+            disk: Disk::default(),
+            running: None,
+            boots: 0,
+            disks: 0,
+            planted,
+        }
+    }
+
+    /// Starts the apiserver on its disk.
+    pub fn start(&mut self, now: Now) {
+        if self.running.is_some() {
+            return;
+        }
+        self.boots = self.boots.checked_add(1).expect("no script starts one 255 times");
+        let mut boot = [self.boots; 16];
+        boot[0] = self.uuid.0[0];
+        let disk = std::mem::take(&mut self.disk);
+        if let (Some(last), true) = (disk.last_boot(), self.planted.is(Bug::KeepsItsBoot)) {
+            boot = last;
+        }
+        let mut durable = Durable::open(disk, boot, now, self.planted);
+        // Before anything else, and before anybody is answered.
+        let own = self.own().records(durable.lineage(), BootId(boot), false);
+        own.into_iter().for_each(|(key, record)| durable.publish(&key, &record));
+        self.running = Some(Apiserver {
+            durable,
+            sessions: BTreeMap::new(),
+            boot: BootId(boot),
+            since: now,
+            publisher: Publisher::new(now),
+            world_at: -1,
+            world: World::default(),
+        });
+    }
+
+    /// Kills it; its disk stays.
+    pub fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.disk = running.durable.disk;
+        }
+    }
+
+    /// Replaces the store's disk while nobody runs on it. MeshPeer objects lie elsewhere, and stay.
+    pub fn replace_disk(&mut self, disk: Disk) {
+        if self.running.is_none() {
+            let objects = std::mem::replace(&mut self.disk, disk).objects;
+            self.disk.objects = objects;
+            self.disks += 1;
+        }
+    }
+
+    /// The peer objects, wherever they lie.
+    pub fn peers(&mut self) -> &mut BTreeMap<ClusterName, Object> {
+        match &mut self.running {
+            Some(running) => &mut running.durable.disk.objects,
+            None => &mut self.disk.objects,
+        }
+    }
+
+    /// Whether it trusts this peer: it has an object for it.
+    #[must_use]
+    pub fn trusts(&self, peer: &ClusterName) -> bool {
+        self.running.as_ref().is_some_and(|running| running.durable.disk.objects.contains_key(peer))
+    }
+
+    /// Every cluster of which the store holds anything, but its own.
+    #[must_use]
+    pub fn announcers(&self) -> BTreeSet<ClusterName> {
+        let Some(running) = &self.running else { return BTreeSet::new() };
+        let cluster = |key: String| key.strip_prefix(api::key::MESH)?.split_once('/')?.0.parse().ok();
+        running
+            .durable
+            .list(api::key::MESH)
+            .into_keys()
+            .filter_map(cluster)
+            .filter(|name| *name != self.name)
+            .collect()
+    }
+
+    /// Who it is, as its publisher tells it.
+    pub(crate) fn own(&self) -> Own {
+        Own {
+            name: self.name.clone(),
+            uuid: self.uuid,
+            pod_cidrs: self.cidrs.clone(),
+            service_cidrs: Vec::new(),
+            mesh_cidrs: self.mesh_cidrs.clone(),
+            encryption_scope: EncryptionScope::BetweenClusters,
+        }
+    }
+
+    /// Its source changed.
+    pub fn source_changed(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.publisher.wake();
+        }
+    }
+
+    /// A tick of everything that needs no wire.
+    pub fn step(&mut self, now: Now, unix_s: u64) {
+        let unix_s = unix_s.saturating_add_signed(self.skew_s);
+        let own = self.own();
+        let Some(running) = &mut self.running else { return };
+        running.durable.set_time(now);
+        if !self.planted.is(Bug::LeasesNeverExpire) {
+            running.durable.expire_leases();
+        }
+        let source = self.source_speaks.then_some((&self.objects, &self.records));
+        running.publisher.step(&own, source, &mut running.durable, running.boot, now, self.planted);
+
+        let objects = running.durable.disk.objects.clone();
+        for peer in running.known_peers().into_iter().filter(|peer| !objects.contains_key(peer)) {
+            running.sessions.remove(&peer);
+            running.forget(&self.name, &peer, self.planted);
+        }
+        running.look_at_the_world();
+        for (peer, object) in &objects {
+            let facts = running.facts(&self.name, &self.cidrs, peer, &objects);
+            let session = running.sessions.remove(peer);
+            let session = running.peer(session, &self.name, peer, object, facts, (now, unix_s), self.planted);
+            running.sessions.insert(peer.clone(), session);
+        }
+        // All of our own peerings are there now, and what is missing is meant to be.
+        let vouched = Synced { boot: running.boot };
+        running.durable.publish(&MeshKey::Synced(Kind::Peerings).of(&self.name), &vouched.into());
+        if running.durable.has_failed() {
+            self.kill();
+        }
+    }
+}
+
+impl Apiserver {
+    /// Those the store holds a verdict about.
+    fn known_peers(&self) -> Vec<ClusterName> {
+        let parsed = |key: String| match Key::parse(key.as_bytes()) {
+            Ok(Key::Local(LocalKey::Peer(peer))) => Some(peer),
+            Ok(_) | Err(_) => None,
+        };
+        self.durable.list("mesh-local/v1/peers/").into_keys().filter_map(parsed).collect()
+    }
+
+    /// Gathers what the store says of everybody's nodes, when it says something new.
+    fn look_at_the_world(&mut self) {
+        let revision = self.durable.store.revision();
+        if std::mem::replace(&mut self.world_at, revision) == revision {
+            return;
+        }
+        let mut world = World::default();
+        for (key, value) in self.durable.list(api::key::MESH) {
+            let Ok(key) = Key::parse(key.as_bytes()) else { continue };
+            let Key::Mesh(cluster, MeshKey::Node(_) | MeshKey::Key(_)) = &key else { continue };
+            let (endpoints, keys) = world.0.entry(cluster.clone()).or_default();
+            match Record::decode(&key, &value) {
+                Ok(Record::Node(node)) => endpoints.extend(node.endpoints),
+                Ok(Record::TunnelKey(key)) => drop(keys.insert(key.public_key)),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        self.world = world;
+    }
+
+    fn facts(
+        &self,
+        own: &ClusterName,
+        cidrs: &[IpNet],
+        peer: &ClusterName,
+        objects: &BTreeMap<ClusterName, Object>,
+    ) -> Facts {
+        let known = |name: &&ClusterName| *name == own || objects.contains_key(*name);
+        let others = || self.world.0.iter().filter(|(name, _)| *name != peer && known(name));
+        let contracts = objects.iter().filter(|(name, _)| *name != peer);
+        Facts {
+            our_cidrs: cidrs.to_vec(),
+            tunnel_endpoints: others().flat_map(|(_, (endpoints, _))| endpoints.clone()).collect(),
+            other_contracts: contracts.flat_map(|(_, object)| object.contract.cidrs.clone()).collect(),
+            foreign_keys: others().flat_map(|(_, (_, keys))| keys.clone()).collect(),
+        }
+    }
+
+    /// A peer's object is gone: so are its records; what was active stays closed.
+    fn forget(&mut self, own: &ClusterName, peer: &ClusterName, planted: Planted) {
+        if let Some(held) = self.held(peer)
+            && held.phase == api::record::Phase::Active
+        {
+            let closed = api::record::Closed { prefixes: held.prefixes };
+            self.durable.publish(&LocalKey::Closed(peer.clone()).into(), &closed.into());
+        }
+        if !planted.is(Bug::KeepsTheDisconnected) {
+            for key in self.durable.list(&cluster_prefix(peer)).into_keys() {
+                self.durable.delete_raw(&key);
+            }
+        }
+        self.durable.delete_raw(&Key::from(LocalKey::Peer(peer.clone())).to_string());
+        self.durable.delete_raw(&MeshKey::Peering(peer.clone()).of(own).to_string());
+    }
+
+    /// The verdict that the store holds about a peer.
+    pub(crate) fn held(&self, peer: &ClusterName) -> Option<PeerState> {
+        let value = self.durable.get(&Key::from(LocalKey::Peer(peer.clone())).to_string())?;
+        PeerState::decode(&value).ok()
+    }
+}
