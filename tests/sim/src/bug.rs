@@ -1,6 +1,6 @@
 //! Bugs that are planted on purpose, one at a time, to prove that random days find them.
 //!
-//! All of them live in the simulation's own shells: in the wire that drops a word, the disk that lies, the driver that
+//! All of them live in the simulation's own shells: in the wire that drops a word, the driver that
 //! calls a core at the wrong moment or hands it the wrong fact, the host that does not do what it says. That is where
 //! each of these mistakes would be made in the product, too (its cores are pure, and its shells do exactly this work),
 //! and so the product carries no switch for them.
@@ -17,7 +17,7 @@ macro_rules! bugs {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$bug,)*];
 
-            /// As a script's `bug` names it.
+            /// For people.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$bug => $name,)* }
@@ -37,14 +37,10 @@ bugs! {
     LeasesNeverExpire = "leases-never-expire",
     /// Whatever a peer announces is imported.
     ImportsWithoutContract = "imports-without-contract",
-    /// What is written is shown before it is on the disk.
-    ShowsBeforeSync = "shows-before-sync",
     /// A watch loses a delete at times.
     LosesDeletes = "loses-deletes",
     /// What a peer announced stays when it is disconnected.
     KeepsTheDisconnected = "keeps-the-disconnected",
-    /// An import that wants another list does not get it.
-    IgnoresRelist = "ignores-relist",
     /// A node that lost its key makes another, and does not say so while its store has the old one.
     HidesItsNewKey = "hides-its-new-key",
     /// A node never takes anything out of its maps.

@@ -1,6 +1,5 @@
 //! What survives an apiserver: its store's rows, its lineage, its MeshPeer objects.
 
-use crate::bug::{Bug, Planted};
 use api::{
     bytes::{ClusterUuid, Nonce},
     key::{Key, cluster_prefix},
@@ -64,13 +63,12 @@ pub struct Durable {
     now: Now,
     /// Syncs that still work before the power goes; none: it stays.
     syncs_left: Option<u32>,
-    planted: Planted,
 }
 
 impl Durable {
     /// Opens what a disk holds, as a new boot.
     #[must_use]
-    pub fn open(mut disk: Disk, boot: [u8; 16], now: Now, planted: Planted) -> Self {
+    pub fn open(mut disk: Disk, boot: [u8; 16], now: Now) -> Self {
         // Only differences to it are looked at.
         let epoch = Instant::now();
         let at = epoch + now.elapsed();
@@ -79,7 +77,7 @@ impl Durable {
         if disk.last_boot() != Some(boot) {
             disk.lineage.begin(boot, store.revision());
         }
-        Self { store, disk, epoch, now, syncs_left: None, planted }
+        Self { store, disk, epoch, now, syncs_left: None }
     }
 
     /// What the clock of leases says from now on.
@@ -237,13 +235,8 @@ impl Durable {
     fn sync(&mut self) {
         let batch = self.store.take_batch();
         match &mut self.syncs_left {
-            Some(0) => {
-                // A store whose sync failed shows nothing of it; its process ends.
-                if self.planted.is(Bug::ShowsBeforeSync) {
-                    self.store.commit(&batch);
-                }
-                return;
-            }
+            // A store whose sync failed shows nothing of it; its process ends.
+            Some(0) => return,
             Some(left) => *left -= 1,
             None => {}
         }

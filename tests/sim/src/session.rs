@@ -117,7 +117,7 @@ impl Apiserver {
         if session.import.prefixes() != session.prefixes {
             session.follow(peer, 1);
         }
-        if session.import.poll_relist(now) && !planted.is(Bug::IgnoresRelist) {
+        if session.import.poll_relist(now) {
             session.follower.relist(now);
         }
         if let Some(beat) = &session.import.seen().heartbeat {

@@ -109,7 +109,7 @@ impl Site {
         if let (Some(last), true) = (disk.last_boot(), self.planted.is(Bug::KeepsItsBoot)) {
             boot = last;
         }
-        let mut durable = Durable::open(disk, boot, now, self.planted);
+        let mut durable = Durable::open(disk, boot, now);
         // Before anything else, and before anybody is answered.
         let own = self.own().records(durable.lineage(), BootId(boot), false);
         own.into_iter().for_each(|(key, record)| durable.publish(&key, &record));
