@@ -42,5 +42,7 @@ mod sniffer;
 mod story;
 #[path = "main/udp_cut.rs"]
 mod udp_cut;
+#[path = "main/vms.rs"]
+mod vms;
 #[path = "main/workspace.rs"]
 mod workspace;
