@@ -16,6 +16,7 @@
 
 pub mod bytes;
 pub mod digest;
+pub mod external_workload;
 pub mod identity;
 pub mod key;
 pub mod name;

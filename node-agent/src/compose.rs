@@ -276,7 +276,8 @@ fn bind_pods(own: &ClusterTables, me: &NodeName, host: &HostFacts, composed: &mu
     let (owners, _) = own.owners();
     let mut unbound = Vec::new();
     for (address, (namespace, endpoint)) in owners {
-        if endpoint.node != *me {
+        // A VM's endpoint is the host itself: it has no device of its own.
+        if endpoint.node != *me || composed.image.mesh_addresses.contains(&address) {
             continue;
         }
         match host.bindings.get(&address) {

@@ -163,7 +163,7 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memor
     let objects = memory.objects(snapshot, config.facts.uuid, now_s);
     let (mesh, exhausted) = memory.allocate(&objects, &config.mesh_cidrs, now_s);
     for full in exhausted {
-        warn!(node = %full.node, range = %full.range, "No mesh address is left for this node: give `init` a larger range");
+        warn!(node = %full.node, range = %full.range, "No mesh address is left for this node or VM: give `init` a larger range");
     }
     let state = State {
         peers: Arc::new(peers(&objects, listing)),
@@ -189,7 +189,12 @@ fn peers(objects: &BTreeMap<ObjectKey, Object>, listing: &Listing) -> BTreeMap<C
             let entry = PeerObject { peer: (**peer).clone(), place };
             Some((peer.metadata.name.clone(), entry))
         }
-        Body::Node(_) | Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) => None,
+        Body::Node(_)
+        | Body::Namespace(_)
+        | Body::Pod(_)
+        | Body::Service(_)
+        | Body::Slice(_)
+        | Body::Vm(_) => None,
     };
     objects.iter().filter_map(of).collect()
 }
@@ -197,7 +202,12 @@ fn peers(objects: &BTreeMap<ObjectKey, Object>, listing: &Listing) -> BTreeMap<C
 fn node_addresses(objects: &BTreeMap<ObjectKey, Object>) -> Vec<IpAddr> {
     let of = |object: &Object| match &object.body {
         Body::Node(node) => node.internal_ips.clone(),
-        Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => Vec::new(),
+        Body::Namespace(_)
+        | Body::Pod(_)
+        | Body::Service(_)
+        | Body::Slice(_)
+        | Body::Peer(_)
+        | Body::Vm(_) => Vec::new(),
     };
     objects.values().flat_map(of).collect()
 }
@@ -210,7 +220,8 @@ fn tainted(objects: &BTreeMap<ObjectKey, Object>) -> BTreeSet<NodeName> {
         | Body::Pod(_)
         | Body::Service(_)
         | Body::Slice(_)
-        | Body::Peer(_) => None,
+        | Body::Peer(_)
+        | Body::Vm(_) => None,
     };
     objects.iter().filter_map(waits).collect()
 }

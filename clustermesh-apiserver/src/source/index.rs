@@ -6,6 +6,7 @@
 //!  Pod ──────────▶ endpoints/<ns>/<ip>, identities/<ns>/<id>
 //!  Service ──────▶ services/<ns>/<name>            exported: mesh/v1/<own>/…, else mesh-local/v1/…
 //!  EndpointSlice ▶ backends/<ns>/<name>/<ip>       beside its Service
+//!  ExternalWorkload ▶ nodes/<vm>, endpoints/<ns>/<ip>, identities/<ns>/<id>, backends/<ns>/<name>/<ip>
 //! ```
 //!
 //! It is computed whole each time the objects change: what is computed whole cannot drift. (Measured in a debug build:
@@ -17,6 +18,7 @@ mod nodes;
 mod services;
 #[cfg(test)]
 mod tests;
+mod vms;
 
 pub use endpoints::{IDENTITIES_MAX, OVERFLOW_LABEL};
 
@@ -24,8 +26,8 @@ use super::object::{Body, Namespace, Object, ObjectKey, ObjectKind};
 use api::{
     bytes::ClusterUuid,
     key::Key,
-    name::{ClusterName, NamespaceName, NodeName, ObjectName},
-    record::Record,
+    name::{ClusterName, NamespaceName, NodeName, ObjectName, ServiceName},
+    record::{NamedPort, Record},
 };
 use ipnet::IpNet;
 use std::{collections::BTreeMap, fmt, net::IpAddr};
@@ -97,7 +99,7 @@ impl Index {
         self.objects = objects;
     }
 
-    /// The records that the objects ask for. `mesh_addresses` are those of each node.
+    /// The records that the objects ask for. `mesh_addresses` are those of each node and VM.
     #[must_use]
     pub fn desired(&self, facts: &Facts, mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>) -> Desired {
         let mut out = Out { facts, desired: Desired::default() };
@@ -108,9 +110,10 @@ impl Index {
             }
         }
         nodes::nodes(self, mesh_addresses, &mut out);
-        endpoints::endpoints(self, &mut out);
+        let vms = vms::vms(self, mesh_addresses, &mut out);
+        endpoints::endpoints(self, &vms, &mut out);
         let homes = services::services(self, &mut out);
-        backends::backends(self, &homes, mesh_addresses, &mut out);
+        backends::backends(self, &homes, &vms, mesh_addresses, &mut out);
         out.desired
     }
 
@@ -121,7 +124,12 @@ impl Index {
     fn namespaces(&self) -> impl Iterator<Item = (&ObjectKey, &Namespace)> {
         self.of_kind(ObjectKind::Namespace).filter_map(|(key, object)| match &object.body {
             Body::Namespace(namespace) => Some((key, namespace)),
-            Body::Node(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => None,
+            Body::Node(_)
+            | Body::Pod(_)
+            | Body::Service(_)
+            | Body::Slice(_)
+            | Body::Peer(_)
+            | Body::Vm(_) => None,
         })
     }
 
@@ -130,7 +138,22 @@ impl Index {
         let object = self.objects.get(&ObjectKey { kind: ObjectKind::Pod, namespace, name: name.clone() })?;
         match &object.body {
             Body::Pod(pod) => Some((object, pod)),
-            Body::Node(_) | Body::Namespace(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => None,
+            Body::Node(_)
+            | Body::Namespace(_)
+            | Body::Service(_)
+            | Body::Slice(_)
+            | Body::Peer(_)
+            | Body::Vm(_) => None,
+        }
+    }
+
+    fn service_ports(&self, namespace: &NamespaceName, name: &ServiceName) -> &[NamedPort] {
+        let namespace = Some(namespace.clone());
+        let name = name.as_str().parse().expect("a Service's name is an object's name");
+        let key = ObjectKey { kind: ObjectKind::Service, namespace, name };
+        match self.objects.get(&key).map(|object| &object.body) {
+            Some(Body::Service(service)) => &service.ports,
+            Some(_) | None => &[],
         }
     }
 

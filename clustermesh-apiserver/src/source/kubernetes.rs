@@ -43,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// The kinds we watch; namespaces first, as a reader of the log would.
+/// No ExternalWorkloads: a cluster without their CRD would wait for their list for ever.
 pub const KINDS: [ObjectKind; 6] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
@@ -100,6 +101,13 @@ pub fn resource(kind: ObjectKind) -> ApiResource {
             api_version: api::peer::API_VERSION.to_owned(),
             kind: api::peer::KIND.to_owned(),
             plural: "meshpeers".to_owned(),
+        },
+        ObjectKind::ExternalWorkload => ApiResource {
+            group: "clustermesh.io".to_owned(),
+            version: "v1alpha1".to_owned(),
+            api_version: api::peer::API_VERSION.to_owned(),
+            kind: api::external_workload::KIND.to_owned(),
+            plural: "externalworkloads".to_owned(),
         },
     }
 }

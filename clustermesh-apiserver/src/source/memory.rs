@@ -13,7 +13,12 @@ use allocation::Allocation;
 use anyhow::Context;
 use api::{bytes::ClusterUuid, name::NodeName};
 use ipnet::IpNet;
-use std::{collections::BTreeMap, io, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    path::Path,
+};
 
 /// Where it is kept in the data directory.
 pub const FILE: &str = "memory.json";
@@ -24,7 +29,7 @@ pub const FILE: &str = "memory.json";
 pub struct Memory {
     /// Of objects that carry no creation time, by their text form; Unix time in seconds.
     first_seen_s: BTreeMap<String, u64>,
-    /// The addresses of each node there is or was.
+    /// The addresses of each node and VM there is or was.
     nodes: BTreeMap<NodeName, Allocation>,
 }
 
@@ -82,15 +87,19 @@ impl Memory {
         objects
     }
 
-    /// Mesh addresses for every Node among the objects, one of each range; a node keeps what it has.
+    /// Mesh addresses for every Node and VM among the objects, one of each range; each keeps what it has. Both draw from
+    /// one range by name, as a name is one machine's.
     pub fn allocate(
         &mut self,
         objects: &BTreeMap<ObjectKey, Object>,
         ranges: &[IpNet],
         now_s: u64,
     ) -> (BTreeMap<NodeName, Vec<IpAddr>>, Vec<Exhausted>) {
-        let nodes = objects.iter().filter(|(_, object)| matches!(object.body, Body::Node(_)));
-        let names: Vec<NodeName> = nodes.filter_map(|(key, _)| key.name.as_str().parse().ok()).collect();
+        let machines =
+            objects.iter().filter(|(_, object)| matches!(object.body, Body::Node(_) | Body::Vm(_)));
+        let names: BTreeSet<NodeName> =
+            machines.filter_map(|(key, _)| key.name.as_str().parse().ok()).collect();
+        let names: Vec<NodeName> = names.into_iter().collect();
         allocation::allocate(&mut self.nodes, &names, ranges, now_s)
     }
 }

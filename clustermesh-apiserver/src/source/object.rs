@@ -2,6 +2,7 @@
 
 use api::{
     bytes::{ClusterUuid, Uid},
+    external_workload::Serve,
     name::{NamespaceName, NodeName, ObjectName, ServiceName},
     peer::MeshPeer,
     record::{Affinity, NamedPort},
@@ -29,6 +30,8 @@ pub enum ObjectKind {
     EndpointSlice,
     /// `clustermesh.io/v1alpha1`
     MeshPeer,
+    /// `clustermesh.io/v1alpha1`
+    ExternalWorkload,
 }
 
 impl ObjectKind {
@@ -42,6 +45,7 @@ impl ObjectKind {
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::MeshPeer => "MeshPeer",
+            Self::ExternalWorkload => "ExternalWorkload",
         }
     }
 }
@@ -114,6 +118,8 @@ pub enum Body {
     Slice(Slice),
     /// A peering: not the index's business, see [`crate::peers`].
     Peer(Box<MeshPeer>),
+    /// A VM.
+    Vm(Vm),
 }
 
 /// Of a Node.
@@ -157,6 +163,17 @@ pub struct Pod {
     pub finished: bool,
     /// `metadata.deletionTimestamp` is set.
     pub terminating: bool,
+}
+
+/// Of an ExternalWorkload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vm {
+    /// `default` where none is named.
+    pub service_account: String,
+    /// All of them; the index filters.
+    pub labels: BTreeMap<String, String>,
+    /// Services of its namespace that it is a backend of.
+    pub serve: Vec<Serve>,
 }
 
 /// Of a Service.

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod endpoint_slice;
+mod external_workload;
 mod node;
 mod pod;
 mod service;
@@ -13,6 +14,7 @@ use super::{
 use crate::path;
 use api::{
     bytes::Uid,
+    external_workload::{self as enrolment, ExternalWorkload},
     peer::MeshPeer,
     record::{NamedPort, Protocol},
 };
@@ -64,6 +66,7 @@ pub fn kind_of(api_version: &str, kind: &str) -> Option<ObjectKind> {
         ("v1", "Service") => Some(ObjectKind::Service),
         ("discovery.k8s.io/v1", "EndpointSlice") => Some(ObjectKind::EndpointSlice),
         (api::peer::API_VERSION, api::peer::KIND) => Some(ObjectKind::MeshPeer),
+        (api::peer::API_VERSION, enrolment::KIND) => Some(ObjectKind::ExternalWorkload),
         (_, _) => None,
     }
 }
@@ -106,6 +109,16 @@ pub fn parse(kind: ObjectKind, document: &Value) -> Result<Parsed, Fault> {
             let meta = ObjectMeta { name: Some(peer.metadata.name.to_string()), ..ObjectMeta::default() };
             (meta, Body::Peer(Box::new(peer)))
         }
+        ObjectKind::ExternalWorkload => {
+            let object: ExternalWorkload = typed(document)?;
+            let body = external_workload::vm(&object.spec)?;
+            let meta = ObjectMeta {
+                name: Some(object.metadata.name.to_string()),
+                namespace: object.metadata.namespace.map(|namespace| namespace.to_string()),
+                ..ObjectMeta::default()
+            };
+            (meta, Body::Vm(body))
+        }
     };
     let key = key(kind, &meta)?;
     if let (ObjectKind::Service, Err(error)) = (kind, key.name.as_str().parse::<api::name::ServiceName>()) {
@@ -130,7 +143,7 @@ fn key(kind: ObjectKind, meta: &ObjectMeta) -> Result<ObjectKey, Fault> {
     let namespace = match kind {
         ObjectKind::Node | ObjectKind::Namespace | ObjectKind::MeshPeer => None,
         // As kubectl does it: an object without a namespace lands in `default`.
-        ObjectKind::Pod | ObjectKind::Service | ObjectKind::EndpointSlice => {
+        ObjectKind::Pod | ObjectKind::Service | ObjectKind::EndpointSlice | ObjectKind::ExternalWorkload => {
             let text = meta.namespace.as_deref().unwrap_or("default");
             Some(text.parse().map_err(|e| Fault::new(path!["metadata", "namespace"], format!("{e}")))?)
         }
@@ -159,10 +172,16 @@ fn typed<T: DeserializeOwned>(document: &Value) -> Result<T, Fault> {
 /// Labels as Kubernetes allows them, so that the record they end in is valid.
 fn labels(meta: &ObjectMeta) -> Result<BTreeMap<String, String>, Fault> {
     let labels = meta.labels.clone().unwrap_or_default();
+    check_labels(&labels, "metadata")?;
+    Ok(labels)
+}
+
+/// `parent` is the field that has `labels`.
+fn check_labels(labels: &BTreeMap<String, String>, parent: &str) -> Result<(), Fault> {
     match labels.iter().find(|(key, value)| key.is_empty() || key.len() > 317 || value.len() > 63) {
-        None => Ok(labels),
+        None => Ok(()),
         Some((key, _)) => Err(Fault::new(
-            path!["metadata", "labels", key.as_str()],
+            path![parent, "labels", key.as_str()],
             "a label's key has 1 to 317 characters, its value at most 63",
         )),
     }

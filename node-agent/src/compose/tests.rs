@@ -288,6 +288,15 @@ fn a_node_that_nobody_can_dial_dials_by_the_families_of_its_devices_and_is_waite
 }
 
 #[test]
+fn an_endpoint_at_the_mesh_address_is_the_host_itself_and_needs_no_device() {
+    let mut mesh = mesh();
+    mesh.endpoint("e1", "e1", "100.64.1.1");
+    let Composed { image, problems, .. } = mesh.composed();
+    assert!(image.pods.is_empty(), "{:?}", image.pods);
+    assert_eq!(problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_pod_needs_an_endpoint_of_this_node_and_a_device_that_the_cni_names() {
     let mut mesh = mesh();
     mesh.endpoint("e1", "cart-1", "10.1.1.10");

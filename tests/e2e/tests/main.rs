@@ -52,5 +52,7 @@ mod three;
 mod udp_cut;
 #[path = "main/upgrade.rs"]
 mod upgrade;
+#[path = "main/vms.rs"]
+mod vms;
 #[path = "main/workspace.rs"]
 mod workspace;

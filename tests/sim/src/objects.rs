@@ -62,7 +62,12 @@ impl Objects {
         let object = self.all.get(&key)?;
         match &object.body {
             Body::Pod(pod) => Some((object, pod)),
-            Body::Node(_) | Body::Namespace(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => None,
+            Body::Node(_)
+            | Body::Namespace(_)
+            | Body::Service(_)
+            | Body::Slice(_)
+            | Body::Peer(_)
+            | Body::Vm(_) => None,
         }
     }
 
@@ -113,7 +118,9 @@ impl Objects {
                 })
             }
             ObjectKind::EndpointSlice => Body::Slice(self.slice(key, words)),
-            ObjectKind::Namespace | ObjectKind::MeshPeer => panic!("no script writes a {key}"),
+            ObjectKind::Namespace | ObjectKind::MeshPeer | ObjectKind::ExternalWorkload => {
+                panic!("no script writes a {key}")
+            }
         }
     }
 

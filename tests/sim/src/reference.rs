@@ -140,7 +140,9 @@ fn services(site: &Site) -> impl Iterator<Item = ServiceOf<'_>> {
             let namespace = key.namespace.clone().expect("a Service has a namespace");
             Some(((namespace, key.name.as_str().parse().expect("a Service's name")), service))
         }
-        Body::Node(_) | Body::Namespace(_) | Body::Pod(_) | Body::Slice(_) | Body::Peer(_) => None,
+        Body::Node(_) | Body::Namespace(_) | Body::Pod(_) | Body::Slice(_) | Body::Peer(_) | Body::Vm(_) => {
+            None
+        }
     })
 }
 
@@ -320,7 +322,12 @@ fn device(site: &Site, node: &NodeName, address: IpAddr) -> u32 {
         |object: &source::Object| u64::from_be_bytes(object.uid.0[8..].try_into().expect("eight bytes"));
     let here = |object: &&source::Object| match &object.body {
         Body::Pod(pod) => pod.node.as_ref() == Some(node) && pod.ips.contains(&address),
-        Body::Node(_) | Body::Namespace(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => false,
+        Body::Node(_)
+        | Body::Namespace(_)
+        | Body::Service(_)
+        | Body::Slice(_)
+        | Body::Peer(_)
+        | Body::Vm(_) => false,
     };
     let newest = site.objects.all.values().filter(here).map(uid).max();
     binding(newest.expect("the owner of the address is here")).ifindex

@@ -1,4 +1,4 @@
-//! EndpointSlice → `backends/<ns>/<name>/<ip>`.
+//! EndpointSlice, and what a VM serves → `backends/<ns>/<name>/<ip>`.
 //!
 //! Several slices may hold one address (more than 1,000 endpoints, other ports, a move between slices): their ports
 //! are joined. Two *pods* that claim one address are a conflict: the newest creation has it, then the greater UID.
@@ -6,9 +6,11 @@
 use super::{
     Index, Out,
     services::{Home, Homes},
+    vms,
 };
 use crate::source::object::{Body, Object, ObjectKey, ObjectKind, Slice, SliceEndpoint, derived_uid};
 use api::{
+    external_workload::Serve,
     name::{NamespaceName, NodeName, ServiceName},
     record::{Backend, NamedPort, Record},
 };
@@ -24,13 +26,14 @@ type BackendsOf = BTreeMap<(NamespaceName, ServiceName, IpAddr), (ObjectKey, Bac
 enum Sharing {
     /// A pod's own address.
     One,
-    /// A node's: every hostNetwork pod there has it.
+    /// A node's: every hostNetwork pod there has it; or a VM's: it serves by it whatever it serves.
     Many,
 }
 
 pub(super) fn backends(
     index: &Index,
     homes: &Homes,
+    vms: &[vms::Found<'_>],
     mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>,
     out: &mut Out<'_>,
 ) {
@@ -60,6 +63,9 @@ pub(super) fn backends(
             }
         }
     }
+    for vm in vms {
+        served(index, homes, vm, &mut found, out);
+    }
     for ((namespace, service, ip), (slice, backend, sharing)) in found {
         let home = homes[&(namespace.clone(), service.clone())].expect("its backends have one");
         if home == Home::Exported && sharing == Sharing::One {
@@ -68,6 +74,69 @@ pub(super) fn backends(
         let key = home.backend_key(&out.facts.cluster, namespace, service, ip);
         out.put(&slice, key, Record::from(backend));
     }
+}
+
+/// What a VM serves: a backend at its mesh address. As with a slice without conditions, nobody says that it is not ready;
+/// when its tunnel is silent under traffic it is demoted, as every backend of a node is.
+fn served(
+    index: &Index,
+    homes: &Homes,
+    vms::Found { key, object, vm, node, addresses }: &vms::Found<'_>,
+    found: &mut BackendsOf,
+    out: &mut Out<'_>,
+) {
+    let namespace = key.namespace.as_ref().expect("a VM has a namespace");
+    for serve in &vm.serve {
+        let name = format!("{namespace}/{}", serve.service);
+        match homes.get(&(namespace.clone(), serve.service.clone())) {
+            Some(Some(_)) => {}
+            Some(None) => {
+                out.notice(key, format!("{name} is kube-proxy's alone: this VM cannot serve it"));
+                continue;
+            }
+            None => {
+                out.notice(key, format!("there is no Service {name}: nobody reaches what this VM serves"));
+                continue;
+            }
+        }
+        let port = match port_of(index.service_ports(namespace, &serve.service), serve) {
+            Ok(port) => port,
+            Err(why) => {
+                out.notice(key, format!("cannot serve {name}: {why}"));
+                continue;
+            }
+        };
+        for &ip in *addresses {
+            let backend = Backend {
+                uid: object.uid,
+                ports: vec![port.clone()],
+                ready: true,
+                serving: true,
+                terminating: false,
+                weight: 1,
+                zone: String::new(),
+                node: Some(node.clone()),
+                hostname: String::new(),
+                created_s: object.created_s,
+            };
+            let place = (namespace.clone(), serve.service.clone(), ip);
+            merge(found, place, key, backend, Sharing::Many, out);
+        }
+    }
+}
+
+/// The backend's port: frontends find it by the name of the Service's.
+fn port_of(ports: &[NamedPort], serve: &Serve) -> Result<NamedPort, String> {
+    let of_service = match (&serve.port_name, ports) {
+        (None, [only]) => only,
+        (None, []) => return Err("it has no port of TCP or UDP".to_owned()),
+        (None, _) => return Err("it has several ports: say which by `portName`".to_owned()),
+        (Some(name), _) => ports
+            .iter()
+            .find(|port| port.name.as_ref() == Some(name))
+            .ok_or_else(|| format!("it has no port named `{name}`"))?,
+    };
+    Ok(NamedPort { port: serve.port.get(), ..of_service.clone() })
 }
 
 /// Every node's own addresses.

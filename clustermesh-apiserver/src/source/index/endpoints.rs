@@ -1,13 +1,13 @@
-//! Pod → `endpoints/<ns>/<ip>` and `identities/<ns>/<id>`.
+//! Pod or VM → `endpoints/<ns>/<ip>` and `identities/<ns>/<id>`.
 
-use super::{Index, Out};
-use crate::source::object::{Body, Object, ObjectKey, ObjectKind, Pod};
+use super::{Index, Out, vms};
+use crate::source::object::{Body, Object, ObjectKey, ObjectKind};
 use api::{
     bytes::{IdentityId, Uid},
     identity::{self, filter_labels},
     key::MeshKey,
     name::{NamespaceName, NodeName},
-    record::{Endpoint, Identity, Record},
+    record::{Endpoint, Identity, NamedPort, Record},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,23 +28,36 @@ struct Claimant<'a> {
     claim: Claim,
     key: &'a ObjectKey,
     object: &'a Object,
-    pod: &'a Pod,
+    workload: Workload<'a>,
 }
 
-pub(super) fn endpoints(index: &Index, out: &mut Out<'_>) {
-    let owners = owners(index, out);
+/// What pods and VMs have in common.
+#[derive(Clone, Copy)]
+struct Workload<'a> {
+    node: Option<&'a NodeName>,
+    service_account: &'a str,
+    labels: &'a BTreeMap<String, String>,
+    ports: &'a [NamedPort],
+    terminating: bool,
+}
+
+pub(super) fn endpoints(index: &Index, vms: &[vms::Found<'_>], out: &mut Out<'_>) {
+    let owners = owners(index, vms, out);
     let mut identities = Identities::default();
     for owner in owners.values() {
         identities.note(owner, out);
     }
     identities.close();
     for (ip, owner) in owners {
-        let namespace = owner.key.namespace.clone().expect("a pod has a namespace");
-        let Some(node) = owner.pod.node.clone() else {
+        let namespace = owner.key.namespace.clone().expect("pods and VMs have a namespace");
+        let Some(node) = owner.workload.node.cloned() else {
             out.notice(owner.key, format!("{ip} is left out: the pod has an address, but no node"));
             continue;
         };
-        out.warn_outside(owner.key, ip);
+        // A VM's address is one of ours, by the allocation.
+        if owner.key.kind == ObjectKind::Pod {
+            out.warn_outside(owner.key, ip);
+        }
         let id = identities.put(&namespace, &owner, out);
         let record = endpoint(&owner, node, id);
         let cluster = &out.facts.cluster;
@@ -53,7 +66,11 @@ pub(super) fn endpoints(index: &Index, out: &mut Out<'_>) {
 }
 
 /// One owner an address, over all namespaces. A claim that lost is shown, not served.
-fn owners<'a>(index: &'a Index, out: &mut Out<'_>) -> BTreeMap<IpAddr, Claimant<'a>> {
+fn owners<'a>(
+    index: &'a Index,
+    vms: &'a [vms::Found<'a>],
+    out: &mut Out<'_>,
+) -> BTreeMap<IpAddr, Claimant<'a>> {
     let mut owners: BTreeMap<IpAddr, Claimant<'a>> = BTreeMap::new();
     for (key, object) in index.of_kind(ObjectKind::Pod) {
         let Body::Pod(pod) = &object.body else { continue };
@@ -61,9 +78,16 @@ fn owners<'a>(index: &'a Index, out: &mut Out<'_>) -> BTreeMap<IpAddr, Claimant<
         if pod.finished || pod.host_network {
             continue;
         }
+        let workload = Workload {
+            node: pod.node.as_ref(),
+            service_account: &pod.service_account,
+            labels: &pod.labels,
+            ports: &pod.ports,
+            terminating: pod.terminating,
+        };
         for &ip in &pod.ips {
             let claim = (object.created_s, object.uid);
-            let claimant = Claimant { claim, key, object, pod };
+            let claimant = Claimant { claim, key, object, workload };
             let Some(rival) = owners.remove(&ip).filter(|rival| rival.key != key) else {
                 owners.insert(ip, claimant);
                 continue;
@@ -71,6 +95,23 @@ fn owners<'a>(index: &'a Index, out: &mut Out<'_>) -> BTreeMap<IpAddr, Claimant<
             let (winner, loser) = if rival.claim > claim { (rival, claimant) } else { (claimant, rival) };
             out.notice(loser.key, format!("{ip} is claimed by {}, too; the newer one has it", winner.key));
             owners.insert(ip, winner);
+        }
+    }
+    for vms::Found { key, object, vm, node, addresses } in vms {
+        let workload = Workload {
+            node: Some(node),
+            service_account: &vm.service_account,
+            labels: &vm.labels,
+            ports: &[],
+            terminating: false,
+        };
+        for &ip in *addresses {
+            let claim = (object.created_s, object.uid);
+            let claimant = Claimant { claim, key, object, workload };
+            // Mesh addresses are ours to give: however new a pod is that says it had one, it has not.
+            if let Some(pod) = owners.insert(ip, claimant) {
+                out.notice(pod.key, format!("{ip} is the mesh address of {key}; that one has it"));
+            }
         }
     }
     owners
@@ -85,8 +126,8 @@ struct Identities {
 
 impl Identities {
     fn note(&mut self, owner: &Claimant<'_>, out: &Out<'_>) {
-        let namespace = owner.key.namespace.clone().expect("a pod has a namespace");
-        let id = id(&namespace, &facts(owner.pod, out), out);
+        let namespace = owner.key.namespace.clone().expect("pods and VMs have a namespace");
+        let id = id(&namespace, &facts(owner.workload, out), out);
         let oldest = self.oldest.entry(namespace).or_default().entry(id).or_insert(u64::MAX);
         *oldest = owner.object.created_s.min(*oldest);
     }
@@ -102,7 +143,7 @@ impl Identities {
     }
 
     fn put(&self, namespace: &NamespaceName, owner: &Claimant<'_>, out: &mut Out<'_>) -> IdentityId {
-        let mut identity = facts(owner.pod, out);
+        let mut identity = facts(owner.workload, out);
         let mut id = id(namespace, &identity, out);
         if !self.kept.get(namespace).is_some_and(|kept| kept.contains(&id)) {
             out.notice(
@@ -121,9 +162,9 @@ impl Identities {
     }
 }
 
-fn facts(pod: &Pod, out: &Out<'_>) -> Identity {
-    let labels = filter_labels(&pod.labels, &out.facts.ignored_labels);
-    Identity { service_account: pod.service_account.clone(), labels }
+fn facts(workload: Workload<'_>, out: &Out<'_>) -> Identity {
+    let labels = filter_labels(workload.labels, &out.facts.ignored_labels);
+    Identity { service_account: workload.service_account.to_owned(), labels }
 }
 
 fn id(
@@ -140,8 +181,8 @@ fn endpoint(owner: &Claimant<'_>, node: NodeName, identity: IdentityId) -> Recor
         identity,
         node,
         name: owner.key.name.clone(),
-        ports: owner.pod.ports.clone(),
-        terminating: owner.pod.terminating,
+        ports: owner.workload.ports.to_vec(),
+        terminating: owner.workload.terminating,
         created_s: owner.object.created_s,
     })
 }

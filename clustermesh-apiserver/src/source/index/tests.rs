@@ -1,5 +1,7 @@
 //! Objects as YAML in, records out: sentences and tables.
 
+mod vms;
+
 use super::*;
 use crate::source::{
     manifests::{Content, read},
@@ -13,6 +15,11 @@ fn desired(yaml: &str) -> Desired {
 }
 
 fn desired_with(yaml: &str, namespaces_are_global: bool) -> Desired {
+    desired_in(yaml, namespaces_are_global, &["100.64.0.0/24", "fd64::/64"])
+}
+
+/// `ranges` are the cluster's mesh CIDRs.
+fn desired_in(yaml: &str, namespaces_are_global: bool, ranges: &[&str]) -> Desired {
     let files = BTreeMap::from([("m.yaml".to_owned(), Content::Text(yaml.to_owned()))]);
     let snapshot = read(&files, &Snapshot::default());
     let bad = snapshot.problems.iter().find(|p| p.effect != Effect::Read);
@@ -20,18 +27,21 @@ fn desired_with(yaml: &str, namespaces_are_global: bool) -> Desired {
     let uuid = ClusterUuid([7; 16]);
     let mut memory = Memory::default();
     let objects = memory.objects(&snapshot, uuid, 1_000);
-    let ranges = ["100.64.0.0/24", "fd64::/64"].map(|r| r.parse().expect("a range"));
+    let ranges: Vec<IpNet> = ranges.iter().map(|r| r.parse().expect("a range")).collect();
     let (mesh, _) = memory.allocate(&objects, &ranges, 1_000);
     let mut index = Index::default();
     index.replace(objects);
-    let facts = Facts {
+    index.desired(&facts(namespaces_are_global), &mesh)
+}
+
+fn facts(namespaces_are_global: bool) -> Facts {
+    Facts {
         cluster: "east".parse().expect("a name"),
-        uuid,
+        uuid: ClusterUuid([7; 16]),
         pod_cidrs: ["10.1.0.0/16", "fd01::/48"].map(|r| r.parse().expect("a range")).to_vec(),
         ignored_labels: vec![],
         namespaces_are_global,
-    };
-    index.desired(&facts, &mesh)
+    }
 }
 
 /// Only what is about services, endpoints and backends; identities as their labels.

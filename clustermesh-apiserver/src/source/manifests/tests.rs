@@ -139,6 +139,53 @@ fn an_object_that_moves_to_another_file_is_the_same_object() {
 }
 
 #[test]
+fn what_is_wrong_with_an_external_workload_is_named_by_its_field() {
+    const VM: &str = "\
+apiVersion: clustermesh.io/v1alpha1
+kind: ExternalWorkload
+metadata:
+  name: web-1
+  namespace: shop
+spec:
+  labels:
+    app: web
+  serve:
+  - service: cart
+    port: 8080
+";
+    let vm = |from: &str, to: &str| VM.replace(from, to);
+    let many: String = (0..65).map(|n| format!("  - service: s{n}\n    port: 80\n")).collect();
+    let mut out = String::new();
+    for text in [
+        VM.to_owned(),
+        vm("web-1", "Web_1"),
+        vm("shop", "Shop"),
+        vm("  namespace", "  labels: {app: web}\n  namespace"),
+        vm("    app: web", &format!("    app: {}", "x".repeat(64))),
+        vm("8080", "0"),
+        vm("8080", "70000"),
+        vm("port: 8080", "ports: 8080"),
+        vm("    port: 8080\n", "    port: 8080\n  - service: cart\n    port: 81\n"),
+        vm("  - service: cart\n    port: 8080\n", &many),
+    ] {
+        out += &shown(&read(&files(&[("m.yaml", &text)]), &Snapshot::default()));
+    }
+    expect![[r#"
+        ExternalWorkload shop/web-1 (m.yaml:1)
+        m.yaml:4: metadata.name: `Web_1` is not a valid object name: 1 to 253 characters: RFC 1123 labels joined by '.'
+        m.yaml:5: metadata.namespace: `Shop` is not a valid namespace: 1 to 63 of a-z, 0-9 and '-', starting and ending with a letter or digit (RFC 1123 label)
+        m.yaml:5: ExternalWorkload shop/web-1: metadata.labels: unknown field `labels`, expected `name` or `namespace`
+        m.yaml:8: ExternalWorkload shop/web-1: spec.labels.app: a label's key has 1 to 317 characters, its value at most 63
+        m.yaml:11: ExternalWorkload shop/web-1: spec.serve[0].port: invalid value: integer `0`, expected a nonzero u16
+        m.yaml:11: ExternalWorkload shop/web-1: spec.serve[0].port: invalid value: integer `70000`, expected a nonzero u16
+        m.yaml:11: ExternalWorkload shop/web-1: spec.serve[0].ports: unknown field `ports`, expected one of `service`, `portName`, `port`
+        m.yaml:12: ExternalWorkload shop/web-1: spec.serve[1]: cart is served twice: name the other port in `portName`
+        m.yaml:10: ExternalWorkload shop/web-1: spec.serve: 65 Services; a VM serves at most 64
+    "#]]
+    .assert_eq(&out);
+}
+
+#[test]
 fn the_same_object_twice_is_read_once_and_shown() {
     let snapshot = read(&files(&[("a.yaml", CART), ("b.yaml", CART)]), &Snapshot::default());
     expect![[r#"

@@ -1,5 +1,5 @@
 use super::*;
-use crate::source::object::{Node, ObjectKind};
+use crate::source::object::{Node, ObjectKind, Vm};
 
 fn nodes(names: &[&str]) -> BTreeMap<ObjectKey, Object> {
     let object = |name: &&str| {
@@ -16,6 +16,31 @@ fn allocate(memory: &mut Memory, names: &[&str], ranges: &[&str], now_s: u64) ->
     let given = given.iter().map(|(node, ips)| format!("{node}={ips:?}"));
     let without = exhausted.iter().map(|e| format!("{} has none of {}", e.node, e.range));
     given.chain(without).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_vm_keeps_its_mesh_address_beside_nodes_and_a_machine_that_becomes_a_vm_keeps_its_own() {
+    let vm = |name: &str| {
+        let namespace = Some("shop".parse().expect("a namespace"));
+        let key =
+            ObjectKey { kind: ObjectKind::ExternalWorkload, namespace, name: name.parse().expect("a name") };
+        let body = Body::Vm(Vm { service_account: "default".into(), labels: BTreeMap::new(), serve: vec![] });
+        (key.clone(), Object { uid: key.derived_uid(ClusterUuid([1; 16])), created_s: 0, body })
+    };
+    let mut memory = Memory::default();
+    let mut at = |objects: BTreeMap<ObjectKey, Object>, now_s| {
+        let ranges = ["100.64.0.0/24".parse().expect("a range")];
+        let (given, exhausted) = memory.allocate(&objects, &ranges, now_s);
+        memory = serde_json::from_slice(&memory.to_bytes()).expect("a memory");
+        assert_eq!(exhausted, []);
+        given.iter().map(|(name, ips)| format!("{name}={ips:?}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(at([vm("web")].into(), 1), "web=[100.64.0.1]");
+    assert_eq!(
+        at(nodes(&["a"]).into_iter().chain([vm("web")]).collect(), 2),
+        "a=[100.64.0.2] web=[100.64.0.1]"
+    );
+    assert_eq!(at([vm("a"), vm("web")].into(), 3), "a=[100.64.0.2] web=[100.64.0.1]");
 }
 
 #[test]

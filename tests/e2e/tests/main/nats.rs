@@ -10,11 +10,13 @@ const BEYOND: (&str, &str) = ("cluster-a/pod/client", "10.1.1.11");
 
 /// What the Node object of the node says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Says {
+pub enum Says {
     /// The kubelet's own address, which means nothing outside.
     ItsInnerAddress,
     /// No address of type InternalIP.
     NoAddress,
+    /// There is none: the machine is a VM.
+    NothingAsItIsNoNode,
 }
 
 #[test]
@@ -84,8 +86,12 @@ fn talk(story: &Story) {
 }
 
 /// The demo's clusters, with node b2 behind a box of this kind.
-fn behind_a_box(kind: &str, says: Says) -> Story {
-    let says_nothing = if says == Says::NoAddress { "-undialled" } else { "" };
+pub fn behind_a_box(kind: &str, says: Says) -> Story {
+    let says_nothing = match says {
+        Says::ItsInnerAddress => "",
+        Says::NoAddress => "-undialled",
+        Says::NothingAsItIsNoNode => "-vm",
+    };
     behind_boxes(&format!("nat-{kind}{says_nothing}"), &[Boxed { kind, says, ..HOME }])
 }
 
@@ -166,6 +172,10 @@ fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
 impl Boxed<'_> {
     /// The cluster's nodes, with what the one behind the box says.
     fn as_told(&self, nodes: &str) -> String {
+        if self.says == Says::NothingAsItIsNoNode {
+            let others = nodes.split("---\n").filter(|node| !node.contains(self.outside[0]));
+            return others.collect::<Vec<_>>().join("---\n");
+        }
         let line_as_told = |line: &str| match self.outside.iter().position(|outside| line.contains(outside)) {
             None => Some(format!("{line}\n")),
             Some(_) if self.says == Says::NoAddress => None,

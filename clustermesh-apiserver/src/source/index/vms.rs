@@ -1,0 +1,70 @@
+//! ExternalWorkload → `nodes/<vm>`: to the mesh a VM is a node that carries nothing but its own address. Its endpoint,
+//! its identity and its backends are made where those of pods are, from what is found here.
+
+use super::{Index, Out};
+use crate::source::object::{Body, Object, ObjectKey, ObjectKind, Vm};
+use api::{
+    key::MeshKey,
+    name::NodeName,
+    record::{Node, Record},
+};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// A VM that takes part.
+pub(super) struct Found<'a> {
+    pub(super) key: &'a ObjectKey,
+    pub(super) object: &'a Object,
+    pub(super) vm: &'a Vm,
+    /// Its name among nodes.
+    pub(super) node: NodeName,
+    /// At least one.
+    pub(super) addresses: &'a [IpAddr],
+}
+
+/// The VMs with a name and an address of their own. What was there first keeps the name: whoever may write an object in
+/// some namespace must not take over the address of another machine.
+pub(super) fn vms<'a>(
+    index: &'a Index,
+    mesh_addresses: &'a BTreeMap<NodeName, Vec<IpAddr>>,
+    out: &mut Out<'_>,
+) -> Vec<Found<'a>> {
+    let mut by_age: Vec<_> = index
+        .of_kind(ObjectKind::ExternalWorkload)
+        .filter_map(|(key, object)| match &object.body {
+            Body::Vm(vm) => Some((object.created_s, key, object, vm)),
+            Body::Node(_)
+            | Body::Namespace(_)
+            | Body::Pod(_)
+            | Body::Service(_)
+            | Body::Slice(_)
+            | Body::Peer(_) => None,
+        })
+        .collect();
+    by_age.sort_by_key(|(created_s, key, ..)| (*created_s, *key));
+    let mut taken: BTreeMap<&str, &ObjectKey> =
+        index.of_kind(ObjectKind::Node).map(|(key, _)| (key.name.as_str(), key)).collect();
+    let mut found = Vec::new();
+    for (_, key, object, vm) in by_age {
+        if let Some(first) = taken.get(key.name.as_str()) {
+            out.notice(key, format!("the name is taken by {first}: rename this VM, it does not take part"));
+            continue;
+        }
+        taken.insert(key.name.as_str(), key);
+        let node: NodeName = key.name.as_str().parse().expect("an object's name is a node's name");
+        let addresses = mesh_addresses.get(&node).map(Vec::as_slice).unwrap_or_default();
+        if addresses.is_empty() {
+            out.notice(key, "no mesh address: the cluster's mesh CIDRs are exhausted, give it larger ones");
+            continue;
+        }
+        let record = Node {
+            mesh_addresses: addresses.to_vec(),
+            prefixes: Vec::new(),
+            // Nobody dials a VM: it may stand behind any NAT, so it opens each tunnel itself.
+            endpoints: Vec::new(),
+            zone: String::new(),
+        };
+        out.put(key, MeshKey::Node(node.clone()).of(&out.facts.cluster), Record::from(record));
+        found.push(Found { key, object, vm, node, addresses });
+    }
+    found
+}
