@@ -239,8 +239,8 @@ impl<'a> Starter<'a> {
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "{proc} was not ready within {:?}; its log says: {}",
-                    ready.within(),
+                    "{proc} was not ready within {} s; its log says: {}",
+                    ready.within().as_secs(),
                     self.end_of_log(proc)
                 );
             }

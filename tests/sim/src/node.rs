@@ -184,11 +184,16 @@ impl Node {
     /// The machine is down, and its disk is lost; so the next one has another key.
     pub fn lose(&mut self) {
         self.keys += 1;
-        let mut key = [self.number; 32];
-        key[1] = self.keys;
-        self.key.public_key = PublicKey(key);
+        self.key.public_key = public_key(self.number, self.keys);
         self.kept = None;
         self.power_off();
+    }
+
+    /// The keys that others may know it by: its own, and until an agent runs that could tell it, those that it had before.
+    pub fn keys_told(&self) -> impl Iterator<Item = PublicKey> {
+        let (number, last) = (self.number, self.keys);
+        let first = if self.running.is_some() { last } else { 0 };
+        (first..=last).map(move |installation| public_key(number, installation))
     }
 
     /// What its devices are: the CNI's word for each pod that the source puts here.
@@ -284,4 +289,11 @@ fn booted(key: PublicKey) -> Observed {
         tunnel: Some(TunnelObserved { own_key: Some(key), ..TunnelObserved::default() }),
         ..Observed::default()
     }
+}
+
+/// Of a machine's tunnel; each installation makes another one.
+fn public_key(number: u8, installation: u8) -> PublicKey {
+    let mut key = [number; 32];
+    key[1] = installation;
+    PublicKey(key)
 }

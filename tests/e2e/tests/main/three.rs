@@ -41,7 +41,7 @@ fn of_c(text: &str) -> String {
 
 #[test]
 fn one_command_connects_every_pair_of_three_clusters_and_running_it_again_changes_nothing() {
-    let story = story();
+    let story = story("three");
     let all = [A.name, B.name, C.name];
     let meshctl = |args: &[&str]| {
         let argv = story.meshctl_argv_of(&[A, B, C], args.iter().copied()).join(" ");
@@ -72,7 +72,7 @@ fn one_command_connects_every_pair_of_three_clusters_and_running_it_again_change
 
 #[test]
 fn a_pair_that_cannot_be_connected_stops_no_other() {
-    let story = story();
+    let story = story("three-misfit");
     // cluster-c holds a peer whose pods are where cluster-b's are.
     let (code, yaml, stderr) = story.try_ctl(&["connect", A.name, B.name, "--dry-run", "-o", "yaml"]);
     assert_eq!(code, 0, "{stderr}");
@@ -96,15 +96,15 @@ fn a_pair_that_cannot_be_connected_stops_no_other() {
     story.carts("cluster-a/pod/client", &A, |answers| carts(answers, &[A, B, C]));
 }
 
-/// All three run, and none knows another.
-fn story() -> Story {
+/// All three run, and none knows another. Each test has a lab of its own.
+fn story(name: &str) -> Story {
     let text = fs::read_to_string(files().join("topology.yaml")).unwrap();
     let (clusters, hosts) = text.split_once("\nhosts:\n").expect("the hosts come last");
     let (_, b) = clusters.split_once("\n  cluster-b:\n").expect("cluster-b comes last");
     let c = of_c(&format!("\n  cluster-b:\n{b}"));
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
     fs::write(file.path(), format!("{clusters}{c}\nhosts:\n{hosts}")).unwrap();
-    let story = Story::made_in("three", file.path());
+    let story = Story::made_in(name, file.path());
     story.init(&C).unwrap();
     for manifest in MANIFESTS {
         story.apply(&A, manifest).unwrap();

@@ -49,8 +49,9 @@ pub async fn run(
         loop {
             pace.tick().await;
             let began = Instant::now();
-            seen.attempts += 1;
             let tried = timeout(patience, attempt(target, http)).await.context("timed out").flatten();
+            // Not before: one that the end cuts off has neither failed nor not.
+            seen.attempts += 1;
             match tried {
                 Ok(answer) => {
                     seen.longest_failure_ms = seen.longest_failure_ms.max(stretch(failing_since.take()));

@@ -2,6 +2,7 @@
 
 use super::held;
 use crate::{
+    node::Node,
     reference::{self, Held, Records},
     wire::Manner,
     world::World,
@@ -72,7 +73,11 @@ pub(super) fn may_use(
                     {
                         let mesh = record.mesh_addresses.iter().map(|ip| IpNet::from(*ip));
                         let owned = record.prefixes.iter().copied().chain(mesh);
-                        all.extend(owned.map(|prefix| (of.clone(), Use::Owner(prefix, key.public_key))));
+                        let machine = world.nodes.get(&(cluster.clone(), node.clone()));
+                        let before = machine.into_iter().flat_map(Node::keys_told);
+                        let keys: BTreeSet<_> = before.chain([key.public_key]).collect();
+                        let uses = |prefix| keys.iter().map(move |key| Use::Owner(prefix, *key));
+                        all.extend(owned.flat_map(uses).map(|one| (of.clone(), one)));
                     }
                 }
                 (_, _) => {}
