@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,6 +12,9 @@ use crate::process::wait_until;
 /// The kernel ends a killed cgroup within milliseconds, unless a process is in the middle of a call that cannot be
 /// interrupted: unloading BPF and taking a network namespace down wait for RCU, on a busy machine for many seconds.
 const KILL_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Time until those are killed that are still, or newly, in there.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// A step that another lab gets in the way of goes well the next time.
 const RACE_DEADLINE: Duration = Duration::from_secs(1);
@@ -66,13 +69,21 @@ pub fn destroy(dir: &Path) -> Result<()> {
         return Ok(());
     }
     refuse_suicide(dir)?;
-    fs::write(dir.join("cgroup.kill"), "1")
-        .with_context(|| format!("cannot kill the cgroup {}", dir.display()))?;
     let is_empty = || {
         fs::read_to_string(dir.join("cgroup.events"))
             .is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
     };
-    if !wait_until(KILL_DEADLINE, is_empty) {
+    let deadline = Instant::now() + KILL_DEADLINE;
+    loop {
+        fs::write(dir.join("cgroup.kill"), "1")
+            .with_context(|| format!("cannot kill the cgroup {}", dir.display()))?;
+        // Again until it is empty: what a driver that died had just forked may join after the kill.
+        if wait_until(KILL_AGAIN, is_empty) {
+            break;
+        }
+        if Instant::now() < deadline {
+            continue;
+        }
         let stuck: Vec<_> = members(dir).into_iter().map(describe).collect();
         bail!("processes in {} did not end within {KILL_DEADLINE:?}: {}", dir.display(), stuck.join(", "));
     }

@@ -91,6 +91,8 @@ fn after_a_kill_of_the_driver_a_second_up_leaves_one_clean_lab() {
 
 /// An `up` that waits for a process that never gets ready, stopped there; and the directory of its file.
 fn stuck_up(paths: &Paths) -> (std::process::Child, tempfile::TempDir) {
+    // What an earlier run left would be taken for what is waited for below.
+    Command::new(MESH_LAB).args(["--name", paths.name.as_str(), "down"]).output().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let file = topology_with_ready(dir.path(), "{ tcp: 9, within_s: 600 }");
     let mut up = Command::new(MESH_LAB);
