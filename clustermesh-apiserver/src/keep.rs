@@ -164,7 +164,7 @@ impl StateSecret {
         let Some(secret) = secret.with_context(|| format!("cannot read Secret {}", self.name))? else {
             return Ok(false);
         };
-        let data = secret.data.unwrap_or_default();
+        let data = secret.data.clone().unwrap_or_default();
         let Some(text) = data.get("cluster.yaml") else {
             bail!(Hint::new(
                 format!("Secret {} has no cluster.yaml: it is not a cluster's state", self.name),
@@ -179,11 +179,8 @@ impl StateSecret {
                 "a cluster keeps its name: peers know it by it. Use another Secret for another cluster",
             ));
         }
-        for (key, file, mode) in FILES {
-            if let Some(bytes) = data.get(key) {
-                write_file(&layout.root().join(file), &bytes.0, mode, Existing::Replace)?;
-            }
-        }
+        lay(&data, layout, |_| true)?;
+        *self.known.lock().await = Some(secret);
         // What the installation says now: ranges and endpoints may change, who it is does not.
         let config = ClusterConfig { uuid: held.uuid, ..wanted.clone() };
         if config != held {
@@ -274,14 +271,24 @@ impl StateSecret {
     pub async fn resume(&self, layout: &Layout) -> anyhow::Result<()> {
         let secret = within(self.api.get(&self.name)).await;
         let secret = secret.with_context(|| format!("cannot read Secret {}", self.name))?;
-        let data = secret.data.iter().flatten();
-        for (key, bytes) in data {
-            if let Some((_, file, mode)) = FILES.iter().find(|(of, ..)| of == key && *of != "cluster.yaml") {
-                write_file(&layout.root().join(file), &bytes.0, *mode, Existing::Replace)?;
-            }
-        }
+        lay(secret.data.as_ref().unwrap_or(&BTreeMap::new()), layout, |key| key != "cluster.yaml")?;
+        *self.known.lock().await = Some(secret);
         Ok(())
     }
+}
+
+/// Writes those of the Secret's files that are wanted into the data directory, in the order of [`FILES`].
+fn lay(
+    data: &BTreeMap<String, ByteString>,
+    layout: &Layout,
+    wanted: impl Fn(&str) -> bool,
+) -> anyhow::Result<()> {
+    for (key, file, mode) in FILES.into_iter().filter(|(key, ..)| wanted(key)) {
+        if let Some(bytes) = data.get(key) {
+            write_file(&layout.root().join(file), &bytes.0, mode, Existing::Replace)?;
+        }
+    }
+    Ok(())
 }
 
 /// The files that are there.

@@ -83,6 +83,24 @@ async fn of_two_apiservers_the_one_that_writes_second_ends_and_its_next_start_ta
 }
 
 #[tokio::test]
+async fn an_operators_certificate_that_is_due_is_renewed_in_the_secret_and_nobody_is_a_rival() {
+    let server = ApiServer::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = wanted("west", "10.1.0.0/16");
+    init(&server, dir.path(), &config).await.expect("made");
+    let api: Api<Secret> = Api::default_namespaced(server.client());
+    let certificate =
+        async || api.get("state").await.expect("there").data.expect("files")["operator.crt"].clone();
+    let before = certificate().await;
+
+    let later = SystemTime::now() + Duration::from_secs(360 * 86_400);
+    let secret = StateSecret::new(server.client(), "state");
+    assert!(!secret.init(&Layout::new(dir.path()), &config, later).await.expect("taken"));
+    assert_ne!(certificate().await, before);
+    assert!(!secret.usurped().is_cancelled());
+}
+
+#[tokio::test]
 async fn who_labels_the_secret_is_no_rival() {
     let server = ApiServer::new();
     let dir = tempfile::tempdir().expect("a directory");
