@@ -75,7 +75,8 @@ fn rank(key: &Key) -> u8 {
             LocalKey::Peer(_) | LocalKey::Closed(_) => 0,
             LocalKey::Service(..) => 5,
             LocalKey::Backend(..) => 6,
-            LocalKey::Applied(_) | LocalKey::Import(_) => 7,
+            LocalKey::Vm(_) => 3,
+            LocalKey::Applied(_) | LocalKey::Import(_) | LocalKey::Presence(_) => 7,
         },
     }
 }
