@@ -131,6 +131,14 @@ opaque!(
     KeyFingerprint, 32, "key fingerprint"
 );
 as_hex!(KeyFingerprint, 32, "key fingerprint");
+
+impl KeyFingerprint {
+    /// Of a SubjectPublicKeyInfo, DER.
+    #[must_use]
+    pub fn of(subject_public_key_info: &[u8]) -> Self {
+        Self(Sha256::digest(subject_public_key_info).into())
+    }
+}
 opaque!(
     /// Names one `meshctl connect`, the same on both sides.
     Nonce, 16, "nonce"

@@ -11,6 +11,9 @@ pub const KIND: &str = "ExternalWorkload";
 /// template cannot make 100,000 backends.
 pub const SERVE_MAX: usize = 64;
 
+/// Namespaces that one VM may name: more are better said by `allNamespaces`.
+pub const NAMESPACES_MAX: usize = 64;
+
 /// The object.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
