@@ -246,10 +246,17 @@ fn published_bytes_stay_as_they_are() {
         Presence {
             instance: Instance([10; 16]),
             sequence: 3,
-            serve: vec![ServedHealth { service: "cart".parse().unwrap(), port: 8080, healthy: true }],
+            serve: vec![ServedHealth {
+                service: "cart".parse().unwrap(),
+                port: 8080,
+                address: "100.64.2.9".parse().unwrap(),
+                healthy: true,
+            }],
             agent_version: "0.1.0".into(),
         },
-        expect!["0a100a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a10031a0b0a046361727410903f18012205302e312e30"],
+        expect![
+            "0a100a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a10031a110a046361727410903f1a046440020920012205302e312e30"
+        ],
     );
 }
 

@@ -10,7 +10,7 @@ use crate::{
     name::{NamespaceName, ServiceName},
     pb,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// `vms/<vm>`: the public part of a VM's enrolment, written by the apiserver from its source.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -86,6 +86,8 @@ pub struct ServedHealth {
     pub service: ServiceName,
     /// Where the VM's program listens.
     pub port: u16,
+    /// At which of its mesh addresses: a program may listen at one family alone.
+    pub address: IpAddr,
     /// It answered the last checks.
     pub healthy: bool,
 }
@@ -98,6 +100,7 @@ impl Wire for Presence {
             Ok(ServedHealth {
                 service: h.service.parse().field("serve.service")?,
                 port: wire::port(h.port).field("serve.port")?,
+                address: wire::address(&h.address).field("serve.address")?,
                 healthy: h.healthy,
             })
         };
@@ -113,6 +116,7 @@ impl Wire for Presence {
         let health = |h: &ServedHealth| pb::ServedHealth {
             service: h.service.to_string(),
             port: h.port.into(),
+            address: wire::address_bytes(&h.address),
             healthy: h.healthy,
         };
         pb::Presence {

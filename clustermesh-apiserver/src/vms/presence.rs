@@ -12,6 +12,7 @@ use api::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -32,11 +33,14 @@ const LOOK: Duration = Duration::from_secs(2);
 pub struct VmState {
     /// It has not been heard of for [`LAPSES_AFTER`].
     pub lapsed: bool,
-    /// What it serves and does not answer its own checks: the Service, and where its program listens.
-    pub failing: BTreeSet<(ServiceName, u16)>,
+    /// What it serves and does not answer its own checks.
+    pub failing: BTreeSet<Checked>,
     /// Two machines speak by its name, and with its key.
     pub twins: bool,
 }
+
+/// What a VM checks: the Service, and where its program listens.
+pub type Checked = (ServiceName, u16, IpAddr);
 
 /// Of each VM that was ever heard of.
 pub type VmStates = BTreeMap<NodeName, VmState>;
@@ -89,7 +93,7 @@ impl Watcher {
                 .serve
                 .iter()
                 .filter(|serve| !serve.healthy)
-                .map(|serve| (serve.service.clone(), serve.port))
+                .map(|serve| (serve.service.clone(), serve.port, serve.address))
                 .collect(),
             twins: heard.twins_at.is_some_and(|at| now.saturating_duration_since(at) < TWINS_WITHIN),
         };
@@ -167,7 +171,8 @@ mod tests {
     }
 
     fn says(instance: u8, sequence: u64, healthy: bool) -> BTreeMap<NodeName, Presence> {
-        let serve = vec![ServedHealth { service: "cart".parse().unwrap(), port: 8080, healthy }];
+        let (service, address) = ("cart".parse().unwrap(), "100.64.1.9".parse().unwrap());
+        let serve = vec![ServedHealth { service, port: 8080, address, healthy }];
         let instance = Instance([instance; 16]);
         let record = Presence { instance, sequence, serve, agent_version: String::new() };
         BTreeMap::from([(name(), record)])
@@ -198,7 +203,10 @@ mod tests {
         let (mut watcher, start) = (Watcher::default(), Instant::now());
         watcher.look(says(1, 1, false), start);
         let failing = &watcher.states(start)[&name()].failing;
-        assert_eq!(failing.iter().next(), Some(&("cart".parse().unwrap(), 8080)));
+        assert_eq!(
+            failing.iter().next(),
+            Some(&("cart".parse().unwrap(), 8080, "100.64.1.9".parse().unwrap()))
+        );
         watcher.look(says(1, 2, true), start);
         assert!(watcher.states(start)[&name()].failing.is_empty());
     }

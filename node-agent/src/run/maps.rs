@@ -2,6 +2,7 @@
 
 use super::{Agent, unix_ms, utc};
 use crate::{
+    beside::Beside,
     compose,
     host::Host,
     kept::{Content, Outcome, Schedule, Snapshot},
@@ -42,7 +43,7 @@ impl Keeping {
     }
 }
 
-impl Agent {
+impl<B: Beside> Agent<B> {
     /// Peers whose first list our apiserver has not completed: what they announce may only be late.
     fn incomplete_peers(&self) -> Vec<&ClusterName> {
         let active = self.view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active);

@@ -110,11 +110,11 @@ fn served(
                 continue;
             }
         };
-        let answers = |state: &VmState| !state.failing.contains(&(serve.service.clone(), port.port));
-        let serving = state.is_some_and(answers);
         let lapsed = state.is_some_and(|state| state.lapsed);
         out.served(node, &serve.service, &port);
         for &ip in *addresses {
+            let answers = |state: &VmState| !state.failing.contains(&(serve.service.clone(), port.port, ip));
+            let serving = state.is_some_and(answers);
             let backend = Backend {
                 uid: object.uid,
                 ports: vec![port.clone()],

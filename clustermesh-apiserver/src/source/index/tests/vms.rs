@@ -120,7 +120,9 @@ fn what_cannot_be_served_is_named_and_costs_nothing_else() {
 #[test]
 fn what_a_vm_serves_is_ready_while_it_is_there_and_its_own_check_is_answered() {
     let lapsed = VmState { lapsed: true, ..VmState::default() };
-    let failing = VmState { failing: [("cart".parse().expect("a name"), 8080)].into(), ..VmState::default() };
+    let checked =
+        |address: &str| ("cart".parse().expect("a name"), 8080, address.parse().expect("an address"));
+    let failing = VmState { failing: ["100.64.0.1", "fd64::1"].map(checked).into(), ..VmState::default() };
     let both = VmState { lapsed: true, ..failing.clone() };
     let objects = [service(""), serving("{service: cart, port: 8080}")].concat();
     for (state, conditions) in [

@@ -1,0 +1,36 @@
+//! What an agent does beside programming the data path: nothing on a node; on a VM, names and signs of life.
+
+use crate::writer::Wishes;
+use replica::view::View;
+
+/// See the module.
+pub trait Beside: Send {
+    /// The view has changed, and is complete.
+    fn look(&mut self, view: &View) -> Then;
+
+    /// Records that are written beside the agent's own two; asked every five seconds.
+    fn wishes(&mut self) -> Wishes;
+}
+
+/// What is to be done after a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    Go,
+    /// All records are listed again: the store shows us others than before.
+    Relist,
+}
+
+/// Nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Nothing;
+
+impl Beside for Nothing {
+    fn look(&mut self, _view: &View) -> Then {
+        Then::Go
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        Wishes::new()
+    }
+}

@@ -1,0 +1,84 @@
+//! What a VM's agent does beside programming its data path: it says that it is there and how what it serves is.
+
+use crate::health::{Checks, Target};
+use api::{
+    bytes::Instance,
+    key::LocalKey,
+    name::{NamespaceName, NodeName},
+    record::{Presence, Protocol, ServedHealth, Vm},
+};
+use mesh_node_agent::{
+    beside::{Beside, Then},
+    writer::Wishes,
+};
+use replica::view::View;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+use tokio::sync::watch;
+
+/// See the module.
+#[derive(Debug)]
+pub struct VmBeside {
+    me: NodeName,
+    instance: Instance,
+    sequence: u64,
+    /// Whose Services the store shows us; none before we know.
+    namespaces: Option<BTreeSet<NamespaceName>>,
+    targets: watch::Sender<BTreeSet<Target>>,
+    checked: watch::Receiver<BTreeMap<Target, bool>>,
+}
+
+impl VmBeside {
+    /// Of the VM `me`; `instance` is new with each start.
+    pub fn new(me: NodeName, instance: Instance, checks: Checks) -> Self {
+        let Checks { targets, checked } = checks;
+        Self { me, instance, sequence: 0, namespaces: None, targets, checked }
+    }
+}
+
+impl Beside for VmBeside {
+    fn look(&mut self, view: &View) -> Then {
+        let Some(grant) = view.tables().local.vms.get(&self.me) else { return Then::Go };
+        let own = view.cluster(view.own()).and_then(|own| own.nodes.get(&self.me));
+        let addresses = own.map(|node| &node.mesh_addresses[..]).unwrap_or_default();
+        let targets = targets(grant, addresses);
+        self.targets.send_if_modified(|held| std::mem::replace(held, targets.clone()) != targets);
+        // What was hidden until now does not come by the watch: it did not change.
+        match self.namespaces.replace(grant.namespaces.clone()) {
+            Some(before) if before != grant.namespaces => Then::Relist,
+            Some(_) | None => Then::Go,
+        }
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        self.sequence += 1;
+        let health = |(target, healthy): (&Target, &bool)| ServedHealth {
+            service: target.service.clone(),
+            port: target.port,
+            address: target.address,
+            healthy: *healthy,
+        };
+        let presence = Presence {
+            instance: self.instance,
+            sequence: self.sequence,
+            serve: self.checked.borrow().iter().map(health).collect(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        Wishes::from([(LocalKey::Presence(self.me.clone()).into(), presence.into())])
+    }
+}
+
+/// Where its programs have to answer. UDP has no handshake by which anybody could tell.
+fn targets(grant: &Vm, addresses: &[IpAddr]) -> BTreeSet<Target> {
+    let mut targets = BTreeSet::new();
+    for served in &grant.serve {
+        for port in served.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+            let target =
+                |&address: &IpAddr| Target { service: served.service.clone(), port: port.port, address };
+            targets.extend(addresses.iter().map(target));
+        }
+    }
+    targets
+}
