@@ -53,6 +53,11 @@ impl Beside for VmBeside {
     }
 
     fn wishes(&mut self) -> Wishes {
+        // Who says nothing of a program counts it as well: we speak when each was asked.
+        let checked = self.checked.borrow().clone();
+        if self.namespaces.is_none() || !self.targets.borrow().iter().all(|it| checked.contains_key(it)) {
+            return Wishes::new();
+        }
         self.sequence += 1;
         let health = |(target, healthy): (&Target, &bool)| ServedHealth {
             service: target.service.clone(),
@@ -63,7 +68,7 @@ impl Beside for VmBeside {
         let presence = Presence {
             instance: self.instance,
             sequence: self.sequence,
-            serve: self.checked.borrow().iter().map(health).collect(),
+            serve: checked.iter().map(health).collect(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         Wishes::from([(LocalKey::Presence(self.me.clone()).into(), presence.into())])
