@@ -143,11 +143,7 @@ impl Admin for AdminService {
         request: Request<pb::ApplyPeerRequest>,
     ) -> Result<Response<pb::ApplyPeerResponse>, Status> {
         let pb::ApplyPeerRequest { peer, dry_run } = request.into_inner();
-        if peer.len() > PEER_BYTES_MAX {
-            return Err(Status::invalid_argument(format!("a MeshPeer has at most {PEER_BYTES_MAX} bytes")));
-        }
-        let peer: MeshPeer = object("MeshPeer", &peer)?;
-        let changed = self.peers.apply_peer(peer, dry_run).await?;
+        let changed = self.peers.apply_peer(mesh_peer(&peer)?, dry_run).await?;
         Ok(Response::new(pb::ApplyPeerResponse { changed }))
     }
 
@@ -173,6 +169,14 @@ impl Admin for AdminService {
     ) -> Result<Response<pb::ForgetResponse>, Status> {
         let opened = self.peers.forget(&parse(&request.into_inner().name)?).await?;
         Ok(Response::new(pb::ForgetResponse { opened: opened.iter().map(IpNet::to_string).collect() }))
+    }
+
+    async fn invite_peer(
+        &self,
+        _: Request<pb::InvitePeerRequest>,
+    ) -> Result<Response<pb::InvitePeerResponse>, Status> {
+        let (token, expires_s) = self.vms.invite_peer().await?;
+        Ok(Response::new(pb::InvitePeerResponse { token, expires_s }))
     }
 
     async fn add_vm(
@@ -214,6 +218,14 @@ impl Admin for AdminService {
 
 fn parse<N: FromStr<Err = BadName>>(name: &str) -> Result<N, Status> {
     name.parse().map_err(|error: BadName| Status::invalid_argument(error.to_string()))
+}
+
+/// Reads a MeshPeer object.
+pub(crate) fn mesh_peer(json: &str) -> Result<MeshPeer, Status> {
+    if json.len() > PEER_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("a MeshPeer has at most {PEER_BYTES_MAX} bytes")));
+    }
+    object("MeshPeer", json)
 }
 
 /// Reads an object; what is wrong is named by its field.

@@ -1,11 +1,12 @@
 //! Enrolment: a pod proves by its service-account token on which node it runs, and gets that node's certificate; a person
 //! proves by a token of the operators' service account to be one of them, and gets an operator's; a VM redeems the token
-//! that was made for it.
+//! that was made for it; and the administrator of another cluster connects it by one.
 //!
 //! ```text
 //!  agent:   key, certificate request, token ──▶ TokenReview (audience, service account, node of the pod) ──▶ /node/<name>
 //!  meshctl: key, certificate request, token ──▶ TokenReview (audience, service account)             ──▶ /operator/<account>
 //!  VM:      key, certificate request, token, or a key that has redeemed one ──▶ Register                  ──▶ /vm/<name>
+//!  meshctl: token, its cluster's UUID, MeshPeer ──▶ Register ──▶ the peerings, as an operator's connect
 //! ```
 //!
 //! A node's token is projected: bound to the pod, short-lived, for the audience [`TOKEN_AUDIENCE`] only; the API server says
@@ -19,9 +20,10 @@
 //! - tokens stand in no log.
 
 use crate::{
+    admin::{PeerAdmin, mesh_peer},
     args::ServiceAccount,
     pki::{self, Authority, Layout},
-    vms::Register,
+    vms::{EnrolError, Register},
 };
 use api::{
     bytes::{ClusterUuid, Secret},
@@ -32,6 +34,7 @@ use daemon::{
     spiffe::{Role, SpiffeId},
     tls::StrangerInfo,
 };
+use ipnet::IpNet;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{
     Api, Client,
@@ -39,10 +42,12 @@ use kube::{
 };
 use rpc::mesh::enrolment::v1::{
     EnrolNodeRequest, EnrolNodeResponse, EnrolOperatorRequest, EnrolOperatorResponse, EnrolVmRequest,
-    EnrolVmResponse, enrolment_server::Enrolment,
+    EnrolVmResponse, JoinPeerRequest, JoinPeerResponse, MeetPeerRequest, MeetPeerResponse,
+    enrolment_server::Enrolment,
 };
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio::time::timeout;
@@ -73,6 +78,7 @@ pub struct Enrol {
     uuid: ClusterUuid,
     endpoints: Vec<String>,
     vms: Register,
+    peers: Arc<dyn PeerAdmin>,
     kubernetes: Option<(Client, Accounts)>,
 }
 
@@ -86,10 +92,16 @@ pub struct Accounts {
 }
 
 impl Enrol {
-    /// Enrols VMs in the cluster whose CA the layout holds; `endpoints` are where its apiserver is.
+    /// Enrols VMs, and takes in peers, in the cluster whose CA the layout holds; `endpoints` are where its apiserver is.
     #[must_use]
-    pub fn new(layout: Layout, uuid: ClusterUuid, endpoints: Vec<String>, vms: Register) -> Self {
-        Self { layout, uuid, endpoints, vms, kubernetes: None }
+    pub fn new(
+        layout: Layout,
+        uuid: ClusterUuid,
+        endpoints: Vec<String>,
+        vms: Register,
+        peers: Arc<dyn PeerAdmin>,
+    ) -> Self {
+        Self { layout, uuid, endpoints, vms, peers, kubernetes: None }
     }
 
     /// And holders of these accounts' tokens.
@@ -173,13 +185,29 @@ fn nobody(what: &str, argument: &str) -> Status {
     Status::permission_denied(format!("this apiserver enrols no {what}: it was started without {argument}"))
 }
 
+/// Where a stranger came from.
+fn from<T>(request: &Request<T>) -> Option<SocketAddr> {
+    request.extensions().get::<StrangerInfo>().map(|info| info.from)
+}
+
+fn bad(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+/// What whoever came is told, and our log as well.
+fn refused(error: EnrolError, from: Option<SocketAddr>, what: &str) -> Status {
+    let status = Status::from(error);
+    warn!(?from, why = status.message(), "{what}");
+    status
+}
+
 #[tonic::async_trait]
 impl Enrolment for Enrol {
     async fn enrol_node(
         &self,
         request: Request<EnrolNodeRequest>,
     ) -> Result<Response<EnrolNodeResponse>, Status> {
-        let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
+        let from = from(&request);
         let EnrolNodeRequest { token, certificate_request } = request.into_inner();
         let nobody = || nobody("nodes", "--enrol-service-account");
         let (client, account) = self.account(|accounts| accounts.node.as_ref(), nobody)?;
@@ -197,7 +225,7 @@ impl Enrolment for Enrol {
         &self,
         request: Request<EnrolOperatorRequest>,
     ) -> Result<Response<EnrolOperatorResponse>, Status> {
-        let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
+        let from = from(&request);
         let EnrolOperatorRequest { token, certificate_request } = request.into_inner();
         let nobody = || nobody("operators", "--operator-service-account");
         let (client, account) = self.account(|accounts| accounts.operator.as_ref(), nobody)?;
@@ -213,24 +241,68 @@ impl Enrolment for Enrol {
     }
 
     async fn enrol_vm(&self, request: Request<EnrolVmRequest>) -> Result<Response<EnrolVmResponse>, Status> {
-        let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
+        let from = from(&request);
         let EnrolVmRequest { name, secret, certificate_request } = request.into_inner();
-        let bad = |error: String| Status::invalid_argument(error);
-        let name: NodeName = name.parse().map_err(|error: BadName| bad(error.to_string()))?;
+        let name: NodeName = name.parse().map_err(|error: BadName| bad(error))?;
         let secret = match secret.as_ref() {
             [] => None,
-            bytes => Some(Secret::from_slice(bytes).map_err(|error| bad(error.to_string()))?),
+            bytes => Some(Secret::from_slice(bytes).map_err(bad)?),
         };
-        let key = pki::key_of(&certificate_request)
-            .map_err(|error| bad(format!("{:#}", anyhow::Error::new(error))))?;
-        self.vms.enrol(&name, secret.as_ref(), key).await.map_err(|error| {
-            let status = Status::from(error);
-            warn!(?from, vm = %name, why = status.message(), "Refused to enrol a VM");
-            status
-        })?;
+        let key = pki::key_of(&certificate_request);
+        let key = key.map_err(|error| bad(format!("{:#}", anyhow::Error::new(error))))?;
+        let enrolled = self.vms.enrol(&name, secret.as_ref(), key).await;
+        enrolled.map_err(|error| refused(error, from, &format!("Refused to enrol VM {name}")))?;
         let certificate = self.certificate(Role::Vm, name.as_str(), VM_CERTIFICATE, &certificate_request)?;
         info!(?from, vm = %name, life = ?VM_CERTIFICATE, "Gave a VM its certificate");
         Ok(Response::new(EnrolVmResponse { certificate, endpoints: self.endpoints.clone() }))
+    }
+
+    async fn meet_peer(
+        &self,
+        request: Request<MeetPeerRequest>,
+    ) -> Result<Response<MeetPeerResponse>, Status> {
+        let from = from(&request);
+        let MeetPeerRequest { secret, uuid } = request.into_inner();
+        let uuid = ClusterUuid::from_slice(&uuid).map_err(bad)?;
+        let checked = self.vms.check_peer(&Secret::from_slice(&secret).map_err(bad)?, uuid).await;
+        checked.map_err(|error| refused(error, from, "Refused the administrator of a cluster"))?;
+        // Of our other peers a token tells nothing.
+        let us = self.peers.describe().await?;
+        let text = |cidrs: &[IpNet]| cidrs.iter().map(IpNet::to_string).collect();
+        Ok(Response::new(MeetPeerResponse {
+            name: us.name.to_string(),
+            uuid: us.uuid.to_string(),
+            pod_cidrs: text(&us.pod_cidrs),
+            service_cidrs: text(&us.service_cidrs),
+            mesh_cidrs: text(&us.mesh_cidrs),
+            node_addresses: us.node_addresses.iter().map(IpAddr::to_string).collect(),
+            endpoints: us.endpoints,
+            trust_bundle: us.trust_bundle,
+            counts: us.counts,
+        }))
+    }
+
+    async fn join_peer(
+        &self,
+        request: Request<JoinPeerRequest>,
+    ) -> Result<Response<JoinPeerResponse>, Status> {
+        let from = from(&request);
+        let JoinPeerRequest { secret, peer, dry_run } = request.into_inner();
+        let (secret, peer) = (Secret::from_slice(&secret).map_err(bad)?, mesh_peer(&peer)?);
+        let (name, uuid) = (peer.metadata.name.clone(), peer.spec.uuid);
+        if peer.spec.connect.is_none() {
+            return Err(Status::invalid_argument("a MeshPeer that comes by a token is of a connect"));
+        }
+        let told = |error| refused(error, from, "Refused the administrator of a cluster");
+        self.vms.check_peer(&secret, uuid).await.map_err(told)?;
+        // What conflicts does not cost the token; who has been bound to it may try again.
+        self.peers.apply_peer(peer.clone(), true).await?;
+        if !dry_run {
+            self.vms.redeem_peer(&secret, uuid).await.map_err(told)?;
+            self.peers.apply_peer(peer, false).await?;
+            info!(?from, peer = %name, %uuid, "A cluster has come by a token");
+        }
+        Ok(Response::new(JoinPeerResponse {}))
     }
 }
 

@@ -24,7 +24,7 @@ mod serve;
 mod sight;
 pub mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod turn;
 mod watch;
 

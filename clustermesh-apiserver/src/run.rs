@@ -9,7 +9,7 @@
 mod renew;
 
 use crate::{
-    admin::AdminService,
+    admin::{AdminService, PeerAdmin},
     args::RunArgs,
     authz,
     backend::{self, Engine},
@@ -117,6 +117,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         node: args.enrol_service_account.clone(),
         operator: args.operator_service_account.clone(),
     };
+    let tokens = client.clone();
     if let Some((client, name)) = client.clone().zip(args.bundle_configmap.clone()) {
         let published = published(args, &config, tls.identity().bundle_pem())?;
         tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish(client, name, published)));
@@ -132,11 +133,6 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let sources = source::driver::spawn(source, states, inner.clone())?;
     let register = Register::load(keep.clone(), sources.clone())?;
     tokio::spawn(inner.clone().run_until_cancelled_owned(register.clone().follow()));
-    let enrol = Enrol::new(layout.clone(), config.uuid, config.advertise.clone(), register.clone());
-    let enrol = match client.clone() {
-        Some(client) => enrol.with_accounts(client, accounts),
-        None => enrol,
-    };
     let vms = VmAdmin {
         inviter: inviter(&config, tls.identity().bundle_pem())?,
         home: home.clone(),
@@ -188,7 +184,19 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
             shutdown.cancel();
         }
     }));
-    let admin = AdminService::new(Arc::new(peers), Arc::new(vms));
+    let peers: Arc<dyn PeerAdmin> = Arc::new(peers);
+    let enrol = Enrol::new(
+        layout.clone(),
+        config.uuid,
+        config.advertise.clone(),
+        register.clone(),
+        Arc::clone(&peers),
+    );
+    let enrol = match tokens {
+        Some(client) => enrol.with_accounts(client, accounts),
+        None => enrol,
+    };
+    let admin = AdminService::new(peers, Arc::new(vms));
     let served = port.serve(doors, admin, Some(enrol)).await;
 
     inner.cancel();

@@ -18,7 +18,7 @@ pub mod presence;
 mod register;
 
 pub use enrolments::{FILE, Refusal, TOKEN_LIVES};
-pub use register::{Members, Register};
+pub use register::{EnrolError, Members, Register};
 
 use crate::source::object::ObjectKey;
 use api::{bytes::Uid, name::NodeName, record::Vm};

@@ -6,6 +6,7 @@ use api::{
     peer::{
         API_VERSION, Connect, Contract, KIND, LIMIT_DEFAULT, Limits, MeshPeer, MeshPeerSpec, Metadata, Stale,
     },
+    record::Phase,
 };
 
 /// What has to be written on each side; nothing where the peering stands already.
@@ -34,6 +35,12 @@ pub fn agree(a: &ClusterFacts, b: &ClusterFacts, nonce: Nonce, deadline_s: u64) 
         return Agreement::Stands;
     }
     Agreement::Write { on_a: Box::new(on_a), on_b: Box::new(on_b) }
+}
+
+/// Whether one side holds the other to what it declares now, by an active peering.
+pub fn stands(ours: &ClusterFacts, theirs: &ClusterFacts) -> bool {
+    let held = ours.peer(&theirs.name).filter(|held| held.phase() == Phase::Active);
+    held.is_some_and(|held| same_terms(held, &object(theirs, None)))
 }
 
 /// The two objects as a GitOps tool would own them: without the trace of a connect they are active from the start. What

@@ -41,6 +41,9 @@ pub enum Command {
     /// The records of a cluster's store, and its dumps.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Connects clusters whose administrators share no kubeconfig.
+    #[command(subcommand)]
+    Token(crate::token::TokenCommand),
     /// Hosts outside Kubernetes that are workloads of the mesh.
     #[command(subcommand)]
     Vm(crate::vm::VmCommand),
@@ -150,6 +153,14 @@ pub struct CheckArgs {
     /// How to print it.
     #[arg(short, long, default_value = "table")]
     pub output: Output,
+}
+
+/// Which cluster.
+#[derive(Debug, Args)]
+pub struct ClusterArg {
+    /// Of this cluster; may be left out when only one is known.
+    #[arg(long, value_name = "CLUSTER")]
+    pub cluster: Option<String>,
 }
 
 #[derive(Debug, Args)]

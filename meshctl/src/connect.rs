@@ -3,8 +3,10 @@
 //! Nothing here must survive: both objects are prepared first, and the apiservers complete or expire the connect by
 //! themselves. Running it again changes nothing, or finishes what an earlier run left.
 
+mod by_token;
 mod pairs;
 
+pub use by_token::by_token;
 pub use pairs::{every, of};
 
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use api::{bytes::Nonce, name::ClusterName, peer::MeshPeer, record::Phase};
+use futures::future::try_join_all;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long the apiservers keep a prepared object whose other side does not show itself.
@@ -70,18 +73,22 @@ async fn check(a: &Session, b: &Session, lines: &mut Lines<'_>) -> anyhow::Resul
         ),
     );
 
-    let conflicts = preflight::conflicts(&facts_a, &facts_b);
+    no_overlap(&facts_a, &facts_b, lines)?;
+    Ok([facts_a, facts_b])
+}
+
+/// Nothing of what the two announce is in the way.
+fn no_overlap(a: &ClusterFacts, b: &ClusterFacts, lines: &mut Lines<'_>) -> anyhow::Result<()> {
+    let conflicts = preflight::conflicts(a, b);
     if !conflicts.is_empty() {
         let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
         let (a, b, conflicts) = (&a.name, &b.name, conflicts.join("\n  "));
         let text = format!("{a} and {b} cannot be connected; nothing was changed\n  {conflicts}");
         return Err(Ended::Refused(text).into());
     }
-    lines.step(
-        "addresses",
-        &format!("no overlap ({} {}, {} {})", a.name, announced(&facts_a), b.name, announced(&facts_b)),
-    );
-    Ok([facts_a, facts_b])
+    lines
+        .step("addresses", &format!("no overlap ({} {}, {} {})", a.name, announced(a), b.name, announced(b)));
+    Ok(())
 }
 
 /// The objects that a connect would write, each with whose side it is for, after both sides said that they would take it.
@@ -125,11 +132,8 @@ pub async fn pair(
     };
 
     let deadline = started + timeout;
-    wait(a, b, deadline, progress, "both sides to be active", |side| match side.status.phase {
-        Phase::Active => Ok(()),
-        Phase::Prepared => Err(format!("{}: {}", side.of, side.last_error())),
-    })
-    .await?;
+    let sides = [(a, &b.name), (b, &a.name)];
+    wait(&sides, deadline, progress, "both sides to be active", Side::is_active).await?;
     let how = if stands { "bundles stand as they were" } else { "bundles exchanged" };
     lines.step(
         "trust",
@@ -142,7 +146,22 @@ pub async fn pair(
         ),
     );
 
-    let sides = wait(a, b, deadline, progress, "every node's maps and a round trip on every pair", |side| {
+    prove(&sides, deadline, lines, progress).await?;
+    let verb = if stands { "connected already" } else { "connected" };
+    let took = took(started.elapsed());
+    lines.line(&format!("{verb} in {took}   undo: meshctl disconnect {} {}", a.called, b.called));
+    Ok(())
+}
+
+/// Waits until it works as these sides see it, and says what was measured.
+async fn prove(
+    sides: &[(&Session, &ClusterName)],
+    deadline: Instant,
+    lines: &mut Lines<'_>,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let what = "every node's maps and a round trip on every pair";
+    let sides = wait(sides, deadline, progress, what, |side| {
         match side.status.problems.first() {
             // What a peer announces wrongly is shown, and is no reason to undo a peering that works.
             _ if side.works() => Ok(()),
@@ -175,9 +194,6 @@ pub async fn pair(
     for problem in sides.iter().flat_map(|side| &side.status.problems) {
         lines.line(&format!(" ! {problem}"));
     }
-    let verb = if stands { "connected already" } else { "connected" };
-    let took = took(started.elapsed());
-    lines.line(&format!("{verb} in {took}   undo: meshctl disconnect {} {}", a.called, b.called));
     Ok(())
 }
 
@@ -203,6 +219,13 @@ impl Side {
         if self.error.is_empty() { "has not seen the other side yet" } else { &self.error }
     }
 
+    fn is_active(&self) -> Result<(), String> {
+        match self.status.phase {
+            Phase::Active => Ok(()),
+            Phase::Prepared => Err(format!("{}: {}", self.of, self.last_error())),
+        }
+    }
+
     /// What a connect promises: the data are in every node's maps, and every pair had a round trip.
     fn works(&self) -> bool {
         let PeerStatus { nodes_programmed, nodes, tunnels_up, tunnels, .. } = self.status;
@@ -210,22 +233,24 @@ impl Side {
     }
 }
 
-/// Looks at both sides until `holds` is content with each, and returns them; else says what was missing last.
+/// Looks at the sides, each of a peering with somebody, until `holds` is content with each, and returns them; else says
+/// what was missing last.
 async fn wait(
-    a: &Session,
-    b: &Session,
+    sides: &[(&Session, &ClusterName)],
     deadline: Instant,
     progress: &Progress,
     what: &str,
     holds: impl Fn(&Side) -> Result<(), String>,
-) -> anyhow::Result<[Side; 2]> {
+) -> anyhow::Result<Vec<Side>> {
     let mut missing;
     loop {
-        let (facts_a, facts_b) = tokio::try_join!(a.facts(), b.facts())?;
-        let check = |side: Result<Side, String>| side.and_then(|side| holds(&side).map(|()| side));
-        match (check(Side::read(&facts_a, &b.name)), check(Side::read(&facts_b, &a.name))) {
-            (Ok(a), Ok(b)) => return Ok([a, b]),
-            (Err(first), _) | (Ok(_), Err(first)) => missing = first,
+        let facts = try_join_all(sides.iter().map(|(session, _)| session.facts())).await?;
+        let check = |(facts, (_, peer)): (&Facts, &(&Session, &ClusterName))| {
+            Side::read(facts, peer).and_then(|side| holds(&side).map(|()| side))
+        };
+        match facts.iter().zip(sides).map(check).collect::<Result<Vec<_>, _>>() {
+            Ok(sides) => return Ok(sides),
+            Err(first) => missing = first,
         }
         if Instant::now() >= deadline {
             bail!("gave up waiting for {what}: {missing}\n  try: meshctl status");

@@ -27,6 +27,7 @@ mod session;
 mod status;
 mod store;
 mod table;
+mod token;
 mod vm;
 mod why;
 
@@ -45,6 +46,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
+use token::TokenCommand;
 use vm::VmCommand;
 
 /// How often a waiting status looks.
@@ -85,6 +87,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Forget(args) => forget(&contexts()?, args).await,
         Command::Peer(command) => peers(&contexts()?, command).await,
         Command::Store(command) => records(contexts, command).await,
+        Command::Token(command) => tokens(&contexts()?, command).await,
         Command::Vm(command) => vms(&contexts()?, command).await,
         Command::Completion { shell } => {
             pages::completion(shell);
@@ -231,6 +234,18 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
             let session = Session::open(&contexts.find_or_only(cluster.as_deref())?).await?;
             print(&peer::apply(&session, &object, dry_run).await?)
         }
+    }
+}
+
+async fn tokens(contexts: &Known, command: TokenCommand) -> anyhow::Result<ExitCode> {
+    let cluster = match &command {
+        TokenCommand::Issue(cluster) => cluster,
+        TokenCommand::Redeem(args) => &args.cluster,
+    };
+    let session = Session::open(&contexts.find_or_only(cluster.cluster.as_deref())?).await?;
+    match command {
+        TokenCommand::Issue(_) => print(&token::issue(&session).await?),
+        TokenCommand::Redeem(args) => token::redeem(&session, &args).await.map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -22,8 +22,9 @@ use ipnet::IpNet;
 use rpc::{
     etcdserverpb::{RangeRequest, kv_client::KvClient},
     mesh::admin::v1::{
-        AddVmRequest, ApplyPeerRequest, DescribeRequest, ForgetRequest, InviteVmRequest, ListVmsRequest,
-        RemovePeerRequest, RemovePeerResponse, RemoveVmRequest, Vm, admin_client::AdminClient,
+        AddVmRequest, ApplyPeerRequest, DescribeRequest, DescribeResponse, ForgetRequest, InvitePeerRequest,
+        InviteVmRequest, ListVmsRequest, RemovePeerRequest, RemovePeerResponse, RemoveVmRequest, Vm,
+        admin_client::AdminClient,
     },
 };
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -137,38 +138,12 @@ impl Session {
     /// Who the cluster is and which peers it has.
     pub async fn describe(&self) -> anyhow::Result<ClusterFacts> {
         let described = self.admin.clone().describe(DescribeRequest {}).await.map_err(refusal);
-        let described =
-            described.with_context(|| format!("{} does not describe itself", self.name))?.into_inner();
-        let name: ClusterName = described.name.parse()?;
-        if name != self.name {
-            bail!("the apiserver at {} says that it is {name}, not {}", self.endpoint, self.name);
+        let described = described.with_context(|| format!("{} does not describe itself", self.name))?;
+        let facts = cluster_facts(described.into_inner())?;
+        if facts.name != self.name {
+            bail!("the apiserver at {} says that it is {}, not {}", self.endpoint, facts.name, self.name);
         }
-        let mut ranges = Vec::new();
-        for (range, cidrs) in [
-            (Range::Pods, &described.pod_cidrs),
-            (Range::Services, &described.service_cidrs),
-            (Range::Mesh, &described.mesh_cidrs),
-        ] {
-            for cidr in cidrs {
-                ranges.push((
-                    range,
-                    cidr.parse::<IpNet>().with_context(|| format!("{name} says `{cidr}` is a range"))?,
-                ));
-            }
-        }
-        let peers = described.peers.iter().map(|json| serde_json::from_str::<MeshPeer>(json));
-        Ok(ClusterFacts {
-            uuid: described.uuid.parse()?,
-            ranges,
-            node_addresses: described.node_addresses.iter().filter_map(|a| a.parse().ok()).collect(),
-            endpoints: described.endpoints,
-            trust_bundle: described.trust_bundle,
-            peers: peers
-                .collect::<Result<_, _>>()
-                .with_context(|| format!("{name} describes a peer we cannot read"))?,
-            counts: described.counts.into_iter().collect(),
-            name,
-        })
+        Ok(facts)
     }
 
     /// Writes a peering's object, or only checks it. True when it changed something.
@@ -212,6 +187,12 @@ impl Session {
         Ok((invited.token, invited.expires_s))
     }
 
+    /// A token for the administrator of another cluster.
+    pub async fn invite_peer(&self) -> anyhow::Result<String> {
+        let invited = self.admin.clone().invite_peer(InvitePeerRequest {}).await.map_err(refusal);
+        Ok(invited.with_context(|| format!("{} makes no token", self.name))?.into_inner().token)
+    }
+
     /// The VMs, in the order of their names.
     pub async fn list_vms(&self) -> anyhow::Result<Vec<Vm>> {
         let listed = self.admin.clone().list_vms(ListVmsRequest {}).await.map_err(refusal);
@@ -226,6 +207,37 @@ impl Session {
     }
 }
 
+/// What a cluster says of itself.
+pub fn cluster_facts(described: DescribeResponse) -> anyhow::Result<ClusterFacts> {
+    let name: ClusterName = described.name.parse()?;
+    let mut ranges = Vec::new();
+    for (range, cidrs) in [
+        (Range::Pods, &described.pod_cidrs),
+        (Range::Services, &described.service_cidrs),
+        (Range::Mesh, &described.mesh_cidrs),
+    ] {
+        for cidr in cidrs {
+            ranges.push((
+                range,
+                cidr.parse::<IpNet>().with_context(|| format!("{name} says `{cidr}` is a range"))?,
+            ));
+        }
+    }
+    let peers = described.peers.iter().map(|json| serde_json::from_str::<MeshPeer>(json));
+    Ok(ClusterFacts {
+        uuid: described.uuid.parse()?,
+        ranges,
+        node_addresses: described.node_addresses.iter().filter_map(|a| a.parse().ok()).collect(),
+        endpoints: described.endpoints,
+        trust_bundle: described.trust_bundle,
+        peers: peers
+            .collect::<Result<_, _>>()
+            .with_context(|| format!("{name} describes a peer we cannot read"))?,
+        counts: described.counts.into_iter().collect(),
+        name,
+    })
+}
+
 /// Dials the endpoints of a context in order.
 async fn dial(cluster: &Context) -> anyhow::Result<Connection> {
     let paths = cluster.identity_paths();
@@ -237,6 +249,6 @@ async fn dial(cluster: &Context) -> anyhow::Result<Connection> {
     connection.with_context(|| Ended::Unreachable(cluster.name.to_string()))
 }
 
-fn refusal(status: tonic::Status) -> anyhow::Error {
+pub fn refusal(status: tonic::Status) -> anyhow::Error {
     Ended::from_status(&status).into()
 }

@@ -1,7 +1,7 @@
 //! VMs: added, invited, listed, removed; and how one is.
 
 use crate::{
-    args::Output,
+    args::{ClusterArg, Output},
     facts::Facts,
     session::Session,
     table::{columns, duration},
@@ -42,14 +42,6 @@ pub enum VmCommand {
     Status(NameArgs),
     /// Removes a VM: its connections, its key and its tunnels end at once.
     Remove(NameArgs),
-}
-
-/// Which cluster.
-#[derive(Debug, Args)]
-pub struct ClusterArg {
-    /// Of this cluster; may be left out when only one is known.
-    #[arg(long, value_name = "CLUSTER")]
-    pub cluster: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -145,6 +145,7 @@ pub const TABLE: &[Row] = &[
     new("/mesh.admin.v1.Admin/ApplyPeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/RemovePeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/Forget", Served::Yes, OPERATED),
+    new("/mesh.admin.v1.Admin/InvitePeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/AddVm", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/RemoveVm", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/InviteVm", Served::Yes, OPERATED),
@@ -155,4 +156,6 @@ pub const TABLE: &[Row] = &[
     new("/mesh.enrolment.v1.Enrolment/EnrolNode", STRANGERS, [Grant::No; 6]),
     new("/mesh.enrolment.v1.Enrolment/EnrolOperator", STRANGERS, [Grant::No; 6]),
     new("/mesh.enrolment.v1.Enrolment/EnrolVm", STRANGERS, [Grant::No; 6]),
+    new("/mesh.enrolment.v1.Enrolment/MeetPeer", STRANGERS, [Grant::No; 6]),
+    new("/mesh.enrolment.v1.Enrolment/JoinPeer", STRANGERS, [Grant::No; 6]),
 ];

@@ -107,8 +107,14 @@ async fn a_pods_token_becomes_the_certificate_of_its_node_and_opens_nothing_else
     let at = port.address().to_string();
     let accounts = Accounts { node: Some(account()), operator: Some(operators()) };
     let vms = VmAdmin::idle(dir.path()).register.clone();
-    let enrol = Enrol::new(layout.clone(), config.uuid, config.advertise.clone(), vms)
-        .with_accounts(kubernetes.client(), accounts);
+    let enrol = Enrol::new(
+        layout.clone(),
+        config.uuid,
+        config.advertise.clone(),
+        vms,
+        Arc::new(crate::face::tests::home::NoPeers),
+    )
+    .with_accounts(kubernetes.client(), accounts);
     let serving = tokio::spawn(port.serve(doors, NoAdmin, Some(enrol)));
 
     let bundle = tls.identity().bundle_pem().to_owned();

@@ -2,7 +2,7 @@
 
 mod bounds;
 mod etcdctl;
-mod home;
+pub(crate) mod home;
 mod kv;
 mod lease;
 mod sync;

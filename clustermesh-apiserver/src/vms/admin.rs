@@ -9,7 +9,7 @@ use crate::{
     },
 };
 use api::{
-    bytes::ClusterUuid,
+    bytes::{ClusterUuid, Secret},
     external_workload::{ExternalWorkload, KIND},
     key::MeshKey,
     name::{ClusterName, NodeName},
@@ -119,10 +119,21 @@ impl VmAdmin {
     /// When there is no such VM, or the enrolment cannot be kept.
     pub async fn invite(&self, name: &NodeName) -> Result<(String, u64), Status> {
         let (secret, expires_s) = self.register.invite(name).await?;
+        Ok((self.token(Invited::Vm(name.clone()), secret, expires_s), expires_s))
+    }
+
+    /// A token's line for the administrator of another cluster, and the Unix time in seconds at which it expires.
+    ///
+    /// # Errors
+    /// When too many are open, or it cannot be kept.
+    pub async fn invite_peer(&self) -> Result<(String, u64), Status> {
+        let (secret, expires_s) = self.register.invite_peer().await?;
+        Ok((self.token(Invited::Peer, secret, expires_s), expires_s))
+    }
+
+    fn token(&self, invites: Invited, secret: Secret, expires_s: u64) -> String {
         let Inviter { cluster, uuid, endpoints, ca } = self.inviter.clone();
-        let token =
-            Token { invites: Invited::Vm(name.clone()), cluster, uuid, endpoints, ca, expires_s, secret };
-        Ok((token.to_string(), expires_s))
+        Token { invites, cluster, uuid, endpoints, ca, expires_s, secret }.to_string()
     }
 
     /// Removes the object; returns when it is gone. False when there is none.

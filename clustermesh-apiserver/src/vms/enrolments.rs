@@ -1,8 +1,11 @@
 //! Tokens that are open, and the key that each VM has. Pure; what it holds no source can rebuild.
+//!
+//! A VM's token is bound to its name and to the first key that redeems it; one for the administrator of another cluster to the
+//! first cluster.
 
 use anyhow::Context;
 use api::{
-    bytes::{KeyFingerprint, Secret, SecretHash, Uid},
+    bytes::{ClusterUuid, KeyFingerprint, Secret, SecretHash, Uid},
     name::NodeName,
 };
 use std::{collections::BTreeMap, io, path::Path, time::Duration};
@@ -13,10 +16,27 @@ pub const FILE: &str = "enrolments.json";
 /// How long a token counts: as long as it takes to go to the machine and paste it.
 pub const TOKEN_LIVES: Duration = Duration::from_secs(15 * 60);
 
-/// By the VM's name.
+/// Tokens for other clusters that are open at a time: an administrator makes one for each cluster, and each lives 15 minutes.
+const PEER_TOKENS_MAX: usize = 64;
+
+/// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct Enrolments(BTreeMap<NodeName, Enrolment>);
+#[serde(rename_all = "camelCase", default)]
+pub struct Enrolments {
+    vms: BTreeMap<NodeName, Enrolment>,
+    peer_tokens: Vec<PeerToken>,
+}
+
+/// A token for the administrator of another cluster.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PeerToken {
+    #[serde(flatten)]
+    token: OpenToken,
+    /// The cluster that came with it; it may come again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    redeemed_by: Option<ClusterUuid>,
+}
 
 /// What is kept of one VM.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -70,6 +90,17 @@ pub enum Refusal {
     /// Its time is over.
     #[error("the token of {0} has expired: `meshctl vm token {0}` makes a new one")]
     Expired(NodeName),
+    /// No token for a cluster is open that has this secret.
+    #[error(
+        "this token does not count here: it has expired, or was never made. `meshctl token issue` makes another"
+    )]
+    NoPeerToken,
+    /// It brought another cluster here.
+    #[error("this token was used already, by cluster {0}: `meshctl token issue` makes another")]
+    UsedByPeer(ClusterUuid),
+    /// Too many are open.
+    #[error("{PEER_TOKENS_MAX} tokens for other clusters are open: each closes 15 minutes after it was made")]
+    TooManyPeerTokens,
     /// It came without a token, and with a key that is not the VM's.
     #[error("this key is not the one of {0}: `meshctl vm token {0}` makes a token for it")]
     OtherKey(NodeName),
@@ -102,7 +133,7 @@ impl Enrolments {
     /// What is kept of a VM.
     #[must_use]
     pub fn get(&self, name: &NodeName) -> Option<&Enrolment> {
-        self.0.get(name)
+        self.vms.get(name)
     }
 
     /// The key of each VM that has joined.
@@ -110,12 +141,13 @@ impl Enrolments {
     pub fn keys(&self) -> BTreeMap<NodeName, KeyFingerprint> {
         let key =
             |(name, enrolment): (&NodeName, &Enrolment)| Some((name.clone(), enrolment.joined.as_ref()?.key));
-        self.0.iter().filter_map(key).collect()
+        self.vms.iter().filter_map(key).collect()
     }
 
     /// Forgets VMs that are gone, or whose object was made anew, and tokens whose time is over. `present` are all there are.
     pub fn keep<'a>(&mut self, present: impl Fn(&NodeName) -> Option<Uid> + 'a, now_s: u64) {
-        self.0.retain(|name, enrolment| {
+        self.peer_tokens.retain(|it| it.token.expires_s > now_s);
+        self.vms.retain(|name, enrolment| {
             if enrolment.token.as_ref().is_some_and(|token| token.expires_s <= now_s) {
                 enrolment.token = None;
             }
@@ -126,12 +158,50 @@ impl Enrolments {
     /// Opens a token for a VM; an earlier one counts no more. Who has joined stays until the new token is redeemed.
     pub fn invite(&mut self, name: &NodeName, uid: Uid, hash: SecretHash, now_s: u64) -> u64 {
         let expires_s = now_s + TOKEN_LIVES.as_secs();
-        let enrolment = self.0.entry(name.clone()).or_insert(Enrolment { uid, token: None, joined: None });
+        let enrolment = self.vms.entry(name.clone()).or_insert(Enrolment { uid, token: None, joined: None });
         if enrolment.uid != uid {
             *enrolment = Enrolment { uid, token: None, joined: None };
         }
         enrolment.token = Some(OpenToken { hash, expires_s });
         expires_s
+    }
+
+    /// Opens a token for the administrator of another cluster.
+    ///
+    /// # Errors
+    /// When too many are open.
+    pub fn invite_peer(&mut self, hash: SecretHash, now_s: u64) -> Result<u64, Refusal> {
+        self.peer_tokens.retain(|it| it.token.expires_s > now_s);
+        if self.peer_tokens.len() >= PEER_TOKENS_MAX {
+            return Err(Refusal::TooManyPeerTokens);
+        }
+        let expires_s = now_s + TOKEN_LIVES.as_secs();
+        self.peer_tokens.push(PeerToken { token: OpenToken { hash, expires_s }, redeemed_by: None });
+        Ok(expires_s)
+    }
+
+    /// Whether a cluster may come with a secret.
+    ///
+    /// # Errors
+    /// [`Refusal`] says what to do.
+    pub fn check_peer(&self, secret: &Secret, uuid: ClusterUuid, now_s: u64) -> Result<(), Refusal> {
+        let hash = secret.hash();
+        let found = self.peer_tokens.iter().find(|it| it.token.hash == hash && it.token.expires_s > now_s);
+        match found.ok_or(Refusal::NoPeerToken)?.redeemed_by {
+            Some(other) if other != uuid => Err(Refusal::UsedByPeer(other)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Binds a token to the cluster that comes with it. True when that changed something.
+    ///
+    /// # Errors
+    /// As [`Enrolments::check_peer`].
+    pub fn redeem_peer(&mut self, secret: &Secret, uuid: ClusterUuid, now_s: u64) -> Result<bool, Refusal> {
+        self.check_peer(secret, uuid, now_s)?;
+        let hash = secret.hash();
+        let found = self.peer_tokens.iter_mut().find(|it| it.token.hash == hash);
+        Ok(found.is_some_and(|it| it.redeemed_by.replace(uuid).is_none()))
     }
 
     /// Enrols a key under a name, if it may be. True when that changed something: the same key may come again, with the
@@ -146,7 +216,7 @@ impl Enrolments {
         key: KeyFingerprint,
         now_s: u64,
     ) -> Result<bool, Refusal> {
-        let enrolment = self.0.get_mut(name);
+        let enrolment = self.vms.get_mut(name);
         let no_token =
             || if secret.is_some() { Refusal::Other(name.clone()) } else { Refusal::OtherKey(name.clone()) };
         let enrolment = enrolment.ok_or_else(no_token)?;
@@ -252,6 +322,24 @@ mod tests {
             enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S + 901),
             Err(Refusal::Expired(web()))
         );
+    }
+
+    #[test]
+    fn a_token_for_a_cluster_counts_for_the_first_that_comes_which_may_come_again_until_it_expires() {
+        let (west, east) = (ClusterUuid([1; 16]), ClusterUuid([2; 16]));
+        let mut enrolments = Enrolments::default();
+        assert_eq!(enrolments.invite_peer(secret(7).hash(), NOW_S), Ok(NOW_S + 900));
+        assert_eq!(enrolments.check_peer(&secret(8), west, NOW_S), Err(Refusal::NoPeerToken));
+        assert_eq!(enrolments.check_peer(&secret(7), west, NOW_S + 899), Ok(()), "a look binds nobody");
+        assert_eq!(enrolments.redeem_peer(&secret(7), east, NOW_S), Ok(true));
+        assert_eq!(enrolments.redeem_peer(&secret(7), east, NOW_S), Ok(false), "its reply was lost");
+        assert_eq!(enrolments.redeem_peer(&secret(7), west, NOW_S), Err(Refusal::UsedByPeer(east)));
+        assert_eq!(enrolments.redeem_peer(&secret(7), east, NOW_S + 900), Err(Refusal::NoPeerToken));
+        for n in 0..PEER_TOKENS_MAX {
+            enrolments.invite_peer(secret(n as u8).hash(), NOW_S + 900).unwrap();
+        }
+        let refused = enrolments.invite_peer(secret(7).hash(), NOW_S + 901);
+        assert_eq!(refused, Err(Refusal::TooManyPeerTokens));
     }
 
     #[test]

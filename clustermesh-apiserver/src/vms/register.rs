@@ -10,7 +10,7 @@ use crate::{
 };
 use anyhow::Context as _;
 use api::{
-    bytes::{KeyFingerprint, Secret},
+    bytes::{ClusterUuid, KeyFingerprint, Secret},
     name::NodeName,
     record::Vm,
 };
@@ -140,6 +140,42 @@ impl Register {
         self.commit(&mut held, next).await?;
         info!(vm = %name, expires_s, "Made a token for a VM");
         Ok((secret, expires_s))
+    }
+
+    /// Makes a token's secret for the administrator of another cluster; gives it with the Unix time in seconds at which it
+    /// expires.
+    ///
+    /// # Errors
+    /// [`EnrolError`]
+    pub async fn invite_peer(&self) -> Result<(Secret, u64), EnrolError> {
+        let secret = Secret::from_slice(&rand::random::<[u8; 16]>()).expect("as long as a secret");
+        let mut held = self.0.held.lock().await;
+        let mut next = held.clone();
+        let expires_s = next.invite_peer(secret.hash(), unix_s())?;
+        self.commit(&mut held, next).await?;
+        info!(expires_s, "Made a token for the administrator of another cluster");
+        Ok((secret, expires_s))
+    }
+
+    /// Whether a cluster may come with a secret.
+    ///
+    /// # Errors
+    /// [`EnrolError::Refused`]
+    pub async fn check_peer(&self, secret: &Secret, uuid: ClusterUuid) -> Result<(), EnrolError> {
+        Ok(self.0.held.lock().await.check_peer(secret, uuid, unix_s())?)
+    }
+
+    /// Binds a token to the cluster that comes with it. It is kept before this returns.
+    ///
+    /// # Errors
+    /// [`EnrolError`]
+    pub async fn redeem_peer(&self, secret: &Secret, uuid: ClusterUuid) -> Result<(), EnrolError> {
+        let mut held = self.0.held.lock().await;
+        let mut next = held.clone();
+        if next.redeem_peer(secret, uuid, unix_s())? {
+            self.commit(&mut held, next).await?;
+        }
+        Ok(())
     }
 
     /// Enrols a key under a VM's name. It is kept before this returns.

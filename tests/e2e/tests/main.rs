@@ -48,6 +48,8 @@ mod story;
 mod streams;
 #[path = "main/three.rs"]
 mod three;
+#[path = "main/tokens.rs"]
+mod tokens;
 #[path = "main/udp_cut.rs"]
 mod udp_cut;
 #[path = "main/upgrade.rs"]

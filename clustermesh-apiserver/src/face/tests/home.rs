@@ -120,7 +120,7 @@ pub(super) fn text(path: &Path) -> &str {
 }
 
 /// Peerings are the peers' module's story.
-struct NoPeers;
+pub(crate) struct NoPeers;
 
 #[tonic::async_trait]
 impl PeerAdmin for NoPeers {
