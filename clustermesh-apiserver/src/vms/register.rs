@@ -55,10 +55,10 @@ impl Members {
     }
 }
 
-#[cfg(test)]
 impl Members {
     /// Of a cluster without VMs.
-    pub(crate) fn nobody() -> Self {
+    #[must_use]
+    pub fn nobody() -> Self {
         Self {
             keys: watch::Sender::new(Arc::default()).subscribe(),
             source: watch::Sender::new(None).subscribe(),

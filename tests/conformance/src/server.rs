@@ -8,6 +8,7 @@ use clustermesh_apiserver::{
     face::{Doors, bind},
     init::{self, ClusterConfig},
     pki::Layout,
+    vms::Members,
 };
 use daemon::{
     spiffe::Role,
@@ -91,7 +92,13 @@ impl Server {
         let engine = Engine::open(dir.path()).await?;
         let shutdown = CancellationToken::new();
         let own = Own { uuid: UUID, name: config.name };
-        let doors = Doors::new(own, load(&layout.server(), Role::Cluster)?, engine, shutdown.clone());
+        let doors = Doors::new(
+            own,
+            load(&layout.server(), Role::Cluster)?,
+            Members::nobody(),
+            engine,
+            shutdown.clone(),
+        );
         let port = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let at = port.address();
         tokio::spawn(port.serve(doors, NoAdmin, None));
