@@ -1,5 +1,6 @@
 //! Fixed-size opaque values: cluster UUIDs, object UIDs, identities, nonces, boots.
 
+use sha2::{Digest as _, Sha256};
 use std::{fmt, str::FromStr};
 
 /// The bytes of `kind` do not have the length it needs, or are not its hexadecimal text.
@@ -121,6 +122,24 @@ opaque!(
 );
 as_hex!(BootId, 16, "boot id");
 opaque!(
+    /// Names one run of a VM's agent: two machines that were cloned with one key are told apart by it.
+    Instance, 16, "instance"
+);
+as_hex!(Instance, 16, "instance");
+opaque!(
+    /// SHA-256 of the SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1.2.7): which TLS key it is.
+    KeyFingerprint, 32, "key fingerprint"
+);
+as_hex!(KeyFingerprint, 32, "key fingerprint");
+
+impl KeyFingerprint {
+    /// Of a SubjectPublicKeyInfo, DER.
+    #[must_use]
+    pub fn of(subject_public_key_info: &[u8]) -> Self {
+        Self(Sha256::digest(subject_public_key_info).into())
+    }
+}
+opaque!(
     /// Names one `meshctl connect`, the same on both sides.
     Nonce, 16, "nonce"
 );
@@ -130,6 +149,43 @@ opaque!(
     ContractHash, 32, "contract hash"
 );
 as_hex!(ContractHash, 32, "contract hash");
+/// What a token is worth. It has no text form and shows itself in no log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret([u8; 16]);
+
+impl Secret {
+    /// Takes the value from the wire, or from a random source.
+    ///
+    /// # Errors
+    /// When the length differs.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, BadLength> {
+        bytes.try_into().map(Self).map_err(|_| BadLength { kind: "secret", expected: 16 })
+    }
+
+    /// To be sent over a verified connection.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// What is kept of it: 128 random bits need no salt and no slow hash.
+    #[must_use]
+    pub fn hash(&self) -> SecretHash {
+        SecretHash(Sha256::digest(self.0).into())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+opaque!(
+    /// SHA-256 of a [`Secret`].
+    SecretHash, 32, "secret's hash"
+);
+as_hex!(SecretHash, 32, "secret's hash");
 opaque!(
     /// A WireGuard public key (Curve25519).
     PublicKey, 32, "public key"

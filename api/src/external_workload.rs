@@ -11,6 +11,9 @@ pub const KIND: &str = "ExternalWorkload";
 /// template cannot make 100,000 backends.
 pub const SERVE_MAX: usize = 64;
 
+/// Namespaces that one VM may name: more are better said by `allNamespaces`.
+pub const NAMESPACES_MAX: usize = 64;
+
 /// The object.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -48,9 +51,20 @@ pub struct ExternalWorkloadSpec {
     /// Its identity's; `default` where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account: Option<ObjectName>,
+    /// Whose Services it may read beside those of its own namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<NamespaceName>,
+    /// It may read those of all.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub all_namespaces: bool,
     /// Where it is a backend; at most [`SERVE_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serve: Vec<Serve>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde demands")]
+fn is_false(it: &bool) -> bool {
+    !it
 }
 
 /// A Service of its namespace that a VM serves.

@@ -66,6 +66,10 @@ pub enum LocalKey {
     Import(ClusterName),
     /// `closed/<peer>`: prefixes that stay closed after a disconnect.
     Closed(ClusterName),
+    /// `vms/<vm>`: what a VM may read, and what it serves.
+    Vm(NodeName),
+    /// `presence/<vm>`: that a VM is there, written by itself.
+    Presence(NodeName),
 }
 
 /// The kinds of record under `mesh/v1/<cluster>/`.
@@ -256,6 +260,8 @@ impl LocalKey {
             ["peers", peer] => Ok(Self::Peer(peer.parse()?)),
             ["imports", peer] => Ok(Self::Import(peer.parse()?)),
             ["closed", peer] => Ok(Self::Closed(peer.parse()?)),
+            ["vms", vm] => Ok(Self::Vm(vm.parse()?)),
+            ["presence", vm] => Ok(Self::Presence(vm.parse()?)),
             _ => Err(KeyError::Unknown),
         }
     }
@@ -296,6 +302,8 @@ impl fmt::Display for LocalKey {
             Self::Peer(peer) => write!(f, "peers/{peer}"),
             Self::Import(peer) => write!(f, "imports/{peer}"),
             Self::Closed(peer) => write!(f, "closed/{peer}"),
+            Self::Vm(vm) => write!(f, "vms/{vm}"),
+            Self::Presence(vm) => write!(f, "presence/{vm}"),
         }
     }
 }

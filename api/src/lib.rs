@@ -22,6 +22,7 @@ pub mod key;
 pub mod name;
 pub mod peer;
 pub mod record;
+pub mod token;
 
 /// Protocol Buffers messages of the records, as they travel. Use [`record`] instead: its types are valid.
 #[allow(missing_docs, reason = "generated from proto/mesh/v1/records.proto, which carries the comments")]

@@ -6,12 +6,14 @@
 mod cluster;
 mod node;
 mod peer;
+mod vm;
 mod wire;
 mod workload;
 
 pub use cluster::{Boot, Cluster, Heartbeat, Lineage, Peering, Phase, Synced};
 pub use node::{Applied, AppliedCluster, Node, Tunnel, TunnelKey};
 pub use peer::{Closed, Freshness, ImportState, PeerState, Refusal, StalePolicy};
+pub use vm::{Presence, Served, ServedHealth, Vm};
 pub use wire::RecordError;
 pub use workload::{Affinity, Backend, Endpoint, Identity, NamedPort, Namespace, Protocol, Service};
 
@@ -53,6 +55,10 @@ pub enum Record {
     ImportState(ImportState),
     /// Of `closed/…`.
     Closed(Closed),
+    /// Of `vms/…`.
+    Vm(Vm),
+    /// Of `presence/…`.
+    Presence(Presence),
 }
 
 macro_rules! conversions {
@@ -108,7 +114,9 @@ conversions!(
     Applied,
     PeerState,
     ImportState,
-    Closed
+    Closed,
+    Vm,
+    Presence
 );
 
 impl Record {
@@ -139,6 +147,8 @@ impl Record {
                 LocalKey::Peer(_) => Self::PeerState(wire::decode(bytes)?),
                 LocalKey::Import(_) => Self::ImportState(wire::decode(bytes)?),
                 LocalKey::Closed(_) => Self::Closed(wire::decode(bytes)?),
+                LocalKey::Vm(_) => Self::Vm(wire::decode(bytes)?),
+                LocalKey::Presence(_) => Self::Presence(wire::decode(bytes)?),
             },
         })
     }

@@ -2,14 +2,16 @@
 //!
 //! The decisions about peers are whoever implements [`PeerAdmin`]'s; here the messages are parsed and answered.
 
+use crate::vms::admin::{VmAdmin, WORKLOAD_BYTES_MAX};
 use api::{
     bytes::{ClusterUuid, Nonce},
-    name::ClusterName,
+    name::{BadName, ClusterName},
     peer::MeshPeer,
 };
 use ipnet::IpNet;
 use rpc::mesh::admin::v1::{self as pb, admin_server::Admin};
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use serde::de::DeserializeOwned;
+use std::{collections::BTreeMap, net::IpAddr, str::FromStr, sync::Arc};
 use tonic::{Request, Response, Status};
 
 /// Largest MeshPeer object we read, in bytes: a bundle of 16 certificates of 2 KiB, and names and prefixes.
@@ -99,13 +101,14 @@ pub trait PeerAdmin: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct AdminService {
     peers: Arc<dyn PeerAdmin>,
+    vms: Arc<VmAdmin>,
 }
 
 impl AdminService {
-    /// Serves what `peers` decides.
+    /// Serves what `peers` and `vms` decide.
     #[must_use]
-    pub fn new(peers: Arc<dyn PeerAdmin>) -> Self {
-        Self { peers }
+    pub fn new(peers: Arc<dyn PeerAdmin>, vms: Arc<VmAdmin>) -> Self {
+        Self { peers, vms }
     }
 }
 
@@ -143,10 +146,7 @@ impl Admin for AdminService {
         if peer.len() > PEER_BYTES_MAX {
             return Err(Status::invalid_argument(format!("a MeshPeer has at most {PEER_BYTES_MAX} bytes")));
         }
-        let mut json = serde_json::Deserializer::from_str(&peer);
-        let peer: MeshPeer = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            Status::invalid_argument(format!("not a MeshPeer: {}: {}", error.path(), error.inner()))
-        })?;
+        let peer: MeshPeer = object("MeshPeer", &peer)?;
         let changed = self.peers.apply_peer(peer, dry_run).await?;
         Ok(Response::new(pb::ApplyPeerResponse { changed }))
     }
@@ -174,10 +174,53 @@ impl Admin for AdminService {
         let opened = self.peers.forget(&parse(&request.into_inner().name)?).await?;
         Ok(Response::new(pb::ForgetResponse { opened: opened.iter().map(IpNet::to_string).collect() }))
     }
+
+    async fn add_vm(
+        &self,
+        request: Request<pb::AddVmRequest>,
+    ) -> Result<Response<pb::AddVmResponse>, Status> {
+        let workload = request.into_inner().workload;
+        if workload.len() > WORKLOAD_BYTES_MAX {
+            let text = format!("an ExternalWorkload has at most {WORKLOAD_BYTES_MAX} bytes");
+            return Err(Status::invalid_argument(text));
+        }
+        self.vms.add(&object("ExternalWorkload", &workload)?).await?;
+        Ok(Response::new(pb::AddVmResponse {}))
+    }
+
+    async fn remove_vm(
+        &self,
+        request: Request<pb::RemoveVmRequest>,
+    ) -> Result<Response<pb::RemoveVmResponse>, Status> {
+        let removed = self.vms.remove(&parse(&request.into_inner().name)?).await?;
+        Ok(Response::new(pb::RemoveVmResponse { removed }))
+    }
+
+    async fn invite_vm(
+        &self,
+        request: Request<pb::InviteVmRequest>,
+    ) -> Result<Response<pb::InviteVmResponse>, Status> {
+        let (token, expires_s) = self.vms.invite(&parse(&request.into_inner().name)?).await?;
+        Ok(Response::new(pb::InviteVmResponse { token, expires_s }))
+    }
+
+    async fn list_vms(
+        &self,
+        _: Request<pb::ListVmsRequest>,
+    ) -> Result<Response<pb::ListVmsResponse>, Status> {
+        Ok(Response::new(pb::ListVmsResponse { vms: self.vms.list().await? }))
+    }
 }
 
-fn parse(name: &str) -> Result<ClusterName, Status> {
-    name.parse().map_err(|error: api::name::BadName| Status::invalid_argument(error.to_string()))
+fn parse<N: FromStr<Err = BadName>>(name: &str) -> Result<N, Status> {
+    name.parse().map_err(|error: BadName| Status::invalid_argument(error.to_string()))
+}
+
+/// Reads an object; what is wrong is named by its field.
+fn object<T: DeserializeOwned>(kind: &str, json: &str) -> Result<T, Status> {
+    serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json)).map_err(|error| {
+        Status::invalid_argument(format!("not a {kind}: {}: {}", error.path(), error.inner()))
+    })
 }
 
 impl From<PeerError> for Status {

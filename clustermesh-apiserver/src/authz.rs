@@ -13,14 +13,18 @@
 //! - every range of a request is judged: compares, both branches of a txn and what is nested in them, what `prev_kv`
 //!   would show, and open ends by what they reach, not by how they are written;
 //! - a peer reads what we announce and nothing else: nothing is passed on to third parties;
-//! - a node writes its own two records, only valid ones, and hangs neither on a lease that somebody else ends;
+//! - a node and a VM write their own records, only valid ones, and hang none on a lease that somebody else ends;
+//! - of what a VM may list and watch it is shown what concerns it, key by key (`sees.rs`), and it may do nothing that
+//!   would tell of the others: no txn, no hashes;
 //! - leases are for those who may read, or write, every key: any may hang on one.
 
+mod sees;
 mod table;
 #[cfg(test)]
 mod tests;
 mod touch;
 
+pub use sees::vm_sees;
 pub use table::{Grant, Row, Served, TABLE, row};
 pub use touch::{
     Access, Touch, campaign, delete_range, hashes, leader, lock, proclaim, put, range, resign, txn, unlock,
@@ -56,7 +60,7 @@ pub enum Subject {
     /// A node of ours.
     Node(NodeName),
     /// A VM of ours.
-    Vm,
+    Vm(NodeName),
     /// Somebody who changes things here.
     Operator,
     /// Somebody who looks.
@@ -76,7 +80,7 @@ impl Subject {
         match id.role() {
             Role::Cluster => Some(Self::Own),
             Role::Node => id.node_name().map(Self::Node),
-            Role::Vm => Some(Self::Vm),
+            Role::Vm => id.vm_name().map(Self::Vm),
             Role::Operator => Some(Self::Operator),
             Role::Reader => Some(Self::Reader),
         }
@@ -147,26 +151,28 @@ fn judge(own: &Own, who: &SpiffeId, subject: &Subject, method: &str, touch: &Tou
         (Subject::Own | Subject::Operator, Access::Read | Access::Write)
         | (Subject::Reader, Access::Read) => true,
         (Subject::Peer, Access::Read) => touch.range.is_within(cluster_prefix(&own.name).as_bytes()),
-        (Subject::Node(_), Access::Read) => {
+        (Subject::Node(_) | Subject::Vm(_), Access::Read) => {
             touch.range.is_within(MESH.as_bytes()) || touch.range.is_within(LOCAL.as_bytes())
         }
-        (Subject::Node(node), Access::Write) => return node_writes(own, who, node, method, touch),
-        (Subject::Peer | Subject::Reader, Access::Write) | (Subject::Vm, Access::Read | Access::Write) => {
-            false
+        (Subject::Node(node), Access::Write) => {
+            let its_own = [MeshKey::Key(node.clone()).of(&own.name), LocalKey::Applied(node.clone()).into()];
+            return author_writes(who, &its_own, method, touch);
         }
+        (Subject::Vm(vm), Access::Write) => {
+            let its_own = [
+                MeshKey::Key(vm.clone()).of(&own.name),
+                LocalKey::Applied(vm.clone()).into(),
+                LocalKey::Presence(vm.clone()).into(),
+            ];
+            return author_writes(who, &its_own, method, touch);
+        }
+        (Subject::Peer | Subject::Reader, Access::Write) => false,
     };
     if allowed { Ok(()) } else { Err(denied_range(who, method, touch)) }
 }
 
-/// A node is the author of two records: its tunnel key, and what its maps hold.
-fn node_writes(
-    own: &Own,
-    who: &SpiffeId,
-    node: &NodeName,
-    method: &str,
-    touch: &Touch,
-) -> Result<(), Denied> {
-    let its_own = [MeshKey::Key(node.clone()).of(&own.name), Key::Local(LocalKey::Applied(node.clone()))];
+/// A node is the author of two records, its tunnel key and what its maps hold; a VM of its presence, too.
+fn author_writes(who: &SpiffeId, its_own: &[Key], method: &str, touch: &Touch) -> Result<(), Denied> {
     let wanted = |key: &&Key| touch.range.range_end().is_empty() && *touch.range.key() == key.to_string();
     let key = its_own.iter().find(wanted).ok_or_else(|| denied_range(who, method, touch))?;
     if touch.leased {

@@ -1,9 +1,11 @@
 //! Enrolment: a pod proves by its service-account token on which node it runs, and gets that node's certificate; a person
-//! proves by a token of the operators' service account to be one of them, and gets an operator's.
+//! proves by a token of the operators' service account to be one of them, and gets an operator's; a VM redeems the token
+//! that was made for it.
 //!
 //! ```text
 //!  agent:   key, certificate request, token ──▶ TokenReview (audience, service account, node of the pod) ──▶ /node/<name>
 //!  meshctl: key, certificate request, token ──▶ TokenReview (audience, service account)             ──▶ /operator/<account>
+//!  VM:      key, certificate request, token, or a key that has redeemed one ──▶ Register                  ──▶ /vm/<name>
 //! ```
 //!
 //! A node's token is projected: bound to the pod, short-lived, for the audience [`TOKEN_AUDIENCE`] only; the API server says
@@ -11,15 +13,20 @@
 //! it is Kubernetes' to decide (RBAC), and to write down (its audit log).
 //!
 //! Invariants
-//! - what a certificate says follows from the token's review, never from the request;
+//! - what a certificate says follows from the token's review, never from the request; a VM's key is the request's, which
+//!   is signed by it;
 //! - a token of another audience or another service account enrols nobody;
 //! - tokens stand in no log.
 
 use crate::{
     args::ServiceAccount,
-    pki::{Authority, Layout},
+    pki::{self, Authority, Layout},
+    vms::Register,
 };
-use api::bytes::ClusterUuid;
+use api::{
+    bytes::{ClusterUuid, Secret},
+    name::{BadName, NodeName},
+};
 use daemon::{
     context::TOKEN_AUDIENCE,
     spiffe::{Role, SpiffeId},
@@ -31,8 +38,8 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use rpc::mesh::enrolment::v1::{
-    EnrolNodeRequest, EnrolNodeResponse, EnrolOperatorRequest, EnrolOperatorResponse,
-    enrolment_server::Enrolment,
+    EnrolNodeRequest, EnrolNodeResponse, EnrolOperatorRequest, EnrolOperatorResponse, EnrolVmRequest,
+    EnrolVmResponse, enrolment_server::Enrolment,
 };
 use std::{
     net::SocketAddr,
@@ -50,6 +57,9 @@ pub const NODE_CERTIFICATE: Duration = Duration::from_secs(7 * 86_400);
 /// longer than any of its commands waits.
 pub const OPERATOR_CERTIFICATE: Duration = Duration::from_secs(3_600);
 
+/// A VM's certificate lives a day: for its key it gets another one at any time, until it is removed.
+pub const VM_CERTIFICATE: Duration = Duration::from_secs(86_400);
+
 /// How long the API server may take over a review.
 const REVIEW_MAX: Duration = Duration::from_secs(5);
 
@@ -59,14 +69,15 @@ const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 
 /// The service.
 pub struct Enrol {
-    client: Client,
     layout: Layout,
     uuid: ClusterUuid,
-    accounts: Accounts,
+    endpoints: Vec<String>,
+    vms: Register,
+    kubernetes: Option<(Client, Accounts)>,
 }
 
 /// Whose tokens make what. Where there is no account, nobody is enrolled.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accounts {
     /// Of agents' pods.
     pub node: Option<ServiceAccount>,
@@ -74,25 +85,33 @@ pub struct Accounts {
     pub operator: Option<ServiceAccount>,
 }
 
-impl Accounts {
-    /// Somebody can enrol.
-    #[must_use]
-    pub fn are_any(&self) -> bool {
-        self.node.is_some() || self.operator.is_some()
-    }
-}
-
 impl Enrol {
-    /// Enrols holders of these accounts' tokens in the cluster whose CA the layout holds.
+    /// Enrols VMs in the cluster whose CA the layout holds; `endpoints` are where its apiserver is.
     #[must_use]
-    pub fn new(client: Client, layout: Layout, uuid: ClusterUuid, accounts: Accounts) -> Self {
-        Self { client, layout, uuid, accounts }
+    pub fn new(layout: Layout, uuid: ClusterUuid, endpoints: Vec<String>, vms: Register) -> Self {
+        Self { layout, uuid, endpoints, vms, kubernetes: None }
     }
 
-    async fn review(&self, token: String) -> Result<TokenReviewStatus, Status> {
+    /// And holders of these accounts' tokens.
+    #[must_use]
+    pub fn with_accounts(self, client: Client, accounts: Accounts) -> Self {
+        Self { kubernetes: Some((client, accounts)), ..self }
+    }
+
+    /// Whose tokens enrol, and who reviews them.
+    fn account(
+        &self,
+        of: impl Fn(&Accounts) -> Option<&ServiceAccount>,
+        refusal: impl Fn() -> Status,
+    ) -> Result<(&Client, &ServiceAccount), Status> {
+        let (client, accounts) = self.kubernetes.as_ref().ok_or_else(&refusal)?;
+        Ok((client, of(accounts).ok_or_else(&refusal)?))
+    }
+
+    async fn review(&self, client: &Client, token: String) -> Result<TokenReviewStatus, Status> {
         let spec = TokenReviewSpec { token, audiences: Some(vec![TOKEN_AUDIENCE.to_owned()]) };
         let review = TokenReview { metadata: ObjectMeta::default(), spec, status: None };
-        let api: Api<TokenReview> = Api::all(self.client.clone());
+        let api: Api<TokenReview> = Api::all(client.clone());
         match timeout(REVIEW_MAX, api.create(&PostParams::default(), &review)).await {
             Ok(Ok(review)) => Ok(review.status.unwrap_or_default()),
             Ok(Err(error)) => {
@@ -162,9 +181,9 @@ impl Enrolment for Enrol {
     ) -> Result<Response<EnrolNodeResponse>, Status> {
         let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
         let EnrolNodeRequest { token, certificate_request } = request.into_inner();
-        let account =
-            self.accounts.node.as_ref().ok_or_else(|| nobody("nodes", "--enrol-service-account"))?;
-        let status = self.review(token).await?;
+        let nobody = || nobody("nodes", "--enrol-service-account");
+        let (client, account) = self.account(|accounts| accounts.node.as_ref(), nobody)?;
+        let status = self.review(client, token).await?;
         let node = node(&status, account).map_err(|why| {
             warn!(?from, why, "Refused to enrol a node");
             Status::permission_denied(why)
@@ -180,9 +199,9 @@ impl Enrolment for Enrol {
     ) -> Result<Response<EnrolOperatorResponse>, Status> {
         let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
         let EnrolOperatorRequest { token, certificate_request } = request.into_inner();
-        let account = self.accounts.operator.as_ref();
-        let account = account.ok_or_else(|| nobody("operators", "--operator-service-account"))?;
-        let status = self.review(token).await?;
+        let nobody = || nobody("operators", "--operator-service-account");
+        let (client, account) = self.account(|accounts| accounts.operator.as_ref(), nobody)?;
+        let status = self.review(client, token).await?;
         is_of(&status, account, "operators").map_err(|why| {
             warn!(?from, why, "Refused to enrol an operator");
             Status::permission_denied(why)
@@ -191,6 +210,27 @@ impl Enrolment for Enrol {
             self.certificate(Role::Operator, &account.name, OPERATOR_CERTIFICATE, &certificate_request)?;
         info!(?from, operator = account.name, life = ?OPERATOR_CERTIFICATE, "Enrolled an operator");
         Ok(Response::new(EnrolOperatorResponse { certificate }))
+    }
+
+    async fn enrol_vm(&self, request: Request<EnrolVmRequest>) -> Result<Response<EnrolVmResponse>, Status> {
+        let from: Option<SocketAddr> = request.extensions().get::<StrangerInfo>().map(|info| info.from);
+        let EnrolVmRequest { name, secret, certificate_request } = request.into_inner();
+        let bad = |error: String| Status::invalid_argument(error);
+        let name: NodeName = name.parse().map_err(|error: BadName| bad(error.to_string()))?;
+        let secret = match secret.as_ref() {
+            [] => None,
+            bytes => Some(Secret::from_slice(bytes).map_err(|error| bad(error.to_string()))?),
+        };
+        let key = pki::key_of(&certificate_request)
+            .map_err(|error| bad(format!("{:#}", anyhow::Error::new(error))))?;
+        self.vms.enrol(&name, secret.as_ref(), key).await.map_err(|error| {
+            let status = Status::from(error);
+            warn!(?from, vm = %name, why = status.message(), "Refused to enrol a VM");
+            status
+        })?;
+        let certificate = self.certificate(Role::Vm, name.as_str(), VM_CERTIFICATE, &certificate_request)?;
+        info!(?from, vm = %name, life = ?VM_CERTIFICATE, "Gave a VM its certificate");
+        Ok(Response::new(EnrolVmResponse { certificate, endpoints: self.endpoints.clone() }))
     }
 }
 

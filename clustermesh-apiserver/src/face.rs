@@ -21,6 +21,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod serve;
+mod sight;
 pub mod sync;
 #[cfg(test)]
 mod tests;
@@ -32,12 +33,14 @@ pub use serve::{Listening, bind};
 use crate::{
     authz::{Denied, Own, Touch, authorize},
     backend::Engine,
+    vms::Members,
 };
 use daemon::{
-    spiffe::SpiffeId,
+    spiffe::Role,
     tls::{PeerInfo, Tls},
 };
 use rpc::etcdserverpb::ResponseHeader;
+use sight::Sight;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -57,6 +60,7 @@ pub struct Doors {
 struct Inner {
     own: Own,
     tls: Tls,
+    members: Members,
     engine: Engine,
     shutdown: CancellationToken,
     counters: Counters,
@@ -85,12 +89,12 @@ pub struct Seen {
 }
 
 impl Doors {
-    /// Doors to one engine. When `shutdown` is cancelled, watches end.
+    /// Doors to one engine; `members` are the VMs that are let in. When `shutdown` is cancelled, watches end.
     #[must_use]
-    pub fn new(own: Own, tls: Tls, engine: Engine, shutdown: CancellationToken) -> Self {
+    pub fn new(own: Own, tls: Tls, members: Members, engine: Engine, shutdown: CancellationToken) -> Self {
         let (counters, snapshots, hashed) =
             (Counters::default(), Arc::new(Semaphore::new(1)), Arc::default());
-        Self { inner: Arc::new(Inner { own, tls, engine, shutdown, counters, snapshots, hashed }) }
+        Self { inner: Arc::new(Inner { own, tls, members, engine, shutdown, counters, snapshots, hashed }) }
     }
 
     /// Who came and who was refused.
@@ -121,33 +125,49 @@ impl Doors {
         &self.inner.shutdown
     }
 
-    /// Judges a request of `who`; a connection may be older than a peer's removal.
-    fn judge(&self, who: &SpiffeId, method: &str, touches: &[Touch]) -> Result<(), Denied> {
-        let judged = if self.tls().trust().believes(who) {
-            authorize(&self.inner.own, who, method, touches)
+    /// Whether who made a connection would still be let in: a connection may be older than a removal.
+    fn admits(&self, who: &PeerInfo) -> bool {
+        self.tls().trust().believes(&who.id) && (who.id.role() != Role::Vm || self.sight(who).is_some())
+    }
+
+    /// What of the store a VM is shown; none for everybody else, and for a VM that is no member.
+    fn sight(&self, who: &PeerInfo) -> Option<Sight> {
+        let me = who.id.vm_name()?;
+        let grant = self.inner.members.grant(&me, who.key)?;
+        Some(Sight { me, grant })
+    }
+
+    /// Judges a request of `who`.
+    fn judge(&self, who: &PeerInfo, method: &str, touches: &[Touch]) -> Result<(), Denied> {
+        let judged = if self.admits(who) {
+            authorize(&self.inner.own, &who.id, method, touches)
         } else {
-            Err(Denied::Method { who: who.clone(), method: method.to_owned() })
+            Err(Denied::Method { who: who.id.clone(), method: method.to_owned() })
         };
         judged.inspect_err(|_| self.count(|counters| &counters.refused_calls))
     }
 
     /// As [`Doors::judge`], with the sender that the connection was made by.
     fn check(&self, extensions: &Extensions, method: &str, touches: &[Touch]) -> Result<(), Status> {
-        let PeerInfo { id, from } = sender(extensions)?;
-        Ok(self.judge(id, method, touches).inspect_err(|denied| warn!(%from, %denied, "Refused a call"))?)
+        let who = sender(extensions)?;
+        let from = who.from;
+        Ok(self.judge(who, method, touches).inspect_err(|denied| warn!(%from, %denied, "Refused a call"))?)
     }
 
-    /// Why a stream of `who` has to end, once it has: the server ends, or its sender is a peer no longer.
-    async fn farewell(&self, who: &SpiffeId) -> Status {
+    /// Why a stream of `who` has to end, once it has: the server ends, or its sender is a peer, or a VM of ours, no longer.
+    async fn farewell(&self, who: &PeerInfo) -> Status {
         let mut trust = self.tls().trust().changes();
+        let mut members = self.inner.members.clone();
         loop {
-            if !self.tls().trust().believes(who) {
-                return Status::permission_denied("etcdserver: permission denied: no longer a peer");
+            if !self.admits(who) {
+                let of = if who.id.role() == Role::Vm { "a VM of this cluster" } else { "a peer" };
+                return Status::permission_denied(format!("etcdserver: permission denied: no longer {of}"));
             }
             tokio::select! {
                 () = self.shutdown().cancelled() => return convert::status(store::Error::Stopped),
-                // The trust store lives as long as its doors.
+                // Both live as long as their doors.
                 _ = trust.changed() => {}
+                Ok(()) = members.changed(), if who.id.role() == Role::Vm => {}
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::{
     peers::CLOSED_FILE,
     pki::{Authority, Existing, Layout, write_file},
     source::memory,
+    vms,
 };
 use anyhow::{Context, bail};
 use daemon::{args::Hint, durable, tls::Certificate};
@@ -42,7 +43,7 @@ use tracing::{debug, info, warn};
 
 /// What the Secret holds: its key, the file, and the file's mode. `cluster.yaml` comes last: with it the directory is
 /// complete.
-const FILES: [(&str, &str, u32); 9] = [
+const FILES: [(&str, &str, u32); 10] = [
     ("ca.crt", "ca/cert.pem", 0o644),
     ("ca.key", "ca/key.pem", 0o600),
     ("operator.crt", "admin/cert.pem", 0o644),
@@ -51,6 +52,7 @@ const FILES: [(&str, &str, u32); 9] = [
     ("operator.yaml", "admin/config.yaml", 0o644),
     (memory::FILE, memory::FILE, 0o600),
     (CLOSED_FILE, CLOSED_FILE, 0o600),
+    (vms::FILE, vms::FILE, 0o600),
     ("cluster.yaml", "cluster.yaml", 0o644),
 ];
 

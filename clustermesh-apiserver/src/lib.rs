@@ -19,3 +19,4 @@ pub mod run;
 pub mod source;
 #[cfg(test)]
 mod stand_in;
+pub mod vms;

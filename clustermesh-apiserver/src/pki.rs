@@ -15,7 +15,7 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, CERTIFICATE_DAYS, Issued, PkiError};
+pub use authority::{Authority, CERTIFICATE_DAYS, Issued, PkiError, key_of};
 pub use files::{Existing, FileError, write_file};
 pub use layout::Layout;
 pub(crate) use layout::identity;

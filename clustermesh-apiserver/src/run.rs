@@ -24,6 +24,11 @@ use crate::{
     propagation::Propagation,
     publish, readiness_gate,
     source::{self, driver::Origin, kubernetes::Events},
+    vms::{
+        Register,
+        admin::{Inviter, VmAdmin},
+        presence::{self, VmStates},
+    },
 };
 use anyhow::{Context, bail};
 use daemon::{
@@ -31,7 +36,7 @@ use daemon::{
     context,
     health::{Condition, Readiness},
     shutdown::finish,
-    tls::Tls,
+    tls::{self, Tls},
 };
 use prometheus_client::registry::Registry;
 use std::{
@@ -112,13 +117,33 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         node: args.enrol_service_account.clone(),
         operator: args.operator_service_account.clone(),
     };
-    let enrol = client.clone().filter(|_| accounts.are_any());
-    let enrol = enrol.map(|client| Enrol::new(client, layout.clone(), config.uuid, accounts));
     if let Some((client, name)) = client.clone().zip(args.bundle_configmap.clone()) {
         let published = published(args, &config, tls.identity().bundle_pem())?;
         tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish(client, name, published)));
     }
-    let sources = source::driver::spawn(source_config(origin, keep.clone(), &config), inner.clone())?;
+    let (vm_states, states) = watch::channel(VmStates::default());
+    let (vms_known, known) = watch::channel(presence::Known::default());
+    tokio::spawn(inner.clone().run_until_cancelled_owned(presence::follow(
+        engine.clone(),
+        vm_states,
+        vms_known,
+    )));
+    let source = source_config(origin, keep.clone(), &config);
+    let sources = source::driver::spawn(source, states, inner.clone())?;
+    let register = Register::load(keep.clone(), sources.clone())?;
+    tokio::spawn(inner.clone().run_until_cancelled_owned(register.clone().follow()));
+    let enrol = Enrol::new(layout.clone(), config.uuid, config.advertise.clone(), register.clone());
+    let enrol = match client.clone() {
+        Some(client) => enrol.with_accounts(client, accounts),
+        None => enrol,
+    };
+    let vms = VmAdmin {
+        inviter: inviter(&config, tls.identity().bundle_pem())?,
+        home: home.clone(),
+        register: register.clone(),
+        source: sources.clone(),
+        known,
+    };
     if let Some(client) = client.filter(|_| args.readiness_gate) {
         let opening = readiness_gate::follow(engine.clone(), client, sources.clone());
         tokio::spawn(inner.clone().run_until_cancelled_owned(opening));
@@ -147,7 +172,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
 
     info!(cluster = %config.name, uuid = %config.uuid, grpc = %port.address(), health = %args.health, "Serving");
     let own = authz::Own { uuid: config.uuid, name: config.name.clone() };
-    let doors = Doors::new(own, tls, engine.clone(), shutdown.clone());
+    let doors = Doors::new(own, tls, register.members(), engine.clone(), shutdown.clone());
     let sources = health::Sources {
         engine: engine.clone(),
         doors: doors.clone(),
@@ -163,7 +188,8 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
             shutdown.cancel();
         }
     }));
-    let served = port.serve(doors, AdminService::new(Arc::new(peers)), enrol).await;
+    let admin = AdminService::new(Arc::new(peers), Arc::new(vms));
+    let served = port.serve(doors, admin, Some(enrol)).await;
 
     inner.cancel();
     for task in publishing {
@@ -200,6 +226,13 @@ fn surroundings(
         (None, Some(directory)) => (Origin::Directory(directory.clone()), Home::Directory(directory.clone())),
         (None, None) => unreachable!("clap demands one of the two sources"),
     }
+}
+
+/// What a token says of us.
+fn inviter(config: &ClusterConfig, bundle_pem: &str) -> anyhow::Result<Inviter> {
+    let ca = tls::bundle_der(bundle_pem).context("cannot use our own CA's certificate")?;
+    let (cluster, uuid) = (config.name.clone(), config.uuid);
+    Ok(Inviter { cluster, uuid, endpoints: config.advertise.clone(), ca })
 }
 
 /// What the ConfigMap tells: whom to believe, and to operators where we are.

@@ -123,6 +123,15 @@ impl SpiffeId {
         }
     }
 
+    /// The name as a VM's, which is a node to the mesh: of a certificate with the role `vm`.
+    #[must_use]
+    pub fn vm_name(&self) -> Option<NodeName> {
+        match self.role {
+            Role::Vm => self.name().parse().ok(),
+            Role::Cluster | Role::Node | Role::Operator | Role::Reader => None,
+        }
+    }
+
     /// The name as a cluster's: of a certificate with the role `cluster`.
     #[must_use]
     pub fn cluster_name(&self) -> Option<ClusterName> {

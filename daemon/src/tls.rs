@@ -26,7 +26,7 @@ pub use certificate::Certificate;
 pub use connect::{ConnectError, Connection, Expected, connect, connect_any, connect_as_stranger};
 pub use identity::{Identity, IdentityError, IdentityPaths, IdentityPem};
 pub use refused::{Reason, Refused, Side};
-pub use trust::{BundleError, TrustStore};
+pub use trust::{BundleError, TrustStore, bundle_der, bundle_pem};
 
 use rustls::crypto::CryptoProvider;
 use std::sync::{Arc, PoisonError, RwLock};

@@ -41,6 +41,9 @@ pub enum Command {
     /// The records of a cluster's store, and its dumps.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Hosts outside Kubernetes that are workloads of the mesh.
+    #[command(subcommand)]
+    Vm(crate::vm::VmCommand),
     /// The completion script of a shell, to stdout.
     Completion {
         /// Which shell.

@@ -31,7 +31,7 @@ pub struct ContextArgs {
     context: Vec<String>,
     /// The namespace of the chart, for contexts of the kubeconfig; else the context's own, else `clustermesh`.
     #[arg(long, short = 'n', env = "MESH_NAMESPACE", global = true, value_name = "NAMESPACE")]
-    namespace: Option<String>,
+    mesh_namespace: Option<String>,
 }
 
 /// The clusters that can be named.
@@ -63,7 +63,7 @@ impl Known {
                 clusters: contexts.clusters.into_iter().map(|c| c.resolved(&dir)).collect(),
             });
         }
-        let (contexts, namespace) = (args.context.clone(), args.namespace.clone());
+        let (contexts, namespace) = (args.context.clone(), args.mesh_namespace.clone());
         Ok(Self { files: Contexts::merge(all)?, contexts, namespace })
     }
 

@@ -37,7 +37,8 @@ impl Facts {
         Self { cluster, head, now_ms, records: listed.into_iter().filter_map(parse).collect() }
     }
 
-    fn get(&self, key: impl Into<Key>) -> Option<&Record> {
+    /// One record.
+    pub fn get(&self, key: impl Into<Key>) -> Option<&Record> {
         self.records.get(&key.into()).map(|(record, _)| record)
     }
 

@@ -121,7 +121,7 @@ impl KubeContext {
                     "there is no cluster of the mesh in namespace {} of context {}",
                     self.namespace, self.name
                 ),
-                "name the chart's namespace with --namespace; a chart that was installed just now needs its apiserver to run",
+                "name the chart's namespace with --mesh-namespace; a chart that was installed just now needs its apiserver to run",
             )),
             _ => bail!(
                 "namespace {} of context {} holds {} clusters of the mesh, and one is expected",

@@ -27,6 +27,7 @@ mod session;
 mod status;
 mod store;
 mod table;
+mod vm;
 mod why;
 
 use anyhow::{Context as _, bail};
@@ -44,6 +45,7 @@ use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
+use vm::VmCommand;
 
 /// How often a waiting status looks.
 const POLL: Duration = Duration::from_millis(500);
@@ -83,6 +85,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Forget(args) => forget(&contexts()?, args).await,
         Command::Peer(command) => peers(&contexts()?, command).await,
         Command::Store(command) => records(contexts, command).await,
+        Command::Vm(command) => vms(&contexts()?, command).await,
         Command::Completion { shell } => {
             pages::completion(shell);
             Ok(ExitCode::SUCCESS)
@@ -229,6 +232,18 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
             print(&peer::apply(&session, &object, dry_run).await?)
         }
     }
+}
+
+async fn vms(contexts: &Known, command: VmCommand) -> anyhow::Result<ExitCode> {
+    let cluster = match &command {
+        VmCommand::Add(args) => &args.cluster,
+        VmCommand::List { cluster, .. } => cluster,
+        VmCommand::Token(args) | VmCommand::Status(args) | VmCommand::Remove(args) => &args.cluster,
+    };
+    let session = Session::open(&contexts.find_or_only(cluster.cluster.as_deref())?).await?;
+    let (text, well) = vm::run(&session, command).await?;
+    print(&text)?;
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn held(contexts: &Known, args: &PeerArgs) -> anyhow::Result<(Session, MeshPeer)> {

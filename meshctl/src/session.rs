@@ -7,7 +7,11 @@ use crate::{
     preflight::{ClusterFacts, Range},
 };
 use anyhow::{Context as _, bail};
-use api::{name::ClusterName, peer::MeshPeer};
+use api::{
+    external_workload::ExternalWorkload,
+    name::{ClusterName, ObjectName},
+    peer::MeshPeer,
+};
 use bytes::Bytes;
 use daemon::{
     context::Context,
@@ -18,8 +22,8 @@ use ipnet::IpNet;
 use rpc::{
     etcdserverpb::{RangeRequest, kv_client::KvClient},
     mesh::admin::v1::{
-        ApplyPeerRequest, DescribeRequest, ForgetRequest, RemovePeerRequest, RemovePeerResponse,
-        admin_client::AdminClient,
+        AddVmRequest, ApplyPeerRequest, DescribeRequest, ForgetRequest, InviteVmRequest, ListVmsRequest,
+        RemovePeerRequest, RemovePeerResponse, RemoveVmRequest, Vm, admin_client::AdminClient,
     },
 };
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -187,6 +191,38 @@ impl Session {
         let forgotten =
             self.admin.clone().forget(ForgetRequest { name: peer.to_string() }).await.map_err(refusal);
         Ok(forgotten.with_context(|| format!("{} cannot forget {peer}", self.name))?.into_inner().opened)
+    }
+}
+
+impl Session {
+    /// Adds a VM.
+    pub async fn add_vm(&self, workload: &ExternalWorkload) -> anyhow::Result<()> {
+        let request = AddVmRequest { workload: serde_json::to_string(workload)? };
+        let added = self.admin.clone().add_vm(request).await.map_err(refusal);
+        added.with_context(|| format!("{} does not add {}", self.name, workload.metadata.name))?;
+        Ok(())
+    }
+
+    /// A token for a VM, and the Unix time in seconds at which it expires.
+    pub async fn invite_vm(&self, name: &ObjectName) -> anyhow::Result<(String, u64)> {
+        let request = InviteVmRequest { name: name.to_string() };
+        let invited = self.admin.clone().invite_vm(request).await.map_err(refusal);
+        let invited =
+            invited.with_context(|| format!("{} makes no token for {name}", self.name))?.into_inner();
+        Ok((invited.token, invited.expires_s))
+    }
+
+    /// The VMs, in the order of their names.
+    pub async fn list_vms(&self) -> anyhow::Result<Vec<Vm>> {
+        let listed = self.admin.clone().list_vms(ListVmsRequest {}).await.map_err(refusal);
+        Ok(listed.with_context(|| format!("{} does not list its VMs", self.name))?.into_inner().vms)
+    }
+
+    /// Removes a VM; false when there is none.
+    pub async fn remove_vm(&self, name: &ObjectName) -> anyhow::Result<bool> {
+        let request = RemoveVmRequest { name: name.to_string() };
+        let removed = self.admin.clone().remove_vm(request).await.map_err(refusal);
+        Ok(removed.with_context(|| format!("{} cannot remove {name}", self.name))?.into_inner().removed)
     }
 }
 

@@ -28,6 +28,15 @@ pub struct Args {
     /// Where what must survive a restart is kept.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/mesh")]
     pub state_dir: PathBuf,
+    #[command(flatten)]
+    pub host: HostArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// How the host's data path is programmed: the same for nodes and VMs.
+#[derive(Debug, Clone, clap::Args)]
+pub struct HostArgs {
     /// The host's cgroup v2 root, where services are balanced. Found by itself unless it is somewhere unusual.
     #[arg(long, value_name = "DIR")]
     pub cgroup_root: Option<PathBuf>,
@@ -50,8 +59,6 @@ pub struct Args {
     /// Seconds after which the agent counts as ready though some peer's records are not complete; it says whose.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub ready_budget: u64,
-    #[command(flatten)]
-    pub log: LogArgs,
 }
 
 /// Whose WireGuard serves the tunnel's device.

@@ -2,7 +2,7 @@
 
 use crate::cri;
 use crate::{
-    args::Args,
+    args::HostArgs,
     compose::{Families, HostFacts},
     report::{DatapathMeasured, TunnelMeasured},
     worker::Worker,
@@ -49,11 +49,11 @@ pub struct Host {
 
 impl Host {
     /// Checks what the host has, then takes over what an earlier agent left on it.
-    pub fn open(args: &Args) -> anyhow::Result<Self> {
+    pub fn open(args: &HostArgs, state_dir: &Path) -> anyhow::Result<Self> {
         let cgroup_root = args.cgroup_root.clone().unwrap_or_else(bpf::default_cgroup_root);
         let pin_dir = Path::new(PIN_DIR);
         bpf::preflight(pin_dir, &cgroup_root)?;
-        let key = args.state_dir.join("wireguard.key");
+        let key = state_dir.join("wireguard.key");
         let private_key = wireguard::load_or_create_private_key(&key)
             .with_context(|| format!("cannot keep the tunnel's private key in {}", key.display()))?;
         let public_key = private_key.public();

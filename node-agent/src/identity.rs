@@ -55,9 +55,21 @@ pub struct IdentityArgs {
     pub enrol_token: Option<PathBuf>,
 }
 
-/// Where our identity comes from.
+/// Who an agent is, and how it stays so.
+pub trait Credentials: Clone + Send + Sync + 'static {
+    /// Who we are; this may wait for somebody to say so.
+    ///
+    /// # Errors
+    /// When that will not become better.
+    fn identity(&self) -> impl Future<Output = anyhow::Result<Identity>> + Send;
+
+    /// Keeps `tls` with a good certificate until cancelled.
+    fn keep_good(self, tls: Tls, cancel: CancellationToken) -> impl Future<Output = ()> + Send;
+}
+
+/// Where a node's identity comes from.
 #[derive(Debug, Clone)]
-pub struct Credentials {
+pub struct NodeCredentials {
     paths: IdentityPaths,
     enrolment: Option<Enrolment>,
 }
@@ -68,7 +80,7 @@ struct Enrolment {
     endpoints: Vec<String>,
 }
 
-impl Credentials {
+impl NodeCredentials {
     /// As the arguments say; what is enrolled is kept in the state directory.
     #[must_use]
     pub fn new(args: &IdentityArgs, endpoints: &[String], state_dir: &Path) -> Self {
@@ -85,12 +97,11 @@ impl Credentials {
             .map(|token| Enrolment { token: token.clone(), endpoints: endpoints.to_vec() });
         Self { paths, enrolment }
     }
+}
 
-    /// Who we are. With a token, this waits until an apiserver has said so.
-    ///
-    /// # Errors
-    /// When the given certificate cannot be used.
-    pub async fn identity(&self) -> anyhow::Result<Identity> {
+impl Credentials for NodeCredentials {
+    /// With a token, this waits until an apiserver has said so. An error when the given certificate cannot be used.
+    async fn identity(&self) -> anyhow::Result<Identity> {
         let kept = Identity::load(&self.paths, Role::Node);
         let Some(enrolment) = &self.enrolment else { return Ok(kept?) };
         if let Ok(identity) = kept {
@@ -107,8 +118,7 @@ impl Credentials {
         }
     }
 
-    /// Keeps `tls` with a good certificate until cancelled.
-    pub async fn keep_good(self, tls: Tls, cancel: CancellationToken) {
+    async fn keep_good(self, tls: Tls, cancel: CancellationToken) {
         let mut wait = Duration::ZERO;
         while cancel.run_until_cancelled(sleep(wait)).await.is_some() {
             wait = LOOK;
@@ -125,7 +135,9 @@ impl Credentials {
             }
         }
     }
+}
 
+impl NodeCredentials {
     /// A new key, and a certificate for it.
     async fn enrol(&self, enrolment: &Enrolment) -> anyhow::Result<Identity> {
         let token = fs::read_to_string(&enrolment.token)

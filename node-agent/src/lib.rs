@@ -14,28 +14,38 @@
 
 mod apiserver;
 mod args;
+pub mod beside;
 pub mod compose;
 pub mod cri;
 mod host;
-mod identity;
+pub mod identity;
 mod kept;
 mod metrics;
 pub mod path_mtu;
 pub mod probe;
 pub mod report;
-mod run;
+pub mod run;
 mod worker;
-mod writer;
+pub mod writer;
+
+pub use args::HostArgs;
 
 use args::Args;
+use beside::Nothing;
 use clap::Parser as _;
+use identity::NodeCredentials;
+use run::Start;
 use std::process::ExitCode;
 
 /// Reads the arguments, and runs until it is told to end.
 pub async fn main() -> ExitCode {
     let args = Args::parse();
     daemon::args::exit(match daemon::log::init(&args.log) {
-        Ok(()) => run::run(args).await,
+        Ok(()) => {
+            let credentials = NodeCredentials::new(&args.identity, &args.apiserver, &args.state_dir);
+            let Args { apiserver, state_dir, host, .. } = args;
+            run::run(Start { state_dir, apiserver, host, credentials, beside: Nothing }).await
+        }
         Err(error) => Err(error.into()),
     })
 }

@@ -4,7 +4,8 @@ mod maps;
 
 use crate::{
     apiserver::{Apiserver, KnownName},
-    args::Args,
+    args::HostArgs,
+    beside::{Beside, Then},
     compose::{Composed, Paths},
     host::Host,
     identity::Credentials,
@@ -39,6 +40,7 @@ use replica::{
 use std::{
     fs,
     net::IpAddr,
+    path::PathBuf,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -59,12 +61,30 @@ const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// How long an ordered end may take.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
-/// Runs the agent until it is asked to end. Nothing is withdrawn when it ends.
-pub async fn run(args: Args) -> anyhow::Result<()> {
+/// How an agent starts.
+#[derive(Debug)]
+pub struct Start<C, B> {
+    /// Where what must survive a restart is kept.
+    pub state_dir: PathBuf,
+    /// `host:port` of the cluster's apiserver; several are tried in order.
+    pub apiserver: Vec<String>,
+    /// How the data path is programmed.
+    pub host: HostArgs,
+    /// Who it is.
+    pub credentials: C,
+    /// What else it does.
+    pub beside: B,
+}
+
+/// Runs an agent until it is asked to end. Nothing is withdrawn when it ends.
+///
+/// # Errors
+/// What is missing at the start, by name.
+pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Result<()> {
+    let Start { state_dir, apiserver: endpoints, host: args, credentials, beside } = start;
     let started = Instant::now();
     let ending = shutdown::on_signal()?;
-    fs::create_dir_all(&args.state_dir)
-        .with_context(|| format!("cannot make {}", args.state_dir.display()))?;
+    fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
     // First of all: who has no certificate yet is alive, and says what it waits for.
     let readiness = Readiness::default();
     let known = readiness.needs("identity", "no certificate yet: see the log");
@@ -77,12 +97,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         )
     })?;
     let serving = tokio::spawn(health::serve(listener, readiness, registry, ending.clone()));
-    let credentials = Credentials::new(&args.identity, &args.apiserver, &args.state_dir);
     let Some(identity) = ending.run_until_cancelled(credentials.identity()).await else { return Ok(()) };
     let identity = identity?;
     known.met();
-    let node = identity.id().node_name().context("the certificate names no node")?;
-    let mut host = Host::open(&args)?;
+    let id = identity.id();
+    let node =
+        id.node_name().or_else(|| id.vm_name()).context("the certificate names neither node nor VM")?;
+    let mut host = Host::open(&args, &state_dir)?;
     let tunnel = host.tunnel_kind().await;
     let hook = host.packet_hook().await;
     info!(device = %tunnel, %hook, "Chose the tunnel's device, and what packet programs stand at");
@@ -90,16 +111,16 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let owner = Owner { uuid: identity.id().trust_domain(), node: node.clone() };
     let tls = Tls::new(identity);
     tokio::spawn(credentials.keep_good(tls.clone(), ending.clone()));
-    let apiserver = Apiserver::new(tls, args.apiserver.clone());
+    let apiserver = Apiserver::new(tls, endpoints);
     let (wishes, wished) = watch::channel(Wishes::new());
     let writer = tokio::spawn(writer::run(apiserver.clone(), wished, ending.clone()));
 
     let Some(own) =
-        ending.run_until_cancelled(cluster_name(&apiserver, &KnownName::in_dir(&args.state_dir))).await
+        ending.run_until_cancelled(cluster_name(&apiserver, &KnownName::in_dir(&state_dir))).await
     else {
         return Ok(());
     };
-    let file = KeptFile::in_dir(&args.state_dir, owner.clone());
+    let file = KeptFile::in_dir(&state_dir, owner.clone());
     let (view, kept_at_ms) = last_view(&file, &own);
     // What is pinned is newer than what is on the disk, so the disk counts only where nothing is.
     let from_disk = if host.began_empty().await { kept_at_ms } else { None };
@@ -131,6 +152,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         programmed,
         metrics,
         wishes,
+        beside,
         answers,
         sequence: 0,
         changed_at: None,
@@ -225,7 +247,8 @@ enum Finished {
     Padded(Padded, bool),
 }
 
-struct Agent {
+struct Agent<B> {
+    beside: B,
     started: Instant,
     basis: Basis,
     /// The store vouches for the view now.
@@ -259,7 +282,7 @@ enum Woken {
     Time,
 }
 
-impl Agent {
+impl<B: Beside> Agent<B> {
     async fn run(
         mut self,
         host: &mut Host,
@@ -292,6 +315,9 @@ impl Agent {
                     if self.take(event) {
                         self.changed_at.get_or_insert(now);
                         look_at = look_at.min(now + GATHER);
+                        if self.view.is_complete() && self.beside.look(&self.view) == Then::Relist {
+                            following.relist();
+                        }
                     }
                 }
                 Woken::Host => look_at = look_at.min(now + GATHER),
@@ -424,7 +450,7 @@ impl Agent {
         }
     }
 
-    fn tell(&self, now: Instant) {
+    fn tell(&mut self, now: Instant) {
         if self.basis == Basis::Pins {
             return;
         }
@@ -439,6 +465,7 @@ impl Agent {
         self.metrics.told(&applied);
         let mut wishes = Wishes::from([(LocalKey::Applied(self.node.clone()).into(), applied.into())]);
         wishes.extend(report::key(&self.view, &self.node, &self.key));
+        wishes.extend(self.beside.wishes());
         self.wishes.send_replace(wishes);
     }
 }

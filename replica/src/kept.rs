@@ -156,7 +156,11 @@ pub fn decode(bytes: &[u8], owner: &Owner) -> Result<Kept, KeptError> {
 
 /// What describes only a moment is of no use later.
 fn is_kept(key: &Key) -> bool {
-    !matches!(key, Key::Mesh(_, MeshKey::Heartbeat) | Key::Local(LocalKey::Applied(_) | LocalKey::Import(_)))
+    !matches!(
+        key,
+        Key::Mesh(_, MeshKey::Heartbeat)
+            | Key::Local(LocalKey::Applied(_) | LocalKey::Import(_) | LocalKey::Presence(_))
+    )
 }
 
 fn put(out: &mut Vec<u8>, piece: &[u8]) {

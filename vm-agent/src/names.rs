@@ -4,9 +4,14 @@
 //! tried again.
 
 use crate::{
-    dns::{server::Server, zone::Zone},
+    dns::{
+        server::Server,
+        zone::{Domain, Zone},
+    },
     resolv::{Host, Looked, Resolver, Wanted},
 };
+use api::name::NamespaceName;
+use daemon::args::Hint;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -44,33 +49,72 @@ pub enum Names {
     },
 }
 
+/// How names are served.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where.
+    pub server: SocketAddr,
+    /// The mesh's device.
+    pub interface: String,
+    /// The cluster's domain.
+    pub domain: Domain,
+}
+
+/// What names are made of, as far as it is known.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The host's own namespace, where its short names are looked for first.
+    pub namespace: Option<NamespaceName>,
+    /// All names.
+    pub zone: Arc<Zone>,
+}
+
+impl Facts {
+    /// Those of an agent that knows nothing yet.
+    #[must_use]
+    pub fn unknown(domain: Domain) -> Self {
+        Self { namespace: None, zone: Arc::new(Zone::unknown(domain)) }
+    }
+}
+
 /// Serves names until it is told to end, and then puts back what was there before.
 pub async fn run(
     host: Host,
-    wanted: Wanted,
-    zone: watch::Receiver<Arc<Zone>>,
+    options: Options,
+    mut facts: watch::Receiver<Facts>,
     status: watch::Sender<Names>,
     ending: CancellationToken,
 ) {
     let (servers, upstream) = watch::channel(Vec::new());
-    let mut keeper = Keeper { host, wanted, zone, upstream, servers, serving: None, rivals: Vec::new() };
+    let keeper_facts = facts.clone();
+    let mut keeper =
+        Keeper { host, options, facts: keeper_facts, upstream, servers, serving: None, rivals: Vec::new() };
     loop {
-        let (now, next) = match keeper.look().await {
+        let namespace = facts.borrow_and_update().namespace.clone();
+        let (now, next) = match keeper.look(namespace.as_ref()).await {
             Ok(looked) => {
                 let next = keeper.next_look(&looked, Instant::now());
                 (Names::Served { by: looked.resolver }, next)
             }
             Err(error) => {
                 keeper.give_up().await;
-                (Names::Missing { why: daemon::args::report(&error).trim_end().to_owned() }, RETRY_EVERY)
+                (Names::Missing { why: in_one_line(&error) }, RETRY_EVERY)
             }
         };
         tell(&status, now);
-        if ending.run_until_cancelled(sleep(next)).await.is_none() {
-            break;
+        tokio::select! {
+            () = ending.cancelled() => break,
+            () = sleep(next) => {}
+            Ok(_) = facts.wait_for(|facts| facts.namespace != namespace) => {}
         }
     }
     keeper.give_up().await;
+}
+
+/// The whole chain and, when somebody knows what to try, the hint.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let hint = error.downcast_ref::<Hint>().map(|hint| format!("; {}", hint.hint)).unwrap_or_default();
+    format!("{error:#}{hint}")
 }
 
 /// Told when it differs.
@@ -89,8 +133,8 @@ fn tell(status: &watch::Sender<Names>, now: Names) {
 
 struct Keeper {
     host: Host,
-    wanted: Wanted,
-    zone: watch::Receiver<Arc<Zone>>,
+    options: Options,
+    facts: watch::Receiver<Facts>,
     upstream: watch::Receiver<Vec<SocketAddr>>,
     servers: watch::Sender<Vec<SocketAddr>>,
     serving: Option<(JoinHandle<()>, CancellationToken)>,
@@ -100,14 +144,15 @@ struct Keeper {
 
 impl Keeper {
     /// The server first: a resolver is pointed only at what answers.
-    async fn look(&mut self) -> anyhow::Result<Looked> {
+    async fn look(&mut self, namespace: Option<&NamespaceName>) -> anyhow::Result<Looked> {
         if self.serving.as_ref().is_none_or(|(task, _)| task.is_finished()) {
-            let server = Server::bind(self.wanted.server)?;
+            let server = Server::bind(self.options.server)?;
             let stop = CancellationToken::new();
-            let serve = server.serve(self.zone.clone(), self.upstream.clone(), stop.clone());
+            let serve = server.serve(self.facts.clone(), self.upstream.clone(), stop.clone());
             self.serving = Some((tokio::spawn(serve), stop));
         }
-        let looked = self.host.look(&self.wanted).await?;
+        let Options { server, interface, domain } = &self.options;
+        let looked = self.host.look(&Wanted::new(*server, interface, namespace, domain)).await?;
         self.servers.send_if_modified(|servers| {
             let differs = *servers != looked.servers;
             servers.clone_from(&looked.servers);
@@ -133,7 +178,7 @@ impl Keeper {
 
     /// The resolver first, for the same reason.
     async fn give_up(&mut self) {
-        if let Err(error) = self.host.restore(&self.wanted.interface).await {
+        if let Err(error) = self.host.restore(&self.options.interface).await {
             error!(error = format!("{error:#}"), "Cannot put the host's resolver back");
         }
         if let Some((task, stop)) = self.serving.take() {

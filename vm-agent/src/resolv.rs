@@ -63,14 +63,20 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// For a VM of a namespace, as pods of that namespace have it.
+    /// For a VM of a namespace, as pods of that namespace have it; while its namespace is not known, without it.
     #[must_use]
-    pub fn new(server: SocketAddr, interface: &str, namespace: &NamespaceName, cluster: &Domain) -> Self {
+    pub fn new(
+        server: SocketAddr,
+        interface: &str,
+        namespace: Option<&NamespaceName>,
+        cluster: &Domain,
+    ) -> Self {
         let cluster = cluster.text();
+        let nearest = namespace.map(|namespace| format!("{namespace}.svc.{cluster}"));
         Self {
             server,
             interface: interface.to_owned(),
-            search: vec![format!("{namespace}.svc.{cluster}"), format!("svc.{cluster}"), cluster],
+            search: nearest.into_iter().chain([format!("svc.{cluster}"), cluster]).collect(),
             domains: vec![Domain::clusterset().text()],
         }
     }

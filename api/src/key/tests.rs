@@ -22,6 +22,8 @@ fn every_key_reads_back_as_itself() {
         "mesh-local/v1/peers/east",
         "mesh-local/v1/imports/east",
         "mesh-local/v1/closed/east",
+        "mesh-local/v1/vms/web-1",
+        "mesh-local/v1/presence/web-1",
     ] {
         let key = Key::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{text}: {e}"));
         assert_eq!(key.to_string(), text);

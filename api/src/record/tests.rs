@@ -1,5 +1,5 @@
 use super::*;
-use crate::bytes::{BootId, ClusterUuid, ContractHash, IdentityId, Nonce, PublicKey, Uid};
+use crate::bytes::{BootId, ClusterUuid, ContractHash, IdentityId, Instance, Nonce, PublicKey, Uid};
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -228,6 +228,35 @@ fn published_bytes_stay_as_they_are() {
         "mesh-local/v1/closed/east",
         Closed { prefixes: vec!["::/1".parse().unwrap()] },
         expect!["0a140a10000000000000000000000000000000001001"],
+    );
+    check(
+        "mesh-local/v1/vms/web-1",
+        Vm {
+            namespace: "shop".parse().unwrap(),
+            namespaces: ["shop".parse().unwrap(), "db".parse().unwrap()].into(),
+            serve: vec![Served {
+                service: "cart".parse().unwrap(),
+                ports: vec![port("http", 8080, Protocol::Tcp)],
+            }],
+        },
+        expect!["0a0473686f7012026462120473686f701a130a0463617274120b0a046874747010903f1806"],
+    );
+    check(
+        "mesh-local/v1/presence/web-1",
+        Presence {
+            instance: Instance([10; 16]),
+            sequence: 3,
+            serve: vec![ServedHealth {
+                service: "cart".parse().unwrap(),
+                port: 8080,
+                address: "100.64.2.9".parse().unwrap(),
+                healthy: true,
+            }],
+            agent_version: "0.1.0".into(),
+        },
+        expect![
+            "0a100a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a10031a110a046361727410903f1a046440020920012205302e312e30"
+        ],
     );
 }
 

@@ -50,7 +50,7 @@ pub struct NamedPort {
     pub protocol: Protocol,
 }
 
-fn ports(all: &[pb::NamedPort]) -> Result<Vec<NamedPort>, RecordError> {
+pub(super) fn ports(all: &[pb::NamedPort]) -> Result<Vec<NamedPort>, RecordError> {
     let port = |p: &pb::NamedPort| {
         let protocol = match pb::Protocol::try_from(p.protocol) {
             Ok(pb::Protocol::Tcp) => Protocol::Tcp,
@@ -63,7 +63,7 @@ fn ports(all: &[pb::NamedPort]) -> Result<Vec<NamedPort>, RecordError> {
     all.iter().map(port).collect()
 }
 
-fn port_messages(ports: &[NamedPort]) -> Vec<pb::NamedPort> {
+pub(super) fn port_messages(ports: &[NamedPort]) -> Vec<pb::NamedPort> {
     let message = |p: &NamedPort| pb::NamedPort {
         name: wire::name_text(p.name.as_ref()),
         port: p.port.into(),

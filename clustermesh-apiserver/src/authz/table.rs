@@ -47,7 +47,7 @@ impl Row {
             Subject::Own => self.own,
             Subject::Peer => self.peer,
             Subject::Node(_) => self.node,
-            Subject::Vm => self.vm,
+            Subject::Vm(_) => self.vm,
             Subject::Operator => self.operator,
             Subject::Reader => self.reader,
         }
@@ -70,8 +70,12 @@ const fn new(
 
 /// Reads and writes of keys: the ranges decide.
 const KEYED: [Grant; 6] = [Grant::Keys, Grant::Keys, Grant::Keys, Grant::No, Grant::Keys, Grant::Keys];
+/// Reads of keys of which a VM is shown those that concern it.
+const LISTED: [Grant; 6] = [Grant::Keys, Grant::Keys, Grant::Keys, Grant::Keys, Grant::Keys, Grant::Keys];
 /// Writes of keys: a peer and a reader write nothing, and need no range to be refused.
 const WRITTEN: [Grant; 6] = [Grant::Keys, Grant::No, Grant::Keys, Grant::No, Grant::Keys, Grant::No];
+/// The one way in which a VM writes.
+const PUT: [Grant; 6] = [Grant::Keys, Grant::No, Grant::Keys, Grant::Keys, Grant::Keys, Grant::No];
 /// Whether we live.
 const STATUS: [Grant; 6] = [Grant::Yes, Grant::Yes, Grant::Yes, Grant::No, Grant::Yes, Grant::Yes];
 /// What only those see who may see everything.
@@ -86,12 +90,12 @@ const NOT_ETCD: Served = Served::Not("this is not etcd, and has nothing to do he
 /// Every method of every service, in the order of the protocol's files.
 pub const TABLE: &[Row] = &[
     //                                                        own, peer, node, vm, operator, reader
-    new("/etcdserverpb.KV/Range", Served::Yes, KEYED),
-    new("/etcdserverpb.KV/Put", Served::Yes, WRITTEN),
+    new("/etcdserverpb.KV/Range", Served::Yes, LISTED),
+    new("/etcdserverpb.KV/Put", Served::Yes, PUT),
     new("/etcdserverpb.KV/DeleteRange", Served::Yes, WRITTEN),
     new("/etcdserverpb.KV/Txn", Served::Yes, KEYED),
     new("/etcdserverpb.KV/Compact", Served::Yes, OPERATED),
-    new("/etcdserverpb.Watch/Watch", Served::Yes, KEYED),
+    new("/etcdserverpb.Watch/Watch", Served::Yes, LISTED),
     // A lease reaches every key that hangs on it: ending one deletes them, and looking at one shows them
     // (CVE-2023-32082). So each is for those who may do the same to any key.
     new("/etcdserverpb.Lease/LeaseGrant", Served::Yes, OPERATED),
@@ -141,9 +145,14 @@ pub const TABLE: &[Row] = &[
     new("/mesh.admin.v1.Admin/ApplyPeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/RemovePeer", Served::Yes, OPERATED),
     new("/mesh.admin.v1.Admin/Forget", Served::Yes, OPERATED),
+    new("/mesh.admin.v1.Admin/AddVm", Served::Yes, OPERATED),
+    new("/mesh.admin.v1.Admin/RemoveVm", Served::Yes, OPERATED),
+    new("/mesh.admin.v1.Admin/InviteVm", Served::Yes, OPERATED),
+    new("/mesh.admin.v1.Admin/ListVms", Served::Yes, SEEN),
     // What a range holds is shown to those who may read it.
     new("/mesh.sync.v1.Sync/Buckets", Served::Yes, KEYED),
     new("/mesh.sync.v1.Sync/Entries", Served::Yes, KEYED),
     new("/mesh.enrolment.v1.Enrolment/EnrolNode", STRANGERS, [Grant::No; 6]),
     new("/mesh.enrolment.v1.Enrolment/EnrolOperator", STRANGERS, [Grant::No; 6]),
+    new("/mesh.enrolment.v1.Enrolment/EnrolVm", STRANGERS, [Grant::No; 6]),
 ];

@@ -84,7 +84,9 @@ fn what_can_be_read_does_not_depend_on_how() {
             let subjects =
                 [peer_east(), id(WEST, Role::Node, "w1"), admin(), id(WEST, Role::Reader, "grafana")];
             assert_eq!(subjects.map(|who| may(&who)), [peer, node, true, true], "{method} {key} .. {end}");
-            assert!(!may(&id(WEST, Role::Vm, "edge")), "{method} {key}");
+            // What a VM is shown of it is another question.
+            let listed = node && [RANGE, WATCH].contains(&method);
+            assert_eq!(may(&id(WEST, Role::Vm, "edge")), listed, "{method} {key}");
         }
     }
 }
@@ -120,6 +122,75 @@ fn a_node_writes_only_values_that_are_records_of_their_key() {
         authorize(&west(), &id(WEST, Role::Node, "w1"), PUT, &put_of("mesh/v1/west/keys/w1", b"garbage"));
     let text = error.expect_err("refused").to_string();
     assert!(text.contains("may write only valid records: mesh/v1/west/keys/w1: "), "{text}");
+}
+
+#[test]
+fn a_vm_writes_its_own_three_records_by_put_alone() {
+    let key = api::record::TunnelKey { public_key: api::bytes::PublicKey([7; 32]), port: 51_871 }.encode();
+    let presence = api::record::Presence {
+        instance: api::bytes::Instance([1; 16]),
+        sequence: 1,
+        serve: vec![],
+        agent_version: String::new(),
+    };
+    let presence = presence.encode();
+    let who = id(WEST, Role::Vm, "web-1");
+    let puts = |key: &str, value: &[u8]| authorize(&west(), &who, PUT, &put_of(key, value)).is_ok();
+    assert!(puts("mesh/v1/west/keys/web-1", &key));
+    assert!(puts("mesh-local/v1/presence/web-1", &presence));
+    assert!(puts("mesh-local/v1/applied/web-1", b""));
+    for another in ["mesh/v1/west/keys/web-10", "mesh/v1/west/keys/w1", "mesh/v1/east/keys/web-1"] {
+        assert!(!puts(another, &key), "{another}");
+    }
+    for another in ["mesh-local/v1/presence/web-2", "mesh-local/v1/vms/web-1"] {
+        assert!(!puts(another, &presence), "{another}");
+    }
+    authorize(&west(), &who, DELETE, &put_of("mesh/v1/west/keys/web-1", b"")).expect_err("no delete");
+    authorize(&west(), &who, TXN, &[]).expect_err("no txn");
+}
+
+#[test]
+fn a_vm_is_shown_what_opens_its_tunnels_the_services_of_its_namespaces_and_itself() {
+    let me = "web-1".parse().expect("a name");
+    let of = |namespaces: &[&str]| api::record::Vm {
+        namespace: "shop".parse().expect("a name"),
+        namespaces: namespaces.iter().map(|name| name.parse().expect("a name")).collect(),
+        serve: vec![],
+    };
+    let table = [
+        // key, with the namespaces shop and db, with all
+        ("mesh/v1/west/cluster", true, true),
+        ("mesh/v1/east/lineage", true, true),
+        ("mesh/v1/west/synced/services", true, true),
+        ("mesh/v1/east/nodes/e1", true, true),
+        ("mesh/v1/east/keys/e1", true, true),
+        ("mesh/v1/east/services/shop/cart", true, true),
+        ("mesh/v1/east/services/bank/ledger", false, true),
+        ("mesh/v1/east/backends/db/pg/10.2.0.7", true, true),
+        ("mesh/v1/east/backends/bank/ledger/10.2.0.7", false, true),
+        ("mesh/v1/west/heartbeat", false, false),
+        ("mesh/v1/west/peerings/east", false, false),
+        ("mesh/v1/west/namespaces/shop", false, false),
+        ("mesh/v1/west/identities/shop/000102030405060708090a0b0c0d0e0f", false, false),
+        ("mesh/v1/west/endpoints/shop/10.1.0.7", false, false),
+        ("mesh/v1/west/of-a-later-version", false, false),
+        ("mesh-local/v1/services/shop/db", true, true),
+        ("mesh-local/v1/services/bank/db", false, true),
+        ("mesh-local/v1/backends/bank/db/10.1.0.7", false, true),
+        ("mesh-local/v1/peers/east", true, true),
+        ("mesh-local/v1/closed/north", true, true),
+        ("mesh-local/v1/imports/east", false, false),
+        ("mesh-local/v1/applied/web-1", true, true),
+        ("mesh-local/v1/applied/web-10", false, false),
+        ("mesh-local/v1/vms/web-1", true, true),
+        ("mesh-local/v1/vms/web-2", false, false),
+        ("mesh-local/v1/presence/web-2", false, false),
+        ("not/ours", false, false),
+    ];
+    for (key, some, all) in table {
+        assert_eq!(vm_sees(&me, &of(&["shop", "db"]), key.as_bytes()), some, "{key}");
+        assert_eq!(vm_sees(&me, &of(&[]), key.as_bytes()), all, "{key} with all namespaces");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::{
     face::{self, Doors},
     init::{self, ClusterConfig},
     stand_in::ApiServer,
+    vms::{Members, admin::VmAdmin},
 };
 use daemon::tls::{Identity, IdentityPaths, Tls, connect_as_stranger};
 use expect_test::expect;
@@ -101,11 +102,13 @@ async fn a_pods_token_becomes_the_certificate_of_its_node_and_opens_nothing_else
     let engine = Engine::open(layout.root()).await.expect("a store");
     let shutdown = CancellationToken::new();
     let own = authz::Own { uuid: config.uuid, name: config.name.clone() };
-    let doors = Doors::new(own, tls.clone(), engine.clone(), shutdown.clone());
+    let doors = Doors::new(own, tls.clone(), Members::nobody(), engine.clone(), shutdown.clone());
     let port = face::bind("127.0.0.1:0".parse().expect("an address")).await.expect("bound");
     let at = port.address().to_string();
     let accounts = Accounts { node: Some(account()), operator: Some(operators()) };
-    let enrol = Enrol::new(kubernetes.client(), layout.clone(), config.uuid, accounts);
+    let vms = VmAdmin::idle(dir.path()).register.clone();
+    let enrol = Enrol::new(layout.clone(), config.uuid, config.advertise.clone(), vms)
+        .with_accounts(kubernetes.client(), accounts);
     let serving = tokio::spawn(port.serve(doors, NoAdmin, Some(enrol)));
 
     let bundle = tls.identity().bundle_pem().to_owned();

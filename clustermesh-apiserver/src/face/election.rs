@@ -91,7 +91,7 @@ impl Election for Doors {
     ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<LeaderResponse, Status>> + Send>>>, Status> {
         let touches = authz::leader(request.get_ref());
         self.check(request.extensions(), "/v3electionpb.Election/Observe", &touches)?;
-        let who = sender(request.extensions())?.id.clone();
+        let who = sender(request.extensions())?.clone();
         let (give, stream) = mpsc::channel(PROCLAMATIONS_MAX);
         let (doors, name) = (self.clone(), request.into_inner().name);
         tokio::spawn(async move {

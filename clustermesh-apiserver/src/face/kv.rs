@@ -1,6 +1,6 @@
 //! etcd's KV service.
 
-use super::{Doors, convert};
+use super::{Doors, convert, sender};
 use crate::authz;
 use rpc::etcdserverpb::{self as pb, kv_server::Kv};
 use tonic::{Request, Response, Status};
@@ -10,8 +10,12 @@ impl Kv for Doors {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let touches = authz::range(request.get_ref()).map_err(convert::status)?;
         self.check(request.extensions(), "/etcdserverpb.KV/Range", &touches)?;
-        let answer =
-            self.engine().range(&convert::range(request.into_inner())?).await.map_err(convert::status)?;
+        let sight = self.sight(sender(request.extensions())?);
+        let range = convert::range(request.into_inner())?;
+        let answer = match sight {
+            Some(sight) => sight.range(self.engine(), range).await?,
+            None => self.engine().range(&range).await.map_err(convert::status)?,
+        };
         let header = self.header(answer.revision);
         Ok(Response::new(convert::range_response(answer, header)))
     }

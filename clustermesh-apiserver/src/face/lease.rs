@@ -83,7 +83,7 @@ impl Lease for Doors {
         Status,
     > {
         let (_, extensions, mut requests) = request.into_parts();
-        let who = sender(&extensions)?.id.clone();
+        let who = sender(&extensions)?.clone();
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let doors = self.clone();
         tokio::spawn(async move {

@@ -9,7 +9,7 @@ use crate::{
     authz,
     backend::{WatchResponse, WatchStream},
 };
-use daemon::spiffe::SpiffeId;
+use daemon::{spiffe::Role, tls::PeerInfo};
 use prost::Message;
 use rpc::{
     etcdserverpb::{self as pb, watch_request::RequestUnion, watch_server::Watch},
@@ -50,7 +50,7 @@ impl Watch for Doors {
         &self,
         request: Request<Streaming<pb::WatchRequest>>,
     ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<pb::WatchResponse, Status>> + Send>>>, Status> {
-        let who = sender(request.extensions())?.id.clone();
+        let who = sender(request.extensions())?.clone();
         let (answers, stream) = mpsc::channel(ANSWERS_MAX);
         let control = Control { doors: self.clone(), who, answers, watches: BTreeMap::new(), next_id: 0 };
         tokio::spawn(control.run(request.into_inner()));
@@ -61,7 +61,7 @@ impl Watch for Doors {
 /// One stream's watches.
 struct Control {
     doors: Doors,
-    who: SpiffeId,
+    who: PeerInfo,
     answers: Answers,
     watches: BTreeMap<i64, Running>,
     next_id: i64,
@@ -128,7 +128,7 @@ impl Control {
         let touches = match judged {
             Ok(touches) => touches,
             Err(reason) => {
-                warn!(who = %self.who, reason, "Refused a watch");
+                warn!(who = %self.who.id, reason, "Refused a watch");
                 return self.refuse(reason).await;
             }
         };
@@ -152,6 +152,7 @@ impl Control {
         let (ask, asked) = mpsc::channel(1);
         let pump = Pump {
             doors: self.doors.clone(),
+            who: self.who.clone(),
             id,
             fragment: create.fragment,
             answers: self.answers.clone(),
@@ -220,6 +221,7 @@ impl Control {
 /// Carries one watch's answers to its stream.
 struct Pump {
     doors: Doors,
+    who: PeerInfo,
     id: i64,
     fragment: bool,
     answers: Answers,
@@ -258,7 +260,17 @@ impl Pump {
                 let cancelled = pb::WatchResponse { canceled: true, compact_revision, ..of(0) };
                 Ok(self.answers.send(Ok(cancelled)).await?)
             }
-            Some(WatchResponse::Events { revision, events }) => {
+            Some(WatchResponse::Events { revision, mut events }) => {
+                if self.who.id.role() == Role::Vm {
+                    match self.doors.sight(&self.who) {
+                        Some(sight) => sight.events(&mut events),
+                        // The stream is about to end.
+                        None => events.clear(),
+                    }
+                    if events.is_empty() {
+                        return Ok(());
+                    }
+                }
                 let events = events.into_iter().map(convert::event);
                 let part = pb::WatchResponse { fragment: true, ..of(revision) };
                 let mut parts = if self.fragment {

@@ -4,7 +4,10 @@ use super::{
     files::{Existing, FileError, write_file},
     layout::Layout,
 };
-use api::{bytes::ClusterUuid, name::ClusterName};
+use api::{
+    bytes::{ClusterUuid, KeyFingerprint},
+    name::ClusterName,
+};
 use daemon::{
     spiffe::{Role, SpiffeId},
     tls::IdentityPaths,
@@ -61,6 +64,16 @@ fn cannot(doing: &'static str) -> impl FnOnce(rcgen::Error) -> PkiError {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     cert_pem: String,
+}
+
+/// The key that signed a certificate request (PKCS #10, PEM).
+///
+/// # Errors
+/// [`PkiError`] when it is no certificate request, or its signature is not this key's.
+pub fn key_of(request_pem: &str) -> Result<KeyFingerprint, PkiError> {
+    let request = CertificateSigningRequestParams::from_pem(request_pem);
+    let request = request.map_err(cannot("read the certificate request"))?;
+    Ok(KeyFingerprint::of(&request.public_key.subject_public_key_info()))
 }
 
 /// A fresh certificate with its key, PEM.

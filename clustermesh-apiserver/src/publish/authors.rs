@@ -35,8 +35,8 @@ pub fn author(key: &Key, own: &ClusterName) -> Author {
             | MeshKey::Backend(..) => Author::Source,
         },
         Key::Local(key) => match key {
-            LocalKey::Service(..) | LocalKey::Backend(..) => Author::Source,
-            LocalKey::Applied(_) => Author::Node,
+            LocalKey::Service(..) | LocalKey::Backend(..) | LocalKey::Vm(_) => Author::Source,
+            LocalKey::Applied(_) | LocalKey::Presence(_) => Author::Node,
             LocalKey::Peer(_) | LocalKey::Import(_) | LocalKey::Closed(_) => Author::Peers,
         },
     }

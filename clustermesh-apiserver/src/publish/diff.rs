@@ -75,6 +75,8 @@ fn rank(key: &Key) -> u8 {
             LocalKey::Peer(_) | LocalKey::Closed(_) => 0,
             LocalKey::Service(..) => 5,
             LocalKey::Backend(..) => 6,
+            // What a VM that is no more wrote is found by its presence: that goes last of it.
+            LocalKey::Vm(_) | LocalKey::Presence(_) => 3,
             LocalKey::Applied(_) | LocalKey::Import(_) => 7,
         },
     }

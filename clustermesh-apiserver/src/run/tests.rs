@@ -1,3 +1,5 @@
+mod vms;
+
 use super::*;
 use crate::args::SourceArgs;
 use crate::init;

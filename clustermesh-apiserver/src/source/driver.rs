@@ -6,9 +6,9 @@ use super::{
     manifests::directory,
     memory::{self, Memory},
     object::{Body, Object, ObjectKey},
-    snapshot::{Listing, Place, Problem, Snapshot, news},
+    snapshot::{Found, Listing, Place, Problem, Snapshot, news},
 };
-use crate::{keep::Keep, readiness_gate::TAINT};
+use crate::{keep::Keep, readiness_gate::TAINT, vms::presence::VmStates};
 use api::{
     name::{ClusterName, NodeName},
     peer::MeshPeer,
@@ -69,6 +69,8 @@ pub struct State {
     pub desired: Arc<Desired>,
     /// The peerings.
     pub peers: Arc<BTreeMap<ClusterName, PeerObject>>,
+    /// Where each VM's object stands.
+    pub vm_places: Arc<BTreeMap<NodeName, Place>>,
     /// What is wrong with documents.
     pub problems: Arc<Vec<Problem>>,
     /// Of all nodes: tunnel endpoints are never mesh destinations.
@@ -83,11 +85,15 @@ pub struct State {
     pub changed_at: Instant,
 }
 
-/// Follows the source until cancelled. The receiver holds nothing before the first complete list.
+/// Follows the source until cancelled. The receiver holds nothing before the first complete list. `vms` says how the VMs are.
 ///
 /// # Errors
 /// When there is a memory that cannot be read: going on would give every node another address.
-pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch::Receiver<Option<State>>> {
+pub fn spawn(
+    config: Config,
+    vms: watch::Receiver<VmStates>,
+    cancel: CancellationToken,
+) -> anyhow::Result<watch::Receiver<Option<State>>> {
     let memory = Memory::load(&config.keep.path(memory::FILE))?;
     let (listings, events) = match &config.origin {
         Origin::Directory(directory) => (directory::spawn(directory.clone(), cancel.clone()), None),
@@ -100,7 +106,7 @@ pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch:
     tokio::spawn(async move {
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = follow(config, memory, listings, events, states) => {}
+            () = follow(config, memory, (listings, vms), events, states) => {}
         }
     });
     Ok(receiver)
@@ -109,23 +115,33 @@ pub fn spawn(config: Config, cancel: CancellationToken) -> anyhow::Result<watch:
 async fn follow(
     config: Config,
     mut memory: Memory,
-    mut listings: watch::Receiver<Option<Listing>>,
+    (mut listings, mut vms): (watch::Receiver<Option<Listing>>, watch::Receiver<VmStates>),
     events: Option<Events>,
     states: watch::Sender<Option<State>>,
 ) {
     let config = Arc::new(config);
     let mut last: Option<(Listing, State)> = None;
-    while listings.changed().await.is_ok() {
+    loop {
+        let (more, vms_changed) = tokio::select! {
+            changed = listings.changed() => (changed.is_ok(), false),
+            // Whoever looks after the VMs ends before us, and they stay as they are.
+            Ok(()) = vms.changed() => (true, true),
+        };
+        if !more {
+            return;
+        }
         let Some(listing) = listings.borrow_and_update().clone() else { continue };
         if let Some((before, state)) = &mut last
             && Arc::ptr_eq(&before.snapshot, &listing.snapshot)
+            && !vms_changed
         {
             state.read_at = listing.read_at;
             state.includes = listing.includes;
             states.send_replace(Some(state.clone()));
             continue;
         }
-        let (state, remembered) = compute_aside(&config, &memory, &listing).await;
+        let states_of_vms = vms.borrow_and_update().clone();
+        let (state, remembered) = compute_aside(&config, &memory, &listing, &states_of_vms).await;
         if remembered != memory {
             // An address that others may learn is kept before anybody does.
             while let Err(error) = config.keep.write(memory::FILE, &remembered.to_bytes()).await {
@@ -149,13 +165,19 @@ async fn follow(
 
 /// Its time grows with the cluster, half a second for 100,000 pods: on one of the runtime's own threads it would hold up
 /// watches, heartbeats and whoever waits for an answer.
-async fn compute_aside(config: &Arc<Config>, memory: &Memory, listing: &Listing) -> (State, Memory) {
-    let (config, memory, listing) = (Arc::clone(config), memory.clone(), listing.clone());
-    let computed = tokio::task::spawn_blocking(move || compute(&config, &memory, &listing)).await;
+async fn compute_aside(
+    config: &Arc<Config>,
+    memory: &Memory,
+    listing: &Listing,
+    vms: &VmStates,
+) -> (State, Memory) {
+    let (config, memory) = (Arc::clone(config), memory.clone());
+    let (listing, vms) = (listing.clone(), vms.clone());
+    let computed = tokio::task::spawn_blocking(move || compute(&config, &memory, &listing, &vms)).await;
     computed.expect("nothing in there panics or is cancelled")
 }
 
-fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memory) {
+fn compute(config: &Config, memory: &Memory, listing: &Listing, vms: &VmStates) -> (State, Memory) {
     let changed_at = Instant::now();
     let mut memory = memory.clone();
     let snapshot = &listing.snapshot;
@@ -165,16 +187,20 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing) -> (State, Memor
     for full in exhausted {
         warn!(node = %full.node, range = %full.range, "No mesh address is left for this node or VM: give `init` a larger range");
     }
+    let (peers, node_addresses, tainted) =
+        (peers(&objects, listing), node_addresses(&objects), tainted(&objects));
+    let mut index = Index::default();
+    index.replace(objects);
+    let desired = index.desired(&config.facts, &mesh, vms);
+    let place = |key| snapshot.objects.get(key).map(|found: &Found| found.place.clone());
+    let vm_places = desired.vms.iter().filter_map(|(name, vm)| Some((name.clone(), place(&vm.object)?)));
     let state = State {
-        peers: Arc::new(peers(&objects, listing)),
+        peers: Arc::new(peers),
+        vm_places: Arc::new(vm_places.collect()),
         problems: Arc::new(snapshot.problems.clone()),
-        node_addresses: Arc::new(node_addresses(&objects)),
-        tainted: tainted(&objects),
-        desired: Arc::new({
-            let mut index = Index::default();
-            index.replace(objects);
-            index.desired(&config.facts, &mesh)
-        }),
+        node_addresses: Arc::new(node_addresses),
+        tainted,
+        desired: Arc::new(desired),
         read_at: listing.read_at,
         includes: listing.includes,
         changed_at,

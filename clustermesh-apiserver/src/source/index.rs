@@ -6,7 +6,7 @@
 //!  Pod ──────────▶ endpoints/<ns>/<ip>, identities/<ns>/<id>
 //!  Service ──────▶ services/<ns>/<name>            exported: mesh/v1/<own>/…, else mesh-local/v1/…
 //!  EndpointSlice ▶ backends/<ns>/<name>/<ip>       beside its Service
-//!  ExternalWorkload ▶ nodes/<vm>, endpoints/<ns>/<ip>, identities/<ns>/<id>, backends/<ns>/<name>/<ip>
+//!  ExternalWorkload ▶ nodes/<vm>, endpoints/<ns>/<ip>, identities/<ns>/<id>, backends/<ns>/<name>/<ip>, vms/<vm>
 //! ```
 //!
 //! It is computed whole each time the objects change: what is computed whole cannot drift. (Measured in a debug build:
@@ -23,11 +23,12 @@ mod vms;
 pub use endpoints::{IDENTITIES_MAX, OVERFLOW_LABEL};
 
 use super::object::{Body, Namespace, Object, ObjectKey, ObjectKind};
+use crate::vms::{Enrollables, presence::VmStates};
 use api::{
     bytes::ClusterUuid,
     key::Key,
     name::{ClusterName, NamespaceName, NodeName, ObjectName, ServiceName},
-    record::{NamedPort, Record},
+    record::{NamedPort, Record, Served},
 };
 use ipnet::IpNet;
 use std::{collections::BTreeMap, fmt, net::IpAddr};
@@ -73,6 +74,8 @@ impl fmt::Display for Notice {
 pub struct Desired {
     /// Only of the kinds that a source is the author of.
     pub records: BTreeMap<Key, Record>,
+    /// The VMs that take part.
+    pub vms: Enrollables,
     /// At most [`NOTICES_MAX`].
     pub notices: Vec<Notice>,
 }
@@ -99,9 +102,14 @@ impl Index {
         self.objects = objects;
     }
 
-    /// The records that the objects ask for. `mesh_addresses` are those of each node and VM.
+    /// The records that the objects ask for. `mesh_addresses` are those of each node and VM, `states` what is known of VMs.
     #[must_use]
-    pub fn desired(&self, facts: &Facts, mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>) -> Desired {
+    pub fn desired(
+        &self,
+        facts: &Facts,
+        mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>,
+        states: &VmStates,
+    ) -> Desired {
         let mut out = Out { facts, desired: Desired::default() };
         for (key, namespace) in self.namespaces() {
             if let Ok(name) = key.name.as_str().parse() {
@@ -110,10 +118,11 @@ impl Index {
             }
         }
         nodes::nodes(self, mesh_addresses, &mut out);
-        let vms = vms::vms(self, mesh_addresses, &mut out);
+        let vms = vms::vms(self, mesh_addresses, states, &mut out);
         endpoints::endpoints(self, &vms, &mut out);
         let homes = services::services(self, &mut out);
-        backends::backends(self, &homes, &vms, mesh_addresses, &mut out);
+        backends::backends(self, &homes, (&vms, states), mesh_addresses, &mut out);
+        vms::grants(&mut out);
         out.desired
     }
 
@@ -190,6 +199,15 @@ impl Out<'_> {
             return;
         }
         self.desired.records.insert(key, record);
+    }
+
+    /// A VM that takes part serves a Service that is there.
+    fn served(&mut self, vm: &NodeName, service: &ServiceName, port: &NamedPort) {
+        let Some(vm) = self.desired.vms.get_mut(vm) else { return };
+        match vm.grant.serve.iter_mut().find(|served| served.service == *service) {
+            Some(served) => served.ports.push(port.clone()),
+            None => vm.grant.serve.push(Served { service: service.clone(), ports: vec![port.clone()] }),
+        }
     }
 
     /// A peer accepts only what lies in our announced ranges; better to hear it here than from the peer's counters.

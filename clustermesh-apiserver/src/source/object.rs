@@ -172,6 +172,8 @@ pub struct Vm {
     pub service_account: String,
     /// All of them; the index filters.
     pub labels: BTreeMap<String, String>,
+    /// Whose Services it may read beside those of its own namespace; none where it may read all.
+    pub namespaces: Option<BTreeSet<NamespaceName>>,
     /// Services of its namespace that it is a backend of.
     pub serve: Vec<Serve>,
 }

@@ -1,11 +1,14 @@
 //! The server's side: a TCP connection becomes one whose peer we know.
 
 use super::{
-    Tls, provider,
+    Tls,
+    certificate::Certificate,
+    provider,
     refused::Refused,
     verify::{ClientJudge, Verdict},
 };
 use crate::spiffe::SpiffeId;
+use api::bytes::KeyFingerprint;
 use rustls::{
     ServerConfig,
     server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
@@ -99,7 +102,11 @@ impl Acceptor {
         let stream = shaken.map_err(|_| AcceptError::Slow)?;
         match (stream, verdict.get()) {
             (Ok(stream), Some(Ok(id))) => {
-                Ok(Arrival::Known(Shaken { stream, info: PeerInfo { id: id.clone(), from } }))
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let key = shown.and_then(|leaf| Some(Certificate::read(leaf).ok()?.key));
+                let key = key.ok_or_else(|| io::Error::other("the client's certificate is gone"));
+                let key = key.map_err(AcceptError::Handshake)?;
+                Ok(Arrival::Known(Shaken { stream, info: PeerInfo { id: id.clone(), key, from } }))
             }
             (_, Some(Err(refused))) => Err(refused.clone().into()),
             (Err(error), _) => Err(AcceptError::Handshake(error)),
@@ -118,6 +125,8 @@ impl Acceptor {
 pub struct PeerInfo {
     /// Verified.
     pub id: SpiffeId,
+    /// Which key of that ID: a name may get another.
+    pub key: KeyFingerprint,
     /// Where it came from.
     pub from: SocketAddr,
 }

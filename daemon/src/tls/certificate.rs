@@ -2,6 +2,7 @@
 
 use super::refused::Reason;
 use crate::spiffe::SpiffeId;
+use api::bytes::KeyFingerprint;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::{
     fs, io,
@@ -23,6 +24,8 @@ pub struct Certificate {
     pub not_before_s: i64,
     /// Unix time in seconds.
     pub not_after_s: i64,
+    /// Whose possession the handshake proves.
+    pub key: KeyFingerprint,
 }
 
 impl Certificate {
@@ -38,6 +41,7 @@ impl Certificate {
             serial: cert.raw_serial_as_string(),
             not_before_s: cert.validity().not_before.timestamp(),
             not_after_s: cert.validity().not_after.timestamp(),
+            key: KeyFingerprint::of(cert.public_key().raw),
         })
     }
 

@@ -47,6 +47,22 @@ pub(super) fn parse_bundle(pem: &str) -> Result<RootCertStore, BundleError> {
     if roots.is_empty() { Err(BundleError::Empty) } else { Ok(roots) }
 }
 
+/// The certificates of a bundle, DER.
+///
+/// # Errors
+/// [`BundleError`] when it is none.
+pub fn bundle_der(pem: &str) -> Result<Vec<Vec<u8>>, BundleError> {
+    parse_bundle(pem)?;
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    certificates.map(|der| Ok(der.map_err(BundleError::Pem)?.to_vec())).collect()
+}
+
+/// A bundle of certificates, PEM.
+#[must_use]
+pub fn bundle_pem(certificates: &[Vec<u8>]) -> String {
+    certificates.iter().map(|der| pem::encode(&pem::Pem::new("CERTIFICATE", der.clone()))).collect()
+}
+
 /// Who may speak for a trust domain.
 #[derive(Debug, Clone)]
 pub(super) enum Voucher {

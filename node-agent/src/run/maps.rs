@@ -2,6 +2,7 @@
 
 use super::{Agent, unix_ms, utc};
 use crate::{
+    beside::Beside,
     compose,
     host::Host,
     kept::{Content, Outcome, Schedule, Snapshot},
@@ -42,7 +43,7 @@ impl Keeping {
     }
 }
 
-impl Agent {
+impl<B: Beside> Agent<B> {
     /// Peers whose first list our apiserver has not completed: what they announce may only be late.
     fn incomplete_peers(&self) -> Vec<&ClusterName> {
         let active = self.view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active);
@@ -56,6 +57,7 @@ impl Agent {
 
     pub(super) async fn program(&mut self, host: &mut Host) {
         let facts = host.facts(&self.view, &self.node).await;
+        self.beside.see(&self.view, &self.paths.silent);
         if self.view.is_complete() {
             if let Basis::Disk { at_ms, .. } = self.basis {
                 info!(of = %utc(at_ms), "The store was listed; its view takes the place of the one from the disk");
@@ -69,6 +71,7 @@ impl Agent {
         };
         self.composed = compose::compose(&self.view, &self.node, &facts, &self.paths);
         self.composed.problems.extend(host.problems());
+        self.composed.problems.extend(self.beside.problems());
         let revision = self.view.revision();
         let started = Instant::now();
         self.measured = host.program(self.composed.image.clone(), completeness).await;

@@ -72,7 +72,9 @@ impl Claims {
             | Record::Applied(_)
             | Record::PeerState(_)
             | Record::ImportState(_)
-            | Record::Closed(_) => {}
+            | Record::Closed(_)
+            | Record::Vm(_)
+            | Record::Presence(_) => {}
         }
     }
 

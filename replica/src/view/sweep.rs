@@ -127,7 +127,8 @@ fn absence_counts(tables: &Tables, own: &ClusterName, key: &Key) -> bool {
             LocalKey::Service(..) => is_synced(tables, own, own, Kind::Services),
             LocalKey::Backend(..) => is_synced(tables, own, own, Kind::Backends),
             LocalKey::Peer(_) | LocalKey::Closed(_) => is_synced(tables, own, own, Kind::Peerings),
-            LocalKey::Applied(_) | LocalKey::Import(_) => true,
+            LocalKey::Vm(_) => is_synced(tables, own, own, Kind::Nodes),
+            LocalKey::Applied(_) | LocalKey::Import(_) | LocalKey::Presence(_) => true,
         },
     }
 }

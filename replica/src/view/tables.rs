@@ -6,7 +6,7 @@ use api::{
     name::{ClusterName, NamespaceName, NodeName, ServiceName},
     record::{
         Applied, Backend, Closed, Cluster, Endpoint, Heartbeat, Identity, ImportState, Lineage, Namespace,
-        Node, PeerState, Peering, Record, Service, Synced, TunnelKey,
+        Node, PeerState, Peering, Presence, Record, Service, Synced, TunnelKey, Vm,
     },
 };
 use std::{collections::BTreeMap, fmt, net::IpAddr};
@@ -75,6 +75,10 @@ pub struct LocalTables {
     pub imports: BTreeMap<ClusterName, ImportState>,
     /// What stays closed after a disconnect.
     pub closed: BTreeMap<ClusterName, Closed>,
+    /// What each VM may read, and what it serves.
+    pub vms: BTreeMap<NodeName, Vm>,
+    /// What each VM says of itself.
+    pub presence: BTreeMap<NodeName, Presence>,
 }
 
 /// All records, by cluster and kind, and the revision of each.
@@ -306,6 +310,8 @@ impl LocalTables {
             (LocalKey::Peer(peer), Record::PeerState(record)) => set(&mut self.peers, peer, record),
             (LocalKey::Import(peer), Record::ImportState(record)) => set(&mut self.imports, peer, record),
             (LocalKey::Closed(peer), Record::Closed(record)) => set(&mut self.closed, peer, record),
+            (LocalKey::Vm(vm), Record::Vm(record)) => set(&mut self.vms, vm, record),
+            (LocalKey::Presence(vm), Record::Presence(record)) => set(&mut self.presence, vm, record),
             (_, _) => of_another_kind(),
         }
     }
@@ -318,6 +324,8 @@ impl LocalTables {
             LocalKey::Peer(peer) => drop(self.peers.remove(peer)),
             LocalKey::Import(peer) => drop(self.imports.remove(peer)),
             LocalKey::Closed(peer) => drop(self.closed.remove(peer)),
+            LocalKey::Vm(vm) => drop(self.vms.remove(vm)),
+            LocalKey::Presence(vm) => drop(self.presence.remove(vm)),
         }
     }
 
@@ -331,6 +339,8 @@ impl LocalTables {
             LocalKey::Peer(peer) => self.peers.get(peer).cloned()?.into(),
             LocalKey::Import(peer) => self.imports.get(peer).cloned()?.into(),
             LocalKey::Closed(peer) => self.closed.get(peer).cloned()?.into(),
+            LocalKey::Vm(vm) => self.vms.get(vm).cloned()?.into(),
+            LocalKey::Presence(vm) => self.presence.get(vm).cloned()?.into(),
         })
     }
 }

@@ -13,6 +13,7 @@ use api::{
 use clustermesh_apiserver::{
     publish::{Author, HEARTBEAT, Linger, Op, Own, author, diff},
     source::index::{Facts, Index},
+    vms::presence::VmStates,
 };
 use replica::Now;
 use std::{collections::BTreeMap, time::Duration};
@@ -97,7 +98,7 @@ fn desired_by(own: &Own, objects: &Objects) -> BTreeMap<Key, Record> {
     };
     let mut index = Index::default();
     index.replace(objects.all.clone());
-    index.desired(&facts, &objects.mesh_addresses).records
+    index.desired(&facts, &objects.mesh_addresses, &VmStates::default()).records
 }
 
 /// What the store holds of the publisher's own, as the product's publisher lists it.

@@ -3,8 +3,8 @@
 use super::{
     respond::{Plan, Transport, plan},
     upstream::{Upstream, read_framed, write_framed},
-    zone::Zone,
 };
+use crate::names::Facts;
 use anyhow::Context as _;
 use daemon::args::Hint;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -49,7 +49,7 @@ pub struct Server {
 
 /// What every query meets.
 struct Serving {
-    zone: watch::Receiver<Arc<Zone>>,
+    facts: watch::Receiver<Facts>,
     upstream: Upstream,
 }
 
@@ -92,11 +92,11 @@ impl Server {
     /// Answers until the token is cancelled; the sockets are closed then.
     pub async fn serve(
         self,
-        zone: watch::Receiver<Arc<Zone>>,
+        facts: watch::Receiver<Facts>,
         servers: watch::Receiver<Vec<SocketAddr>>,
         ending: CancellationToken,
     ) {
-        let serving = Arc::new(Serving { zone, upstream: Upstream::new(servers) });
+        let serving = Arc::new(Serving { facts, upstream: Upstream::new(servers) });
         let work = async {
             tokio::join!(datagrams(Arc::new(self.udp), &serving), connections(&self.tcp, &serving));
         };
@@ -119,7 +119,7 @@ fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
 impl Serving {
     /// What to send back, if anything.
     async fn answer(&self, bytes: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let planned = plan(bytes, transport, &self.zone.borrow());
+        let planned = plan(bytes, transport, &self.facts.borrow().zone);
         match planned {
             Plan::Ignore => None,
             Plan::Reply(reply) => Some(reply),

@@ -56,6 +56,12 @@ impl Domain {
     }
 }
 
+impl std::fmt::Display for Domain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(&self.text())
+    }
+}
+
 impl Default for Domain {
     /// What clusters call themselves unless they are told otherwise.
     fn default() -> Self {
@@ -174,18 +180,6 @@ impl Zone {
     #[must_use]
     pub fn authority_of<'a>(&'a self, name: &'a Name) -> &'a Name {
         self.apex_of(name).unwrap_or(name)
-    }
-
-    /// How many names have records.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.records.len()
-    }
-
-    /// No name has any.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
     }
 }
 

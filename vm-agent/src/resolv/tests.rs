@@ -46,7 +46,7 @@ async fn a_file_that_names_no_ports_cannot_name_another_port() {
     let root = tempfile::tempdir().unwrap();
     std::fs::create_dir(root.path().join("etc")).unwrap();
     let server = "127.0.0.153:5353".parse().unwrap();
-    let wanted = Wanted::new(server, "mesh0", &"shop".parse().unwrap(), &Domain::default());
+    let wanted = Wanted::new(server, "mesh0", Some(&"shop".parse().unwrap()), &Domain::default());
     let error = Host::new(root.path(), "vm").look(&wanted).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot point this host's resolver at port 5353");
 }

@@ -14,8 +14,7 @@ fn a_taken_port_is_told_with_a_hint_and_the_hosts_resolver_stays_as_it_was() {
     };
     assert_eq!(
         why,
-        "error: cannot serve names on 127.0.0.153:53: Address already in use (os error 98)\n\
-         hint: see who has it with `ss -lnptu 'sport = :53'`, or take another address"
+        "cannot serve names on 127.0.0.153:53: Address already in use (os error 98); see who has it with `ss -lnptu 'sport = :53'`, or take another address"
     );
     assert_eq!(fs::read_to_string(machine.resolv_conf()).unwrap(), Machine::conf(&[UPSTREAM]));
     // When it is free, the next try takes it.

@@ -9,8 +9,8 @@ use api::{
 };
 use mesh_vm_agent::{
     dns::zone::{Domain, Zone},
-    names::{self, Names},
-    resolv::{Host, Wanted},
+    names::{self, Facts, Names, Options},
+    resolv::Host,
 };
 use nix::sched::{CloneFlags, setns, unshare};
 use replica::{
@@ -39,9 +39,11 @@ pub const US: &str = "127.0.0.153";
 /// What does not happen by then does not happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A network namespace, held by a descriptor only: nothing is left behind, however the test ends.
+/// A network namespace, and a mount namespace where the test needs one, held by descriptors only: nothing is left
+/// behind, however the test ends.
 pub struct Place {
     netns: File,
+    mounts: Option<File>,
 }
 
 impl Place {
@@ -50,8 +52,32 @@ impl Place {
             unshare(CloneFlags::CLONE_NEWNET).expect("these tests make network namespaces: run them as root");
             File::open("/proc/thread-self/ns/net").expect("a thread has a network namespace")
         });
-        let place = Self { netns: first.join().expect("the namespace's first thread ends well") };
+        let place =
+            Self { netns: first.join().expect("the namespace's first thread ends well"), mounts: None };
         place.sh("ip link set lo up");
+        place
+    }
+
+    /// A place with `/run` and `/etc` of its own, and files of `ci/resolvers.sh` laid over its `/usr` and `/etc`.
+    pub fn with_layers(tree: &str) -> Self {
+        let cache = std::env::var("MESH_CACHE")
+            .unwrap_or_else(|_| std::env::var("HOME").expect("there is a HOME") + "/.cache/mesh");
+        let tree = format!("{cache}/resolvers/{tree}");
+        assert!(fs::exists(&tree).expect("a path"), "{tree} is there: run ci/resolvers.sh");
+        let first = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNS).expect("these tests make mount namespaces: run them as root");
+            File::open("/proc/thread-self/ns/mnt").expect("a thread has a mount namespace")
+        });
+        let mounts = first.join().expect("the namespace's first thread ends well");
+        let place = Self { mounts: Some(mounts), ..Self::new() };
+        place.sh(&format!(
+            "set -e
+            mount --make-rprivate /
+            mount -t tmpfs tmpfs /run && mkdir /run/upper /run/work
+            mount -t overlay -o lowerdir={tree}/usr:/usr overlay /usr
+            mount -t overlay -o lowerdir={tree}/etc:/etc,upperdir=/run/upper,workdir=/run/work overlay /etc
+            mount -t tmpfs tmpfs /run"
+        ));
         place
     }
 
@@ -66,8 +92,20 @@ impl Place {
         })
     }
 
+    /// Moves this thread inside, for good.
     fn enter(&self) {
         setns(&self.netns, CloneFlags::CLONE_NEWNET).expect("root enters a namespace it made");
+        if let Some(mounts) = &self.mounts {
+            // A thread that shares its root and directory with others cannot leave for other mounts. (setns(2))
+            unshare(CloneFlags::CLONE_FS).expect("a thread may have its own directory");
+            setns(mounts, CloneFlags::CLONE_NEWNS).expect("root enters a namespace it made");
+        }
+    }
+
+    /// The same place, for a thread that outlives this one.
+    fn again(&self) -> Self {
+        let again = |file: &File| file.try_clone().expect("a descriptor");
+        Self { netns: again(&self.netns), mounts: self.mounts.as_ref().map(again) }
     }
 
     /// A shell's line inside; what it printed.
@@ -153,29 +191,28 @@ impl Drop for Dnsmasq {
 pub struct Agent {
     ending: CancellationToken,
     status: watch::Receiver<Names>,
-    zone: watch::Sender<Arc<Zone>>,
+    facts: watch::Sender<Facts>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Agent {
     pub fn start(place: &Place, host: Host) -> Self {
-        let wanted = Wanted::new(
-            format!("{US}:53").parse().expect("an address"),
-            "mesh0",
-            &"shop".parse().expect("a name"),
-            &Domain::default(),
-        );
-        let (zone, zones) = watch::channel(Arc::new(Zone::unknown(Domain::default())));
+        let options = Options {
+            server: format!("{US}:53").parse().expect("an address"),
+            interface: "mesh0".to_owned(),
+            domain: Domain::default(),
+        };
+        let (facts, known) = watch::channel(Facts::unknown(Domain::default()));
         let (told, status) = watch::channel(Names::Starting);
         let ending = CancellationToken::new();
-        let (netns, end) = (place.netns(), ending.clone());
+        let (inside, end) = (place.again(), ending.clone());
         let thread = std::thread::spawn(move || {
-            setns(netns, CloneFlags::CLONE_NEWNET).expect("root enters a namespace it made");
+            inside.enter();
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(names::run(host, wanted, zones, told, end));
+            runtime.block_on(names::run(host, options, known, told, end));
         });
-        Self { ending, status, zone, thread: Some(thread) }
+        Self { ending, status, facts, thread: Some(thread) }
     }
 
     /// Waits until names are as expected.
@@ -194,7 +231,8 @@ impl Agent {
     }
 
     pub fn show(&self, zone: Zone) {
-        self.zone.send_replace(Arc::new(zone));
+        let namespace = Some("shop".parse().expect("a name"));
+        self.facts.send_replace(Facts { namespace, zone: Arc::new(zone) });
     }
 
     /// An ordered end.

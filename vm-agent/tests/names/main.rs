@@ -5,3 +5,4 @@ mod answers;
 mod files;
 mod lab;
 mod limits;
+mod managers;

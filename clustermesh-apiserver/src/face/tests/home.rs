@@ -7,6 +7,7 @@ use crate::{
     face::{Doors, bind},
     init::{self, ClusterConfig},
     pki::{Layout, identity},
+    vms::{Members, admin::VmAdmin},
 };
 use api::{
     bytes::{ClusterUuid, Nonce},
@@ -45,10 +46,11 @@ impl Cluster {
         let engine = Engine::open(dir.path()).await.expect("a store");
         let shutdown = CancellationToken::new();
         let own = Own { uuid: WEST, name: name("west") };
-        let doors = Doors::new(own, tls.clone(), engine.clone(), shutdown.clone());
+        let doors = Doors::new(own, tls.clone(), Members::nobody(), engine.clone(), shutdown.clone());
         let port = bind("127.0.0.1:0".parse().expect("loopback")).await.expect("bound");
         let at = port.address().to_string();
-        tokio::spawn(port.serve(doors, AdminService::new(Arc::new(NoPeers)), None));
+        let admin = AdminService::new(Arc::new(NoPeers), VmAdmin::idle(dir.path()));
+        tokio::spawn(port.serve(doors, admin, None));
         Self { at, tls, engine, _end: shutdown.clone().drop_guard(), shutdown, dir }
     }
 

@@ -4,7 +4,7 @@ use super::{
     home::{Cluster, EAST, WEST},
     watch::put,
 };
-use crate::{authz::Own, face::Doors};
+use crate::{authz::Own, face::Doors, vms::Members};
 use api::{
     bytes::BootId,
     digest::{Entries, Entry},
@@ -83,7 +83,8 @@ async fn a_large_range_is_hashed_once_a_revision_however_many_ask() {
     let west = Cluster::start().await;
     write(&west, (0..1_000).map(node).collect()).await;
     let own = Own { uuid: WEST, name: "west".parse().expect("a name") };
-    let doors = Doors::new(own, west.tls.clone(), west.engine.clone(), west.shutdown.clone());
+    let doors =
+        Doors::new(own, west.tls.clone(), Members::nobody(), west.engine.clone(), west.shutdown.clone());
     let of = |range: KeyRange, revision| {
         let (key, range_end) = (range.key().clone(), range.range_end());
         RangeRequest { key, range_end, revision, ..RangeRequest::default() }

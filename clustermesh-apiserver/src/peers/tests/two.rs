@@ -13,6 +13,7 @@ use crate::{
     propagation::Propagation,
     publish::{self, Own, writes},
     source::{self, driver::unix_s},
+    vms::{Members, admin::VmAdmin, presence::VmStates},
 };
 use api::{
     bytes::{BootId, ClusterUuid, Nonce},
@@ -96,6 +97,7 @@ impl Cluster {
                 },
                 mesh_cidrs: own.mesh_cidrs.clone(),
             },
+            tokio::sync::watch::Sender::new(VmStates::default()).subscribe(),
             cancel.clone(),
         )
         .expect("a source");
@@ -118,10 +120,11 @@ impl Cluster {
         let doors = Doors::new(
             authz::Own { uuid: own.uuid, name: own.name },
             tls.clone(),
+            Members::nobody(),
             engine.clone(),
             cancel.clone(),
         );
-        let admin = AdminService::new(Arc::new(peers.clone()));
+        let admin = AdminService::new(Arc::new(peers.clone()), VmAdmin::idle(directory.path()));
         tasks.push(tokio::spawn(async move { port.serve(doors, admin, None).await.expect("served") }));
         Self { config, directory, address, engine, tls, peers, cancel, tasks }
     }

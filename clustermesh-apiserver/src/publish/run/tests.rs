@@ -11,6 +11,7 @@ use crate::{
     propagation::Propagation,
     source::kubernetes::{self, Events},
     stand_in::ApiServer,
+    vms::presence::VmStates,
 };
 use api::{
     key::MeshKey,
@@ -59,7 +60,8 @@ impl Cluster {
             facts,
             mesh_cidrs: own.mesh_cidrs.clone(),
         };
-        let source = driver::spawn(config, cancel.clone()).expect("a source");
+        let vms = tokio::sync::watch::Sender::new(VmStates::default()).subscribe();
+        let source = driver::spawn(config, vms, cancel.clone()).expect("a source");
         let took = Propagation::default().publish();
         spawn(engine.clone(), own, source.clone(), took, cancel.clone());
         Self { engine, source, directory, cancel }

@@ -8,7 +8,10 @@ use super::{
     services::{Home, Homes},
     vms,
 };
-use crate::source::object::{Body, Object, ObjectKey, ObjectKind, Slice, SliceEndpoint, derived_uid};
+use crate::{
+    source::object::{Body, Object, ObjectKey, ObjectKind, Slice, SliceEndpoint, derived_uid},
+    vms::presence::{VmState, VmStates},
+};
 use api::{
     external_workload::Serve,
     name::{NamespaceName, NodeName, ServiceName},
@@ -33,7 +36,7 @@ enum Sharing {
 pub(super) fn backends(
     index: &Index,
     homes: &Homes,
-    vms: &[vms::Found<'_>],
+    (vms, states): (&[vms::Found<'_>], &VmStates),
     mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>,
     out: &mut Out<'_>,
 ) {
@@ -64,7 +67,7 @@ pub(super) fn backends(
         }
     }
     for vm in vms {
-        served(index, homes, vm, &mut found, out);
+        served((index, homes), vm, states.get(&vm.node), &mut found, out);
     }
     for ((namespace, service, ip), (slice, backend, sharing)) in found {
         let home = homes[&(namespace.clone(), service.clone())].expect("its backends have one");
@@ -76,12 +79,13 @@ pub(super) fn backends(
     }
 }
 
-/// What a VM serves: a backend at its mesh address. As with a slice without conditions, nobody says that it is not ready;
-/// when its tunnel is silent under traffic it is demoted, as every backend of a node is.
+/// What a VM serves: a backend at its mesh address, ready while its own check is answered. One that is not heard of is
+/// demoted, not forgotten: as an endpoint that ends and still serves, it is used when there is no better one. One that
+/// never was heard of has not joined.
 fn served(
-    index: &Index,
-    homes: &Homes,
+    (index, homes): (&Index, &Homes),
     vms::Found { key, object, vm, node, addresses }: &vms::Found<'_>,
+    state: Option<&VmState>,
     found: &mut BackendsOf,
     out: &mut Out<'_>,
 ) {
@@ -106,13 +110,17 @@ fn served(
                 continue;
             }
         };
+        let lapsed = state.is_some_and(|state| state.lapsed);
+        out.served(node, &serve.service, &port);
         for &ip in *addresses {
+            let answers = |state: &VmState| !state.failing.contains(&(serve.service.clone(), port.port, ip));
+            let serving = state.is_some_and(answers);
             let backend = Backend {
                 uid: object.uid,
                 ports: vec![port.clone()],
-                ready: true,
-                serving: true,
-                terminating: false,
+                ready: serving && !lapsed,
+                serving,
+                terminating: lapsed,
                 weight: 1,
                 zone: String::new(),
                 node: Some(node.clone()),

@@ -20,6 +20,10 @@ fn desired_with(yaml: &str, namespaces_are_global: bool) -> Desired {
 
 /// `ranges` are the cluster's mesh CIDRs.
 fn desired_in(yaml: &str, namespaces_are_global: bool, ranges: &[&str]) -> Desired {
+    desired_of(yaml, &facts(namespaces_are_global), ranges, &vms::present())
+}
+
+fn desired_of(yaml: &str, facts: &Facts, ranges: &[&str], states: &VmStates) -> Desired {
     let files = BTreeMap::from([("m.yaml".to_owned(), Content::Text(yaml.to_owned()))]);
     let snapshot = read(&files, &Snapshot::default());
     let bad = snapshot.problems.iter().find(|p| p.effect != Effect::Read);
@@ -31,7 +35,7 @@ fn desired_in(yaml: &str, namespaces_are_global: bool, ranges: &[&str]) -> Desir
     let (mesh, _) = memory.allocate(&objects, &ranges, 1_000);
     let mut index = Index::default();
     index.replace(objects);
-    index.desired(&facts(namespaces_are_global), &mesh)
+    index.desired(facts, &mesh, states)
 }
 
 fn facts(namespaces_are_global: bool) -> Facts {
@@ -75,7 +79,7 @@ fn check(yaml: &str, expected: Expect) {
                 shown += &format!("identity {} {:?}\n", i.service_account, i.labels);
                 continue;
             }
-            Record::Namespace(_) | Record::Node(_) => continue,
+            Record::Namespace(_) | Record::Node(_) | Record::Vm(_) => continue,
             other => panic!("the index makes no {other:?}"),
         };
         shown += &format!("{key} {text}\n");

@@ -1,12 +1,15 @@
-//! ExternalWorkload → `nodes/<vm>`: to the mesh a VM is a node that carries nothing but its own address. Its endpoint,
-//! its identity and its backends are made where those of pods are, from what is found here.
+//! ExternalWorkload → `nodes/<vm>` and `vms/<vm>`: to the mesh a VM is a node that carries nothing but its own address. Its
+//! endpoint, its identity and its backends are made where those of pods are, from what is found here.
 
 use super::{Index, Out};
-use crate::source::object::{Body, Object, ObjectKey, ObjectKind, Vm};
+use crate::{
+    source::object::{self, Body, Object, ObjectKey, ObjectKind},
+    vms::{Enrollable, presence::VmStates},
+};
 use api::{
-    key::MeshKey,
+    key::{LocalKey, MeshKey},
     name::NodeName,
-    record::{Node, Record},
+    record::{Node, Record, Vm},
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -14,7 +17,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 pub(super) struct Found<'a> {
     pub(super) key: &'a ObjectKey,
     pub(super) object: &'a Object,
-    pub(super) vm: &'a Vm,
+    pub(super) vm: &'a object::Vm,
     /// Its name among nodes.
     pub(super) node: NodeName,
     /// At least one.
@@ -26,6 +29,7 @@ pub(super) struct Found<'a> {
 pub(super) fn vms<'a>(
     index: &'a Index,
     mesh_addresses: &'a BTreeMap<NodeName, Vec<IpAddr>>,
+    states: &VmStates,
     out: &mut Out<'_>,
 ) -> Vec<Found<'a>> {
     let mut by_age: Vec<_> = index
@@ -56,6 +60,11 @@ pub(super) fn vms<'a>(
             out.notice(key, "no mesh address: the cluster's mesh CIDRs are exhausted, give it larger ones");
             continue;
         }
+        if states.get(&node).is_some_and(|state| state.twins) {
+            let text = "two machines speak by its name with one key, as one is a copy of the other: stop one, and let it \
+                        join by a name of its own";
+            out.notice(key, text);
+        }
         let record = Node {
             mesh_addresses: addresses.to_vec(),
             prefixes: Vec::new(),
@@ -64,7 +73,23 @@ pub(super) fn vms<'a>(
             zone: String::new(),
         };
         out.put(key, MeshKey::Node(node.clone()).of(&out.facts.cluster), Record::from(record));
+        let namespace = key.namespace.clone().expect("a VM has a namespace");
+        let namespaces = vm.namespaces.clone().map(|mut namespaces| {
+            namespaces.insert(namespace.clone());
+            namespaces
+        });
+        let grant = Vm { namespace, namespaces: namespaces.unwrap_or_default(), serve: Vec::new() };
+        let enrollable =
+            Enrollable { object: key.clone(), uid: object.uid, addresses: addresses.to_vec(), grant };
+        out.desired.vms.insert(node.clone(), enrollable);
         found.push(Found { key, object, vm, node, addresses });
     }
     found
+}
+
+/// `vms/<vm>`, once it is known what of that which it serves is there.
+pub(super) fn grants(out: &mut Out<'_>) {
+    for (name, Enrollable { object, grant, .. }) in out.desired.vms.clone() {
+        out.put(&object, LocalKey::Vm(name).into(), Record::from(grant));
+    }
 }

@@ -257,7 +257,7 @@ status: {phase: Running, podIPs: [{ip: 10.1.0.7}]}
         ignored_labels: vec![],
         namespaces_are_global: true,
     };
-    let desired = index.desired(&facts, &mesh);
+    let desired = index.desired(&facts, &mesh, &crate::vms::presence::VmStates::default());
     let shown: String = desired
         .records
         .iter()

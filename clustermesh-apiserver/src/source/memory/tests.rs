@@ -24,7 +24,12 @@ fn a_vm_keeps_its_mesh_address_beside_nodes_and_a_machine_that_becomes_a_vm_keep
         let namespace = Some("shop".parse().expect("a namespace"));
         let key =
             ObjectKey { kind: ObjectKind::ExternalWorkload, namespace, name: name.parse().expect("a name") };
-        let body = Body::Vm(Vm { service_account: "default".into(), labels: BTreeMap::new(), serve: vec![] });
+        let body = Body::Vm(Vm {
+            service_account: "default".into(),
+            labels: BTreeMap::new(),
+            namespaces: None,
+            serve: vec![],
+        });
         (key.clone(), Object { uid: key.derived_uid(ClusterUuid([1; 16])), created_s: 0, body })
     };
     let mut memory = Memory::default();

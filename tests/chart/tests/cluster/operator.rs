@@ -147,7 +147,7 @@ async fn the_charts_role_makes_an_operator_and_what_is_missing_is_named() {
     let (code, stdout, _) = meshctl(&kubeconfig, &["store", "get", "cluster", "-o", "json"]);
     assert!(code == 0 && stdout.contains("mesh/v1/cluster-a/cluster"), "{stdout}");
 
-    let (code, _, stderr) = meshctl(&kubeconfig, &["--namespace", "elsewhere", "peer", "list"]);
+    let (code, _, stderr) = meshctl(&kubeconfig, &["--mesh-namespace", "elsewhere", "peer", "list"]);
     assert!(code == 4 && stderr.contains("may not list configmaps in namespace elsewhere"), "{stderr}");
     let (code, _, stderr) = meshctl(&kubeconfig, &["connect", "ctx-a", "ctx-b"]);
     assert!(code == 1 && stderr.contains("no context is called ctx-b; there is: ctx-a"), "{code}: {stderr}");

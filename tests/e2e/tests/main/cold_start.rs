@@ -148,7 +148,7 @@ fn a_full_disk_is_named_and_costs_nothing_else(story: &Story) {
 }
 
 /// What a reboot leaves of the mesh in a kernel: nothing.
-fn reboot(story: &Story, node: &str) {
+pub fn reboot(story: &Story, node: &str) {
     story.said(
         node,
         "rm -r /sys/fs/bpf/mesh && ip link del mesh0 && rm -rf /run/wireguard && \

@@ -145,6 +145,15 @@ fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
             list(prefixes)
         );
     }
+    for Boxed { cluster, .. } in boxes.iter().filter(|it| it.says == Says::NothingAsItIsNoNode) {
+        let node = format!("{{lab}}/{}/nodes/{}", cluster.name, cluster.nodes[1]);
+        let agent = format!(
+            "mesh-node-agent --apiserver {} --cert {node}/cert.pem --key {node}/key.pem --bundle {node}/bundle.pem",
+            cluster.apiserver
+        );
+        assert!(topology.contains(&agent), "{topology}");
+        topology = topology.replace(&agent, "mesh-vm-agent run");
+    }
     let file = dir.path().join("topology.yaml");
     std::fs::write(&file, topology).unwrap();
 
@@ -163,8 +172,19 @@ fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("between-clusters", "all")).unwrap();
     }
+    let is_vm = |cluster: &Cluster, node: &str| {
+        let here = boxes.iter().filter(|it| it.cluster.name == cluster.name && node == cluster.nodes[1]);
+        here.map(|it| it.says).any(|says| says == Says::NothingAsItIsNoNode)
+    };
     for cluster in [A, B] {
-        story.start(&cluster).unwrap();
+        story.lab.start(&format!("{}/host/control/apiserver", cluster.name)).unwrap();
+        for node in cluster.nodes {
+            story.lab.start(&format!("{}/node/{node}/tunnel", cluster.name)).unwrap();
+            // A VM's agent starts when it has joined.
+            if !is_vm(&cluster, node) {
+                story.lab.start(&format!("{}/node/{node}/agent", cluster.name)).unwrap();
+            }
+        }
     }
     story
 }

@@ -220,8 +220,10 @@ fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
 fn by_contexts(story: &Story, all: [&Kubernetes<'_>; 2], command: &str) -> String {
     let kubeconfig = all.map(Kubernetes::kubeconfig).join(":");
     let meshctl = story.lab.state().unwrap().bin.join("meshctl");
-    let line =
-        format!("HOME=/nowhere KUBECONFIG={kubeconfig} {} --namespace mesh {command}", meshctl.display());
+    let line = format!(
+        "HOME=/nowhere KUBECONFIG={kubeconfig} {} --mesh-namespace mesh {command}",
+        meshctl.display()
+    );
     story.said("host/admin", &line)
 }
 

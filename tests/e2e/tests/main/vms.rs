@@ -1,8 +1,10 @@
-//! A host outside Kubernetes, behind a NAT box, with an `ExternalWorkload` of its own: it uses global Services and serves one.
+//! A host outside Kubernetes, behind a NAT box: it joins by the line that `meshctl vm add` prints, uses global Services
+//! and serves one, and is out when it is removed.
 
 use e2e::{A, B, both};
 
 use crate::{
+    cold_start::reboot,
     nats::{Says, behind_a_box},
     story::{SHOWN, Story, eventually},
 };
@@ -14,14 +16,19 @@ const POD: &str = "cluster-a/pod/client";
 /// The address of the Service `shop/legacy` in cluster-a; nothing but the VM serves it.
 const LEGACY: &str = "http://10.101.0.20/";
 
-const ENROLMENT: &str = "\
-apiVersion: clustermesh.io/v1alpha1
-kind: ExternalWorkload
-metadata: {name: b2, namespace: shop}
-spec:
-  labels: {app: legacy, env: old}
-  serve: [{service: legacy, port: 9000}]
-";
+/// What adds the VM.
+const ADD: [&str; 10] = [
+    "vm",
+    "add",
+    "web-1",
+    "--cluster=cluster-b",
+    "--namespace",
+    "shop",
+    "--labels",
+    "app=legacy,env=old",
+    "--serve",
+    "legacy:9000",
+];
 
 /// The cluster's own pods behind cart: those of the machine that is a VM here are no pods.
 const CART: &str = "\
@@ -34,29 +41,102 @@ endpoints: [{addresses: [10.2.1.11], nodeName: b1}]
 ";
 
 #[test]
-fn a_vm_behind_a_nat_box_uses_a_global_service_and_serves_one_also_without_any_control_plane() {
+fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_control_plane() {
     let story = behind_a_box("symmetric", Says::NothingAsItIsNoNode);
     for (cluster, address) in [(A, "10.101.0.20"), (B, "10.102.0.20")] {
         story.write(&cluster, "legacy.yaml", &service(address)).unwrap();
     }
     story.write(&B, "cart-endpoints.yaml", CART).unwrap();
-    story.write(&B, "vm.yaml", ENROLMENT).unwrap();
-    let mut server = story.traffic(VM, &["http-serve", "--name", "cluster-b/vm", "--port", "9000"]).unwrap();
-    story.await_tcp(VM, 9000, SHOWN).unwrap();
     story.connect();
 
-    serves_and_uses(&story);
-    let why = story.ctl(&["why", "shop/legacy", "--cluster", A.name]);
-    assert!(why.contains(":9000 in cluster-b/b2: used"), "{why}");
+    let line = story.ctl(&ADD);
+    assert!(line.starts_with("mesh-vm-agent join mesh-vm-") && line.lines().count() == 1, "{line}");
+    let (code, _, stderr) = story.try_ctl(&ADD);
+    assert!(code == 4 && stderr.contains("the name is taken by ExternalWorkload shop/web-1"), "{stderr}");
+    let (code, _, stderr) = join(&story, &line.replace("mesh-vm-CgV3", "mesh-vm-AAAA"));
+    assert!(code == 1 && stderr.contains("token"), "{stderr}");
+    let (code, stdout, stderr) = join(&story, &line);
+    assert!(code == 0 && stdout.starts_with("this machine is web-1 of cluster-b now"), "{stdout}{stderr}");
+    assert_eq!(story.said(VM, "stat -c %a /var/lib/mesh-vm-agent/key.pem").trim(), "600");
+    let mut server = story.traffic(VM, &["http-serve", "--name", "cluster-b/vm", "--port", "9000"]).unwrap();
+    story.await_tcp(VM, 9000, SHOWN).unwrap();
+    story.lab.start(&format!("{VM}/agent")).unwrap();
 
+    serves_and_uses(&story);
+    well(&story);
+    resolves(&story);
+    let why = story.ctl(&["why", "shop/legacy", "--cluster", A.name]);
+    assert!(why.contains(":9000 in cluster-b/web-1: used"), "{why}");
+
+    // It moves, everything of the control plane dies, and it is switched off and on again.
+    story.lab.rebind(&"home".parse().unwrap()).unwrap();
     for cluster in [A, B] {
         story.kill_control(&cluster).unwrap();
     }
     serves_and_uses(&story);
+    story.kill9(&format!("{VM}/tunnel"));
+    reboot(&story, VM);
+    story.lab.start(&format!("{VM}/tunnel")).unwrap();
     story.lab.start(&format!("{VM}/agent")).unwrap();
     serves_and_uses(&story);
+    resolves(&story);
+    for cluster in [A, B] {
+        story.lab.start(&format!("{}/host/control/apiserver", cluster.name)).unwrap();
+        story.lab.start(&format!("{}/node/{}/agent", cluster.name, cluster.nodes[0])).unwrap();
+    }
+    story.lab.start("cluster-a/node/a2/agent").unwrap();
+    well(&story);
+
+    // What it serves dies: its own check says so, and a connection is refused at once.
     server.kill().unwrap();
     server.wait().unwrap();
+    eventually("the dead program is out of use", SHOWN, || {
+        let (code, said, _) = story.try_ctl(&["vm", "status", "web-1", "--cluster", B.name]);
+        let why = story.ctl(&["why", "shop/legacy", "--cluster", A.name]);
+        let is_out =
+            code == 1 && said.contains("nobody answers at 100.64.2.") && why.contains("web-1: not ready");
+        if is_out { Ok(()) } else { Err(said + &why) }
+    });
+    let refused = story.curl(POD, LEGACY).unwrap_err();
+    assert!(refused.contains("(7)"), "{refused}");
+
+    // Removed: its tunnels end, and it is told why it is not let in.
+    story.ctl(&["vm", "remove", "web-1", "--cluster", B.name]);
+    eventually("nobody has a tunnel to it", SHOWN, || {
+        let (code, said, _) = story.sh(VM, "curl -sS --max-time 1 http://10.2.1.11:8080/");
+        if code == 0 { Err(said) } else { Ok(()) }
+    });
+    eventually("the VM says why", SHOWN, || {
+        let log = story.log(&format!("{VM}/agent"));
+        if log.contains("no longer a VM of this cluster") { Ok(()) } else { Err(log) }
+    });
+    let (code, _, stderr) = join(&story, &line);
+    assert!(code == 1 && stderr.contains("there is no VM web-1 in this cluster"), "{stderr}");
+}
+
+/// Pastes the line on the VM.
+fn join(story: &Story, line: &str) -> (i32, String, String) {
+    let bin = story.lab.state().unwrap().bin;
+    story.sh(VM, &format!("{}/{}", bin.display(), line.trim()))
+}
+
+/// The operator sees that it is there, and all its tunnels.
+fn well(story: &Story) {
+    eventually("meshctl finds the VM well", SHOWN, || {
+        let (code, stdout, stderr) = story.try_ctl(&["vm", "status", "web-1", "--cluster", B.name]);
+        if code == 0 && stdout.contains("3/3 carry") { Ok(()) } else { Err(format!("{stdout}{stderr}")) }
+    });
+}
+
+/// Programs of the VM find Services by the names that pods of its namespace have for them. Nobody there is asked for any
+/// other name: the host's own server is out of reach in the lab, and says nothing.
+fn resolves(story: &Story) {
+    for name in ["cart.shop.svc.cluster.local", "cart.shop.svc.clusterset.local", "cart"] {
+        eventually("libc finds the name", SHOWN, || {
+            let (_, said, stderr) = story.sh(VM, &format!("getent ahostsv4 {name}"));
+            if said.starts_with("10.102.0.10 ") { Ok(()) } else { Err(format!("{name}: {said}{stderr}")) }
+        });
+    }
 }
 
 /// What `shop/legacy` is in a cluster where it has this address.

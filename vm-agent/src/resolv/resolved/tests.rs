@@ -4,7 +4,7 @@ use expect_test::expect;
 use std::fmt::Write as _;
 
 fn wanted(server: &str) -> Wanted {
-    Wanted::new(server.parse().unwrap(), "mesh0", &"shop".parse().unwrap(), &Domain::default())
+    Wanted::new(server.parse().unwrap(), "mesh0", Some(&"shop".parse().unwrap()), &Domain::default())
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! What an ExternalWorkload becomes.
 
 use super::*;
-use crate::source::object::Vm;
+use crate::{source::object::Vm, vms::presence::VmState};
+use api::key::LocalKey;
+
+/// The VM of these tests has joined, and is there.
+pub(super) fn present() -> VmStates {
+    [("web-1".parse().expect("a name"), VmState::default())].into()
+}
 
 fn vm(name: &str, spec: &str) -> String {
     format!(
@@ -112,6 +118,65 @@ fn what_cannot_be_served_is_named_and_costs_nothing_else() {
 }
 
 #[test]
+fn what_a_vm_serves_is_ready_while_it_is_there_and_its_own_check_is_answered() {
+    let lapsed = VmState { lapsed: true, ..VmState::default() };
+    let checked =
+        |address: &str| ("cart".parse().expect("a name"), 8080, address.parse().expect("an address"));
+    let failing = VmState { failing: ["100.64.0.1", "fd64::1"].map(checked).into(), ..VmState::default() };
+    let both = VmState { lapsed: true, ..failing.clone() };
+    let objects = [service(""), serving("{service: cart, port: 8080}")].concat();
+    for (state, conditions) in [
+        (None, (false, false, false)),
+        (Some(VmState::default()), (true, true, false)),
+        (Some(lapsed), (false, true, true)),
+        (Some(failing), (false, false, false)),
+        (Some(both), (false, false, true)),
+    ] {
+        let states = state.clone().map(|state| ("web-1".parse().expect("a name"), state));
+        let desired = desired_of(
+            &objects,
+            &facts(true),
+            &["100.64.0.0/24", "fd64::/64"],
+            &states.into_iter().collect(),
+        );
+        let backends = desired.records.values().filter_map(|record| match record {
+            Record::Backend(backend) => Some((backend.ready, backend.serving, backend.terminating)),
+            _ => None,
+        });
+        assert_eq!(backends.collect::<Vec<_>>(), [conditions; 2], "{state:?}");
+    }
+}
+
+#[test]
+fn a_vm_is_told_what_it_may_read_and_what_it_serves_of_that_which_is_there() {
+    let grant = |spec: &str, services: String| {
+        let key = LocalKey::Vm("web-1".parse().expect("a name"));
+        match desired(&[services, vm("web-1", spec)].concat()).records.remove(&key.into()) {
+            Some(Record::Vm(vm)) => vm,
+            other => panic!("no grant: {other:?}"),
+        }
+    };
+    let names = |vm: &api::record::Vm| vm.namespaces.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(&grant("labels: {app: web}", String::new())), ["shop"], "its own");
+    assert_eq!(names(&grant("namespaces: [db]", String::new())), ["db", "shop"]);
+    assert_eq!(names(&grant("allNamespaces: true", String::new())), [""; 0], "all");
+    let serve = "serve: [{service: cart, port: 8080}, {service: gone, port: 1}]";
+    let served = grant(serve, service("")).serve;
+    assert_eq!(served.len(), 1);
+    assert_eq!((served[0].service.as_str(), served[0].ports[0].port), ("cart", 8080));
+}
+
+#[test]
+fn two_machines_with_one_key_are_named() {
+    let states = [("web-1".parse().expect("a name"), VmState { twins: true, ..VmState::default() })].into();
+    let desired = desired_of(&vm("web-1", ""), &facts(true), &["100.64.0.0/24"], &states);
+    assert!(
+        desired.notices[0].text.starts_with("two machines speak by its name with one key"),
+        "{desired:?}"
+    );
+}
+
+#[test]
 fn a_name_that_is_taken_stays_with_the_node_or_the_vm_that_was_there_first() {
     let object = |namespace: &str, created_s: u64| {
         let key = ObjectKey {
@@ -119,14 +184,19 @@ fn a_name_that_is_taken_stays_with_the_node_or_the_vm_that_was_there_first() {
             namespace: Some(namespace.parse().expect("a namespace")),
             name: "web-1".parse().expect("a name"),
         };
-        let body = Body::Vm(Vm { service_account: "default".into(), labels: BTreeMap::new(), serve: vec![] });
+        let body = Body::Vm(Vm {
+            service_account: "default".into(),
+            labels: BTreeMap::new(),
+            namespaces: None,
+            serve: vec![],
+        });
         (key.clone(), Object { uid: key.derived_uid(ClusterUuid([7; 16])), created_s, body })
     };
     let owner = |first: u64, second: u64| {
         let mut index = Index::default();
         index.replace([object("first", first), object("second", second)].into());
         let mesh = [("web-1".parse().expect("a name"), vec!["100.64.0.1".parse().expect("an address")])];
-        let desired = index.desired(&facts(true), &mesh.into());
+        let desired = index.desired(&facts(true), &mesh.into(), &VmStates::default());
         let endpoints =
             desired.records.keys().map(ToString::to_string).filter(|key| key.contains("/endpoints/"));
         let notices = desired.notices.iter().map(|notice| format!("! {notice}"));

@@ -1,0 +1,300 @@
+//! VMs: added, invited, listed, removed; and how one is.
+
+use crate::{
+    args::Output,
+    facts::Facts,
+    session::Session,
+    table::{columns, duration},
+};
+use anyhow::{Context as _, bail};
+use api::{
+    external_workload::{ExternalWorkload, ExternalWorkloadSpec, KIND, Metadata, Serve},
+    key::LocalKey,
+    name::{NamespaceName, NodeName, ObjectName, PortName, ServiceName},
+    peer::API_VERSION,
+    record::{Applied, Record, Tunnel},
+};
+use clap::{Args, Subcommand};
+use rpc::mesh::admin::v1::{Presence, Vm};
+use std::{
+    fmt::Write as _,
+    num::NonZeroU16,
+    str::FromStr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// What to do with VMs.
+#[derive(Debug, Subcommand)]
+pub enum VmCommand {
+    /// Adds a VM, and prints the line that joins it: paste it there within 15 minutes.
+    Add(AddArgs),
+    /// Makes another token for a VM that is there: it was not joined in time, or was installed anew.
+    Token(NameArgs),
+    /// The VMs of a cluster.
+    List {
+        #[command(flatten)]
+        cluster: ClusterArg,
+        /// How to print them.
+        #[arg(short, long, default_value = "table")]
+        output: Output,
+    },
+    /// How one VM is. The exit code is 0 only when it is there and all its tunnels carry.
+    Status(NameArgs),
+    /// Removes a VM: its connections, its key and its tunnels end at once.
+    Remove(NameArgs),
+}
+
+/// Which cluster.
+#[derive(Debug, Args)]
+pub struct ClusterArg {
+    /// Of this cluster; may be left out when only one is known.
+    #[arg(long, value_name = "CLUSTER")]
+    pub cluster: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// The VM.
+    #[arg(value_name = "NAME")]
+    pub name: ObjectName,
+    #[command(flatten)]
+    pub cluster: ClusterArg,
+}
+
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// Its name: unique among the nodes and VMs of the cluster.
+    #[arg(value_name = "NAME")]
+    pub name: ObjectName,
+    #[command(flatten)]
+    pub cluster: ClusterArg,
+    /// The namespace of its identity, and of the Services it serves.
+    #[arg(long, value_name = "NAMESPACE", default_value = "default")]
+    pub namespace: NamespaceName,
+    /// Labels of its identity, as a pod's.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',', value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// The service account of its identity.
+    #[arg(long, value_name = "NAME")]
+    pub service_account: Option<ObjectName>,
+    /// Namespaces whose Services it may read, beside its own.
+    #[arg(long, value_name = "NAMESPACE", value_delimiter = ',', conflicts_with = "read_all")]
+    pub read: Vec<NamespaceName>,
+    /// It may read the Services of all namespaces.
+    #[arg(long)]
+    pub read_all: bool,
+    /// A Service of its namespace that it serves, and where its program listens; with the name of the Service's port where it
+    /// has several.
+    #[arg(long, value_name = "SERVICE[:PORTNAME]:PORT", value_delimiter = ',')]
+    pub serve: Vec<Served>,
+}
+
+/// `cart:8080` or `cart:http:8080`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served(Serve);
+
+impl FromStr for Served {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (service, name, port) = match parts[..] {
+            [service, port] => (service, None, port),
+            [service, name, port] => (service, Some(name), port),
+            _ => return Err("it is of the form SERVICE:PORT or SERVICE:PORTNAME:PORT".to_owned()),
+        };
+        let service: ServiceName = service.parse().map_err(|error| format!("{error}"))?;
+        let port_name: Option<PortName> =
+            name.map(str::parse).transpose().map_err(|error| format!("{error}"))?;
+        let port: NonZeroU16 = port.parse().map_err(|_| format!("`{port}` is not a port (1 to 65535)"))?;
+        Ok(Self(Serve { service, port_name, port }))
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it is of the form KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The object that `add` writes.
+pub fn workload(args: &AddArgs) -> ExternalWorkload {
+    ExternalWorkload {
+        api_version: API_VERSION.to_owned(),
+        kind: KIND.to_owned(),
+        metadata: Metadata { name: args.name.clone(), namespace: Some(args.namespace.clone()) },
+        spec: ExternalWorkloadSpec {
+            labels: args.labels.iter().cloned().collect(),
+            service_account: args.service_account.clone(),
+            namespaces: args.read.clone(),
+            all_namespaces: args.read_all,
+            serve: args.serve.iter().map(|Served(serve)| serve.clone()).collect(),
+        },
+    }
+}
+
+/// Does it. What is to be pasted goes to stdout, what is only to be read to stderr.
+pub async fn run(session: &Session, command: VmCommand) -> anyhow::Result<(String, bool)> {
+    match command {
+        VmCommand::Add(args) => {
+            session.add_vm(&workload(&args)).await?;
+            eprintln!("{} is a VM of {}; on the machine, as root:", args.name, session.name);
+            Ok((invite(session, &args.name).await?, true))
+        }
+        VmCommand::Token(NameArgs { name, .. }) => {
+            let line = invite(session, &name).await?;
+            eprintln!("a token of {name} of before counts no more; on the machine, as root:");
+            Ok((line, true))
+        }
+        VmCommand::List { output, .. } => {
+            let vms = session.list_vms().await?;
+            Ok((list(&vms, output, now_s())?, true))
+        }
+        VmCommand::Status(NameArgs { name, .. }) => {
+            let vm = session.list_vms().await?.into_iter().find(|vm| vm.name == name.as_str());
+            let vm =
+                vm.with_context(|| format!("{} has no VM {name}; there is: meshctl vm list", session.name))?;
+            let facts = session.facts().await?;
+            Ok(status(&vm, &facts))
+        }
+        VmCommand::Remove(NameArgs { name, .. }) => {
+            if !session.remove_vm(&name).await? {
+                bail!("{} has no VM {name}; there is: meshctl vm list", session.name);
+            }
+            Ok((
+                format!(
+                    "{name} is no VM of {} any more: its connections and tunnels have ended\n",
+                    session.name
+                ),
+                true,
+            ))
+        }
+    }
+}
+
+async fn invite(session: &Session, name: &ObjectName) -> anyhow::Result<String> {
+    let (token, _) = session.invite_vm(name).await?;
+    Ok(format!("mesh-vm-agent join {token}\n"))
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A VM, for programs.
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Listed<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    addresses: &'a [String],
+    #[serde(skip_serializing_if = "str::is_empty")]
+    key: &'a str,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent_ms: Option<u64>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    problem: &'a str,
+}
+
+impl<'a> Listed<'a> {
+    fn new(vm: &'a Vm, now_s: u64) -> Self {
+        Self {
+            name: &vm.name,
+            namespace: &vm.namespace,
+            addresses: &vm.addresses,
+            key: &vm.key,
+            state: state(vm, now_s),
+            silent_ms: vm.silent_ms,
+            problem: &vm.problem,
+        }
+    }
+}
+
+fn list(vms: &[Vm], output: Output, now_s: u64) -> anyhow::Result<String> {
+    if output != Output::Table {
+        return output.print(&vms.iter().map(|vm| Listed::new(vm, now_s)).collect::<Vec<_>>());
+    }
+    let head = ["NAME", "NAMESPACE", "STATE", "SEEN", "ADDRESSES"].map(str::to_owned).to_vec();
+    let row = |vm: &Vm| {
+        let seen =
+            vm.silent_ms.map_or("-".to_owned(), |ms| format!("{} ago", duration(ms.saturating_mul(1_000))));
+        vec![vm.name.clone(), vm.namespace.clone(), state(vm, now_s).to_owned(), seen, vm.addresses.join(" ")]
+    };
+    let mut text = columns(&[head].into_iter().chain(vms.iter().map(row)).collect::<Vec<_>>());
+    for vm in vms.iter().filter(|vm| !vm.problem.is_empty()) {
+        let _ = writeln!(text, " ✗ {}: {}", vm.name, vm.problem);
+    }
+    Ok(text)
+}
+
+/// How far it has come, in a word.
+fn state(vm: &Vm, now_s: u64) -> &'static str {
+    match (vm.key.is_empty(), vm.presence()) {
+        (true, _) if vm.token_until_s > now_s => "invited",
+        (true, _) => "not joined",
+        (false, Presence::Present) => "present",
+        (false, Presence::Lapsed) => "lapsed",
+        (false, Presence::Unknown) => "joined",
+    }
+}
+
+/// What `vm status` prints, and whether all is well.
+fn status(vm: &Vm, facts: &Facts) -> (String, bool) {
+    let mut text = format!("{} in {} of {}\n", vm.name, vm.namespace, facts.cluster);
+    let _ = writeln!(text, "  addresses  {}", vm.addresses.join(" "));
+    let seen = vm.silent_ms.map(Duration::from_millis);
+    let (mut well, mut problems) = (true, Vec::new());
+    let mut bad = |problem: String| {
+        well = false;
+        problems.push(problem);
+    };
+    match (state(vm, now_s()), seen) {
+        ("present", Some(seen)) => {
+            let _ = writeln!(text, "  present    seen {:.1} s ago", seen.as_secs_f64());
+        }
+        ("lapsed", Some(seen)) => bad(format!("it has not been heard of for {:.0} s", seen.as_secs_f64())),
+        ("joined", _) => bad("it has joined, and was not heard of since the apiserver started".to_owned()),
+        ("invited", _) => bad("it has not joined yet; its token counts".to_owned()),
+        _ => bad(format!("it has not joined, and has no token: meshctl vm token {}", vm.name)),
+    }
+    if !vm.problem.is_empty() {
+        bad(vm.problem.clone());
+    }
+    let name: Option<NodeName> = vm.name.parse().ok();
+    let record = |key: fn(NodeName) -> LocalKey| facts.get(key(name.clone()?));
+    if let Some(Record::Presence(presence)) = record(LocalKey::Presence) {
+        for served in &presence.serve {
+            let at = std::net::SocketAddr::new(served.address, served.port);
+            if served.healthy {
+                let _ = writeln!(text, "  serves     {} at {at}", served.service);
+            } else {
+                bad(format!("nobody answers at {at}, which is to serve {}", served.service));
+            }
+        }
+    }
+    if let Some(Record::Applied(applied)) = record(LocalKey::Applied) {
+        tunnels(applied, &mut text, &mut bad);
+    }
+    for problem in problems {
+        let _ = writeln!(text, " ✗ {problem}");
+    }
+    (text, well)
+}
+
+fn tunnels(applied: &Applied, text: &mut String, bad: &mut impl FnMut(String)) {
+    let carries = |tunnel: &&Tunnel| !tunnel.probe_failed && tunnel.rtt_us.is_some();
+    let (up, all) = (applied.tunnels.iter().filter(carries).count(), applied.tunnels.len());
+    let slowest = applied.tunnels.iter().filter_map(|tunnel| tunnel.rtt_us).max();
+    let slowest = slowest.map_or(String::new(), |us| format!(", rtt at most {}", duration(us)));
+    let _ = writeln!(
+        text,
+        "  tunnels    {up}/{all} carry{slowest} ({}, {})",
+        applied.datapath, applied.packet_hook
+    );
+    for tunnel in applied.tunnels.iter().filter(|tunnel| !carries(tunnel)) {
+        bad(format!("the tunnel to {}/{} is silent", tunnel.cluster, tunnel.node));
+    }
+    applied.problems.iter().for_each(|problem| bad(problem.clone()));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! What a VM's agent does beside programming its data path: it says that it is there and how what it serves is, and has
+//! names made of what it knows.
+
+use crate::{
+    dns::zone::{Domain, Zone},
+    health::{Checks, Target},
+    names::{Facts, Names},
+};
+use api::{
+    bytes::Instance,
+    key::LocalKey,
+    name::{NamespaceName, NodeName},
+    record::{Presence, Protocol, ServedHealth, Vm},
+};
+use mesh_node_agent::{
+    beside::{Beside, Then},
+    writer::Wishes,
+};
+use replica::{service::Silent, view::View};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+use tokio::sync::watch;
+
+/// See the module.
+#[derive(Debug)]
+pub struct VmBeside {
+    me: NodeName,
+    instance: Instance,
+    sequence: u64,
+    /// Whose Services the store shows us; none before we know.
+    namespaces: Option<BTreeSet<NamespaceName>>,
+    targets: watch::Sender<BTreeSet<Target>>,
+    checked: watch::Receiver<BTreeMap<Target, bool>>,
+    naming: Option<Naming>,
+}
+
+impl VmBeside {
+    /// Of the VM `me`; `instance` is new with each start.
+    pub fn new(me: NodeName, instance: Instance, checks: Checks, naming: Option<Naming>) -> Self {
+        let Checks { targets, checked } = checks;
+        Self { me, instance, sequence: 0, namespaces: None, targets, checked, naming }
+    }
+}
+
+/// Tells those who serve names what the view says, and what became of it.
+#[derive(Debug)]
+pub struct Naming {
+    domain: Domain,
+    facts: watch::Sender<Facts>,
+    status: watch::Receiver<Names>,
+    /// What the names that were told are made of.
+    told: Option<(u64, bool, Silent)>,
+}
+
+impl Naming {
+    /// In a cluster of this domain.
+    pub fn new(domain: Domain, facts: watch::Sender<Facts>, status: watch::Receiver<Names>) -> Self {
+        Self { domain, facts, status, told: None }
+    }
+
+    /// Names are made again only when what they are made of changed: a mesh may have many, and looks are frequent.
+    fn see(&mut self, view: &View, me: &NodeName, silent: &Silent) {
+        let made_of = (view.tables().revision(), view.is_complete(), silent.clone());
+        if self.told.as_ref() == Some(&made_of) {
+            return;
+        }
+        self.told = Some(made_of);
+        let grant = view.tables().local.vms.get(me);
+        let zone = Arc::new(Zone::of(view, silent, self.domain.clone()));
+        self.facts.send_replace(Facts { namespace: grant.map(|grant| grant.namespace.clone()), zone });
+    }
+
+    fn problem(&self) -> Option<String> {
+        match &*self.status.borrow() {
+            Names::Missing { why } => Some(format!("names of the mesh are not resolved: {why}")),
+            Names::Starting | Names::Served { .. } => None,
+        }
+    }
+}
+
+impl Beside for VmBeside {
+    fn look(&mut self, view: &View) -> Then {
+        let Some(grant) = view.tables().local.vms.get(&self.me) else { return Then::Go };
+        let own = view.cluster(view.own()).and_then(|own| own.nodes.get(&self.me));
+        let addresses = own.map(|node| &node.mesh_addresses[..]).unwrap_or_default();
+        let targets = targets(grant, addresses);
+        self.targets.send_if_modified(|held| std::mem::replace(held, targets.clone()) != targets);
+        // What was hidden until now does not come by the watch: it did not change.
+        match self.namespaces.replace(grant.namespaces.clone()) {
+            Some(before) if before != grant.namespaces => Then::Relist,
+            Some(_) | None => Then::Go,
+        }
+    }
+
+    fn see(&mut self, view: &View, silent: &Silent) {
+        if let Some(naming) = &mut self.naming {
+            naming.see(view, &self.me, silent);
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.naming.iter().filter_map(Naming::problem).collect()
+    }
+
+    fn wishes(&mut self) -> Wishes {
+        // Who says nothing of a program counts it as well: we speak when each was asked.
+        let checked = self.checked.borrow().clone();
+        if self.namespaces.is_none() || !self.targets.borrow().iter().all(|it| checked.contains_key(it)) {
+            return Wishes::new();
+        }
+        self.sequence += 1;
+        let health = |(target, healthy): (&Target, &bool)| ServedHealth {
+            service: target.service.clone(),
+            port: target.port,
+            address: target.address,
+            healthy: *healthy,
+        };
+        let presence = Presence {
+            instance: self.instance,
+            sequence: self.sequence,
+            serve: checked.iter().map(health).collect(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        Wishes::from([(LocalKey::Presence(self.me.clone()).into(), presence.into())])
+    }
+}
+
+/// Where its programs have to answer. UDP has no handshake by which anybody could tell.
+fn targets(grant: &Vm, addresses: &[IpAddr]) -> BTreeSet<Target> {
+    let mut targets = BTreeSet::new();
+    for served in &grant.serve {
+        for port in served.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
+            let target =
+                |&address: &IpAddr| Target { service: served.service.clone(), port: port.port, address };
+            targets.extend(addresses.iter().map(target));
+        }
+    }
+    targets
+}
