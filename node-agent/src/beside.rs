@@ -5,6 +5,9 @@ use replica::{service::Silent, view::View};
 
 /// See the module.
 pub trait Beside: Send {
+    /// What is followed of the private part of the store beside what every agent programs.
+    const FOLLOWS: &'static [&'static str];
+
     /// The view has changed, and is complete.
     fn look(&mut self, view: &View) -> Then;
 
@@ -33,6 +36,8 @@ pub enum Then {
 pub struct Nothing;
 
 impl Beside for Nothing {
+    const FOLLOWS: &'static [&'static str] = &[];
+
     fn look(&mut self, _view: &View) -> Then {
         Then::Go
     }

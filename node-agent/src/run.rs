@@ -129,7 +129,8 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
     let keeper = tokio::spawn(kept::run(file, to_keep, outcomes));
 
     info!(cluster = %own, %node, "Following the cluster's store");
-    let follow = Follow { cluster: own.clone(), prefixes: PREFIXES.map(str::to_owned).to_vec() };
+    let prefixes = PREFIXES.iter().chain(B::FOLLOWS).map(|prefix| (*prefix).to_owned()).collect();
+    let follow = Follow { cluster: own.clone(), prefixes };
     let following = follow::spawn(follow, seed(&node), apiserver);
 
     let (answers, answered) = mpsc::channel(probe::IN_FLIGHT_MAX + path_mtu::IN_FLIGHT_MAX);

@@ -82,6 +82,9 @@ impl Naming {
 }
 
 impl Beside for VmBeside {
+    /// Of which it is shown its own.
+    const FOLLOWS: &'static [&'static str] = &["mesh-local/v1/vms/"];
+
     fn look(&mut self, view: &View) -> Then {
         let Some(grant) = view.tables().local.vms.get(&self.me) else { return Then::Go };
         let own = view.cluster(view.own()).and_then(|own| own.nodes.get(&self.me));

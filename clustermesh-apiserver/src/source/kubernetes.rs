@@ -43,14 +43,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// The kinds we watch; namespaces first, as a reader of the log would.
-/// No ExternalWorkloads: a cluster without their CRD would wait for their list for ever.
-pub const KINDS: [ObjectKind; 6] = [
+pub const KINDS: [ObjectKind; 7] = [
     ObjectKind::Namespace,
     ObjectKind::Node,
     ObjectKind::Pod,
     ObjectKind::Service,
     ObjectKind::EndpointSlice,
     ObjectKind::MeshPeer,
+    ObjectKind::ExternalWorkload,
 ];
 
 /// Events that wait to be folded: two pages of a list. A watch waits when it is full.

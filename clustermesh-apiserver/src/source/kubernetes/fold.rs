@@ -160,13 +160,17 @@ impl Fold {
 
 /// The object as its author wrote it.
 fn document(kind: ObjectKind, object: &DynamicObject) -> Value {
-    if kind == ObjectKind::MeshPeer {
+    if let ObjectKind::MeshPeer | ObjectKind::ExternalWorkload = kind {
         // A file's typing errors are refused; what a server adds to `metadata`, and `status`, are not its author's.
-        let spec = object.data.get("spec").cloned().unwrap_or_default();
+        let spec = object.data.get("spec").cloned().unwrap_or_else(|| json!({}));
+        let mut metadata = json!({"name": object.name_any()});
+        if let Some(namespace) = object.namespace() {
+            metadata["namespace"] = namespace.into();
+        }
         return json!({
             "apiVersion": api::peer::API_VERSION,
-            "kind": api::peer::KIND,
-            "metadata": {"name": object.name_any()},
+            "kind": kind.as_str(),
+            "metadata": metadata,
             "spec": spec,
         });
     }

@@ -38,6 +38,7 @@ async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled
         ClusterRoleBinding mesh-clustermesh-apiserver
         ConfigMap mesh/mesh-clustermesh-bundle
         ConfigMap mesh/mesh-clustermesh-dashboard
+        CustomResourceDefinition externalworkloads.clustermesh.io
         CustomResourceDefinition meshpeers.clustermesh.io
         DaemonSet mesh/mesh-clustermesh-agent
         DaemonSet mesh/mesh-clustermesh-tunnel
@@ -118,6 +119,7 @@ async fn an_uninstall_keeps_what_was_agreed_with_peers_unless_told_otherwise() {
     assert!(said.contains("[CustomResourceDefinition] meshpeers.clustermesh.io"), "{said}");
     let kept = [
         "APIService v1alpha1.clustermesh.io",
+        "CustomResourceDefinition externalworkloads.clustermesh.io",
         "CustomResourceDefinition meshpeers.clustermesh.io",
         "MeshPeer west",
     ]

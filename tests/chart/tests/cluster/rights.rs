@@ -62,6 +62,7 @@ async fn accounts_may_exactly_this() {
         configmaps mesh-clustermesh-bundle: patch
         endpointslices of discovery.k8s.io: list,watch
         events of events.k8s.io: create,patch
+        externalworkloads of clustermesh.io: list,watch,create,delete
         meshpeers of clustermesh.io: get,list,watch,create,patch,delete
         meshpeers/status of clustermesh.io: patch
         namespaces,nodes,pods,services: list,watch
@@ -72,6 +73,7 @@ async fn accounts_may_exactly_this() {
     expect![[r#"
         endpointslices of discovery.k8s.io: list,watch
         events of events.k8s.io: create,patch
+        externalworkloads of clustermesh.io: list,watch,create,delete
         meshpeers of clustermesh.io: get,list,watch,create,patch,delete
         meshpeers/status of clustermesh.io: patch
         namespaces,nodes,pods,services: list,watch

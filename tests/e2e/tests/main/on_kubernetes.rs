@@ -160,8 +160,10 @@ fn story() -> Story {
 fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
     let kubernetes = Kubernetes::start(story, cluster).unwrap();
     kubernetes.start_controllers().unwrap();
-    let crds = files().join("../../helm/clustermesh/files/meshpeers.yaml");
-    kubernetes.kubectl(&["apply", "-f", &crds.display().to_string()]).unwrap();
+    for crd in ["meshpeers", "externalworkloads"] {
+        let crd = files().join(format!("../../helm/clustermesh/files/{crd}.yaml"));
+        kubernetes.kubectl(&["apply", "-f", &crd.display().to_string()]).unwrap();
+    }
     kubernetes.kubectl_with(&["apply", "-f", "-"], ACCOUNTS).unwrap();
     kubernetes.kubectl(&["create", "namespace", "shop"]).unwrap();
     for account in ["client", "cart", "shell"] {

@@ -93,8 +93,9 @@ fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_co
     eventually("the dead program is out of use", SHOWN, || {
         let (code, said, _) = story.try_ctl(&["vm", "status", "web-1", "--cluster", B.name]);
         let why = story.ctl(&["why", "shop/legacy", "--cluster", A.name]);
-        let is_out =
-            code == 1 && said.contains("nobody answers at 100.64.2.") && why.contains("web-1: not ready");
+        let is_out = code == 1
+            && said.contains("nobody answers at 100.64.2.")
+            && why.contains("web-1: not used: not ready");
         if is_out { Ok(()) } else { Err(said + &why) }
     });
     let refused = story.curl(POD, LEGACY).unwrap_err();
