@@ -22,7 +22,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Whatever the file system says.
 pub fn write_as(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let beside = write_beside(path, bytes, mode)?;
-    fs::rename(&beside, path)?;
+    fs::rename(&beside, path).inspect_err(|_| {
+        // What the refusal is about is said already.
+        let _ = fs::remove_file(&beside);
+    })?;
     File::open(parent(path))?.sync_all()
 }
 

@@ -1,7 +1,7 @@
 //! What an agent does beside programming the data path: nothing on a node; on a VM, names and signs of life.
 
 use crate::writer::Wishes;
-use replica::view::View;
+use replica::{service::Silent, view::View};
 
 /// See the module.
 pub trait Beside: Send {
@@ -10,6 +10,13 @@ pub trait Beside: Send {
 
     /// The view has changed, and is complete.
     fn look(&mut self, view: &View) -> Then;
+
+    /// The view is about to be programmed: also one from the disk, which is not complete, and again though nothing
+    /// changed. Backends behind a silent tunnel are healthy only on paper.
+    fn see(&mut self, view: &View, silent: &Silent);
+
+    /// What does not hold, a sentence each.
+    fn problems(&self) -> Vec<String>;
 
     /// Records that are written beside the agent's own two; asked every five seconds.
     fn wishes(&mut self) -> Wishes;
@@ -33,6 +40,12 @@ impl Beside for Nothing {
 
     fn look(&mut self, _view: &View) -> Then {
         Then::Go
+    }
+
+    fn see(&mut self, _view: &View, _silent: &Silent) {}
+
+    fn problems(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn wishes(&mut self) -> Wishes {

@@ -14,7 +14,7 @@
 
 mod choice;
 
-pub use choice::{Candidate, Choice, Frontend, Rank, Reason, Verdict, choose};
+pub use choice::{Candidate, Choice, Frontend, Rank, Reason, Verdict, choose, ready};
 
 use crate::view::{ServiceKey, View};
 use api::{

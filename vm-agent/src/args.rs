@@ -1,9 +1,10 @@
 //! The command line.
 
+use crate::dns::{server::ADDRESS, zone::Domain};
 use clap::{Parser, Subcommand};
 use daemon::args::LogArgs;
 use mesh_node_agent::HostArgs;
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 /// Puts this machine into the mesh of a cluster, as a workload with an identity of its own.
 #[derive(Debug, Parser)]
@@ -24,6 +25,8 @@ pub enum Command {
     Run(RunArgs),
     /// Forgets the cluster that this machine has joined. To shut it out there: `meshctl vm remove`.
     Leave(LeaveArgs),
+    /// Puts this machine's resolver back as it was before the agent pointed it at itself; for an agent that was killed.
+    RestoreResolver,
 }
 
 /// Of `join`.
@@ -44,6 +47,22 @@ pub struct RunArgs {
     pub state: StateArgs,
     #[command(flatten)]
     pub host: HostArgs,
+    #[command(flatten)]
+    pub names: NamesArgs,
+}
+
+/// How the mesh's names are served to this machine.
+#[derive(Debug, Clone, clap::Args)]
+pub struct NamesArgs {
+    /// What the cluster calls itself in names, as in cart.shop.svc.cluster.local.
+    #[arg(long, value_name = "DOMAIN", default_value_t = Domain::default())]
+    pub cluster_domain: Domain,
+    /// Where names are served, a loopback address; port 53 unless systemd-resolved asks.
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = ADDRESS)]
+    pub dns: SocketAddr,
+    /// Serve no names, and leave this machine's resolver alone.
+    #[arg(long)]
+    pub no_dns: bool,
 }
 
 /// Of `leave`.

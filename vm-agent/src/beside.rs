@@ -1,6 +1,11 @@
-//! What a VM's agent does beside programming its data path: it says that it is there and how what it serves is.
+//! What a VM's agent does beside programming its data path: it says that it is there and how what it serves is, and has
+//! names made of what it knows.
 
-use crate::health::{Checks, Target};
+use crate::{
+    dns::zone::{Domain, Zone},
+    health::{Checks, Target},
+    names::{Facts, Names},
+};
 use api::{
     bytes::Instance,
     key::LocalKey,
@@ -11,10 +16,11 @@ use mesh_node_agent::{
     beside::{Beside, Then},
     writer::Wishes,
 };
-use replica::view::View;
+use replica::{service::Silent, view::View};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 use tokio::sync::watch;
 
@@ -28,13 +34,50 @@ pub struct VmBeside {
     namespaces: Option<BTreeSet<NamespaceName>>,
     targets: watch::Sender<BTreeSet<Target>>,
     checked: watch::Receiver<BTreeMap<Target, bool>>,
+    naming: Option<Naming>,
 }
 
 impl VmBeside {
     /// Of the VM `me`; `instance` is new with each start.
-    pub fn new(me: NodeName, instance: Instance, checks: Checks) -> Self {
+    pub fn new(me: NodeName, instance: Instance, checks: Checks, naming: Option<Naming>) -> Self {
         let Checks { targets, checked } = checks;
-        Self { me, instance, sequence: 0, namespaces: None, targets, checked }
+        Self { me, instance, sequence: 0, namespaces: None, targets, checked, naming }
+    }
+}
+
+/// Tells those who serve names what the view says, and what became of it.
+#[derive(Debug)]
+pub struct Naming {
+    domain: Domain,
+    facts: watch::Sender<Facts>,
+    status: watch::Receiver<Names>,
+    /// What the names that were told are made of.
+    told: Option<(u64, bool, Silent)>,
+}
+
+impl Naming {
+    /// In a cluster of this domain.
+    pub fn new(domain: Domain, facts: watch::Sender<Facts>, status: watch::Receiver<Names>) -> Self {
+        Self { domain, facts, status, told: None }
+    }
+
+    /// Names are made again only when what they are made of changed: a mesh may have many, and looks are frequent.
+    fn see(&mut self, view: &View, me: &NodeName, silent: &Silent) {
+        let made_of = (view.tables().revision(), view.is_complete(), silent.clone());
+        if self.told.as_ref() == Some(&made_of) {
+            return;
+        }
+        self.told = Some(made_of);
+        let grant = view.tables().local.vms.get(me);
+        let zone = Arc::new(Zone::of(view, silent, self.domain.clone()));
+        self.facts.send_replace(Facts { namespace: grant.map(|grant| grant.namespace.clone()), zone });
+    }
+
+    fn problem(&self) -> Option<String> {
+        match &*self.status.borrow() {
+            Names::Missing { why } => Some(format!("names of the mesh are not resolved: {why}")),
+            Names::Starting | Names::Served { .. } => None,
+        }
     }
 }
 
@@ -53,6 +96,16 @@ impl Beside for VmBeside {
             Some(before) if before != grant.namespaces => Then::Relist,
             Some(_) | None => Then::Go,
         }
+    }
+
+    fn see(&mut self, view: &View, silent: &Silent) {
+        if let Some(naming) = &mut self.naming {
+            naming.see(view, &self.me, silent);
+        }
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.naming.iter().filter_map(Naming::problem).collect()
     }
 
     fn wishes(&mut self) -> Wishes {

@@ -57,6 +57,7 @@ impl<B: Beside> Agent<B> {
 
     pub(super) async fn program(&mut self, host: &mut Host) {
         let facts = host.facts(&self.view, &self.node).await;
+        self.beside.see(&self.view, &self.paths.silent);
         if self.view.is_complete() {
             if let Basis::Disk { at_ms, .. } = self.basis {
                 info!(of = %utc(at_ms), "The store was listed; its view takes the place of the one from the disk");
@@ -70,6 +71,7 @@ impl<B: Beside> Agent<B> {
         };
         self.composed = compose::compose(&self.view, &self.node, &facts, &self.paths);
         self.composed.problems.extend(host.problems());
+        self.composed.problems.extend(self.beside.problems());
         let revision = self.view.revision();
         let started = Instant::now();
         self.measured = host.program(self.composed.image.clone(), completeness).await;

@@ -172,6 +172,22 @@ pub fn choose<'a>(situation: &Situation<'a>, silent: &Silent) -> Choice<'a> {
     choice
 }
 
+/// Backends that names of a headless Service stand for: the ready ones of the best rank, each family for itself, as
+/// [`choose`] would pick them for a frontend. Of a headless Service no port is asked for. (Kubernetes' DNS
+/// specification, section 2.4: ready endpoints only)
+#[must_use]
+pub fn ready<'a>(situation: &Situation<'a>, silent: &Silent) -> Vec<(&'a ClusterName, IpAddr, &'a Backend)> {
+    let mut all: Vec<_> = announced(situation, silent)
+        .into_iter()
+        .filter_map(|one| Some((one.rank.ok().filter(|rank| !rank.terminating)?, one)))
+        .collect();
+    let best =
+        |v4: bool| all.iter().filter(|(_, one)| one.address.is_ipv4() == v4).map(|(rank, _)| *rank).min();
+    let (best_v4, best_v6) = (best(true), best(false));
+    all.retain(|(rank, one)| Some(*rank) == if one.address.is_ipv4() { best_v4 } else { best_v6 });
+    all.into_iter().map(|(_, one)| (one.cluster, one.address, one.backend)).collect()
+}
+
 /// Gives every candidate of a family its verdict; returns the addresses that are used.
 fn settle(candidates: Vec<&mut Candidate<'_>>, has_frontend: bool) -> BTreeSet<SocketAddr> {
     let best = candidates.iter().filter_map(|candidate| candidate.rank).min();

@@ -173,6 +173,32 @@ fn a_headless_service_has_nothing_to_balance() {
     );
 }
 
+/// Each line: what the clusters have, and which addresses the name of a headless Service stands for.
+#[test]
+fn the_name_of_a_headless_service_stands_for_ready_backends_of_the_best_rank_in_each_family() {
+    let scene = |annotations: &str, own: &str, peer: &str| {
+        let service = format!("service headless frontends= {annotations}");
+        format!("{service}\n{own}\npeer west\nservice global shared headless frontends=\n{peer}\n")
+    };
+    let (own, peer) = ("backend 10.1.0.1", "backend 10.2.0.1\nbackend fd00:2::1");
+    for (annotations, own, peer, stands_for) in [
+        ("", own, peer, "10.1.0.1"),
+        ("global", own, peer, "10.1.0.1 10.2.0.1 fd00:2::1"),
+        ("global affinity=local", own, peer, "10.1.0.1 fd00:2::1"),
+        ("global", "backend 10.1.0.1 terminating", "", ""),
+        ("global", "backend 10.1.0.1 unready", peer, "10.2.0.1 fd00:2::1"),
+        ("global", "backend 10.1.0.1 silent", "backend 10.2.0.1", "10.2.0.1"),
+        // No port has to fit, as none is asked for.
+        ("ports=web:80", "backend 10.1.0.1 ports=metrics:9090", "", "10.1.0.1"),
+    ] {
+        let view = self::scene(&scene(annotations, own, peer));
+        let situation = view.situation(&cart()).expect("a service of ours");
+        let addresses: Vec<_> =
+            ready(&situation, &silent()).iter().map(|(_, ip, _)| ip.to_string()).collect();
+        assert_eq!(addresses.join(" "), stands_for, "`{annotations}`, own `{own}`, peer `{peer}`");
+    }
+}
+
 #[test]
 fn a_private_service_uses_its_private_backends() {
     assert_eq!(

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! A **place** is where a program can run. Every place is a network namespace and a cgroup; nodes and hosts have a mount
-//! namespace, too: own `/run`, `/sys`, bpffs, `/var/lib/cni`, `/var/lib/mesh`, and their own cgroup as the root of
+//! namespace, too: own `/run`, `/sys`, bpffs, `/etc`, `/var/lib`, and their own cgroup as the root of
 //! `/sys/fs/cgroup`, so that a product started with its defaults finds what it would find on a machine of its own.
 //! Pods see through their node's eyes.
 //!

@@ -31,7 +31,9 @@ pub(crate) fn mount_machine(mounts: &MachineMounts) -> Result<()> {
         .with_context(|| format!("cannot open {}", mounts.var_lib_mesh.display()))?;
 
     forget_keepers()?;
-    own_var_lib()?;
+    for dir in OWN_LAYERS {
+        own_layer(dir)?;
+    }
     make_dir("/var/lib/cni")?;
     mount_at(Some("tmpfs"), "/var/lib/cni", Some("tmpfs"), MsFlags::empty())?;
     make_dir("/var/lib/mesh")?;
@@ -66,16 +68,19 @@ fn forget_keepers() -> Result<()> {
     Ok(())
 }
 
-/// Lays a layer of the machine's own over `/var/lib`: mount points that the outside lacks can be made, and what
+/// Where programs of a machine write what is the whole machine's: state, and what resolves its names.
+const OWN_LAYERS: [&str; 2] = ["/var/lib", "/etc"];
+
+/// Lays a layer of the machine's own over a directory: mount points that the outside lacks can be made, and what
 /// programs leave there goes with the machine.
-fn own_var_lib() -> Result<()> {
+fn own_layer(dir: &str) -> Result<()> {
     // The layer's two directories must be on one file system that overlayfs can write to; /run is replaced anyway.
     mount_at(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty())?;
     make_dir("/run/upper")?;
     make_dir("/run/work")?;
-    let layers = "lowerdir=/var/lib,upperdir=/run/upper,workdir=/run/work";
-    mount(Some("overlay"), "/var/lib", Some("overlay"), MsFlags::empty(), Some(layers))
-        .context("cannot lay an overlay over /var/lib: the kernel needs overlayfs")?;
+    let layers = format!("lowerdir={dir},upperdir=/run/upper,workdir=/run/work");
+    mount(Some("overlay"), dir, Some("overlay"), MsFlags::empty(), Some(layers.as_str()))
+        .with_context(|| format!("cannot lay an overlay over {dir}: the kernel needs overlayfs"))?;
     umount2("/run", MntFlags::MNT_DETACH).context("cannot put the layer's directories out of sight")
 }
 

@@ -64,6 +64,7 @@ fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_co
 
     serves_and_uses(&story);
     well(&story);
+    resolves(&story);
     let why = story.ctl(&["why", "shop/legacy", "--cluster", A.name]);
     assert!(why.contains(":9000 in cluster-b/web-1: used"), "{why}");
 
@@ -78,6 +79,7 @@ fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_co
     story.lab.start(&format!("{VM}/tunnel")).unwrap();
     story.lab.start(&format!("{VM}/agent")).unwrap();
     serves_and_uses(&story);
+    resolves(&story);
     for cluster in [A, B] {
         story.lab.start(&format!("{}/host/control/apiserver", cluster.name)).unwrap();
         story.lab.start(&format!("{}/node/{}/agent", cluster.name, cluster.nodes[0])).unwrap();
@@ -125,6 +127,17 @@ fn well(story: &Story) {
         let (code, stdout, stderr) = story.try_ctl(&["vm", "status", "web-1", "--cluster", B.name]);
         if code == 0 && stdout.contains("3/3 carry") { Ok(()) } else { Err(format!("{stdout}{stderr}")) }
     });
+}
+
+/// Programs of the VM find Services by the names that pods of its namespace have for them. Nobody there is asked for any
+/// other name: the host's own server is out of reach in the lab, and says nothing.
+fn resolves(story: &Story) {
+    for name in ["cart.shop.svc.cluster.local", "cart.shop.svc.clusterset.local", "cart"] {
+        eventually("libc finds the name", SHOWN, || {
+            let (_, said, stderr) = story.sh(VM, &format!("getent ahostsv4 {name}"));
+            if said.starts_with("10.102.0.10 ") { Ok(()) } else { Err(format!("{name}: {said}{stderr}")) }
+        });
+    }
 }
 
 /// What `shop/legacy` is in a cluster where it has this address.

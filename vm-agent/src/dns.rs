@@ -1,0 +1,18 @@
+//! Names of the mesh, served to this host.
+//!
+//! ```text
+//!  bytes ─▶ query ──▶ respond ──▶ zone        mesh names: answered here, or SERVFAIL, and never forwarded
+//!                        │
+//!                        └─▶ cache ─▶ upstream   the others: the servers that the host had before
+//! ```
+//!
+//! `zone`, `respond` and `cache` are pure; `upstream` and `server` do the IO. Encoding is `hickory-proto`'s.
+
+pub mod cache;
+pub mod respond;
+pub mod server;
+pub mod upstream;
+pub mod zone;
+
+#[cfg(test)]
+pub(crate) mod scene;
