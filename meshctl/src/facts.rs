@@ -64,8 +64,13 @@ impl Facts {
         }
     }
 
-    /// The nodes that a cluster announces.
+    /// The nodes that a cluster announces, without its VMs: those come and go, and `meshctl vm` says how each is.
     pub fn nodes(&self, cluster: &ClusterName) -> impl Iterator<Item = (&NodeName, &Node)> {
+        self.nodes_and_vms(cluster).filter(|(_, node)| !node.is_vm())
+    }
+
+    /// All machines that a cluster announces.
+    pub fn nodes_and_vms(&self, cluster: &ClusterName) -> impl Iterator<Item = (&NodeName, &Node)> {
         self.records.iter().filter_map(move |(key, (record, _))| match (key, record) {
             (Key::Mesh(of, MeshKey::Node(node)), Record::Node(record)) if of == cluster => {
                 Some((node, record))

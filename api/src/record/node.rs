@@ -22,6 +22,14 @@ pub struct Node {
     pub zone: String,
 }
 
+impl Node {
+    /// A VM: it carries nothing but its own address and nobody dials it, so it may come and go.
+    #[must_use]
+    pub fn is_vm(&self) -> bool {
+        self.prefixes.is_empty() && self.endpoints.is_empty()
+    }
+}
+
 impl Wire for Node {
     type Message = pb::Node;
 

@@ -10,8 +10,12 @@ use expect_test::expect;
 fn east(phase: Phase, written_ms: u64, measured: &[(&str, bool, u64)]) -> Facts {
     let mut records: BTreeMap<Key, (Record, i64)> = BTreeMap::new();
     for (cluster, node) in [("east", "e1"), ("west", "w1"), ("west", "w2")] {
-        let record =
-            Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
+        let record = Node {
+            mesh_addresses: vec![],
+            prefixes: vec![],
+            endpoints: vec!["192.0.2.1".parse().unwrap()],
+            zone: String::new(),
+        };
         let key = MeshKey::Node(node.parse().unwrap()).of(&cluster.parse().unwrap());
         records.insert(key, (record.into(), 1));
     }

@@ -17,8 +17,12 @@ struct East(BTreeMap<Key, (Record, i64)>);
 fn east() -> East {
     let mut east = East(BTreeMap::new());
     for (cluster, node) in [("east", "e1"), ("east", "e2"), ("west", "w1")] {
-        let record =
-            Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
+        let record = Node {
+            mesh_addresses: vec![],
+            prefixes: vec![],
+            endpoints: vec!["192.0.2.1".parse().unwrap()],
+            zone: String::new(),
+        };
         east.put(MeshKey::Node(node.parse().unwrap()).of(&cluster.parse().unwrap()), record, 10);
     }
     let key = TunnelKey { public_key: PublicKey([1; 32]), port: 51871 };
@@ -112,6 +116,19 @@ impl East {
         assert_eq!(status.is_healthy(), status.all_problems().count() == 0);
         expected.assert_eq(&text);
     }
+}
+
+#[test]
+fn a_vm_that_is_off_makes_no_mesh_unhealthy() {
+    let mut east = east();
+    let vm = Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
+    for cluster in ["east", "west"] {
+        let key = MeshKey::Node("laptop".parse().unwrap()).of(&cluster.parse().unwrap());
+        east.put(key, vm.clone(), 10);
+    }
+    east.check(expect![[r#"
+        Active Fresh nodes 2/2 tunnels 2/2
+    "#]]);
 }
 
 #[test]

@@ -136,7 +136,7 @@ pub fn path(facts: &Facts, address: IpAddr) -> String {
 
 /// The node of a cluster that carries an address, by its longest prefix.
 pub fn carrier(facts: &Facts, cluster: &ClusterName, address: IpAddr) -> Option<(String, IpNet)> {
-    let carried = facts.nodes(cluster).flat_map(|(name, node)| {
+    let carried = facts.nodes_and_vms(cluster).flat_map(|(name, node)| {
         let own = node.mesh_addresses.iter().map(|at| IpNet::from(*at));
         node.prefixes.iter().copied().chain(own).map(move |prefix| (name, prefix))
     });
