@@ -143,3 +143,31 @@ fn targets(grant: &Vm, addresses: &[IpAddr]) -> BTreeSet<Target> {
     }
     targets
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::scene::{Listed, view};
+
+    #[test]
+    fn names_are_made_of_the_view_from_the_disk_too_and_again_only_when_something_changed() {
+        let (facts, mut known) = watch::channel(Facts::unknown(Domain::default()));
+        let (told, status) = watch::channel(Names::Starting);
+        let mut naming = Naming::new(Domain::default(), facts, status);
+        let me: NodeName = "web-1".parse().unwrap();
+        let (scene, silent) = ("service east shop/cart 10.101.0.10", Silent::new());
+        for (listed, changed) in
+            [(Listed::NotYet, true), (Listed::NotYet, false), (Listed::Yes, true), (Listed::Yes, false)]
+        {
+            known.borrow_and_update();
+            let view = view(scene, listed);
+            naming.see(&view, &me, &silent);
+            assert_eq!(known.has_changed().unwrap(), changed, "{listed:?}");
+            assert_eq!(*known.borrow().zone, Zone::of(&view, &silent, Domain::default()));
+        }
+
+        assert_eq!(naming.problem(), None);
+        told.send_replace(Names::Missing { why: "the port is taken".to_owned() });
+        assert_eq!(naming.problem().unwrap(), "names of the mesh are not resolved: the port is taken");
+    }
+}

@@ -15,12 +15,15 @@ use nix::errno::Errno;
 use std::{
     fs, io,
     net::IpAddr,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
 
 /// Larger than any file that a person or a program means; libc would read it, and nobody waits for it.
 const FILE_MAX_BYTES: u64 = 64 * 1024;
+
+/// libc reads the file as whoever asks it.
+const READABLE: u32 = 0o644;
 
 /// Both files.
 #[derive(Debug, Clone)]
@@ -97,7 +100,7 @@ impl Files {
         if taken != Taken::AsItWas {
             self.keep().map_err(|error| self.explain("keep a copy of", error))?;
         }
-        durable::write_as(&self.conf, ours.as_bytes(), 0o644).map_err(|error| {
+        put(&self.conf, ours.as_bytes()).map_err(|error| {
             // The kept copy says that ours is in place, and it is not.
             if taken == Taken::First {
                 let _ = durable::remove(&self.kept);
@@ -132,12 +135,10 @@ impl Files {
                 durable::remove(&self.kept)?;
                 symlink(target, &self.kept)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                durable::write_as(&self.kept, b"", 0o644)
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => put(&self.kept, b""),
             // It is no link. (readlink(2), EINVAL)
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                durable::write_as(&self.kept, &fs::read(&self.conf)?, 0o644)
+                put(&self.kept, &fs::read(&self.conf)?)
             }
             Err(error) => Err(error),
         }
@@ -170,6 +171,12 @@ impl Files {
         };
         anyhow::Error::from(error).context(Hint::new(format!("cannot {verb} {conf}"), hint))
     }
+}
+
+/// Writes a file that every program of the host may read, whatever the mask of this process.
+fn put(path: &Path, text: &[u8]) -> io::Result<()> {
+    durable::write_as(path, text, READABLE)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(READABLE))
 }
 
 fn is_there(path: &Path) -> bool {

@@ -15,6 +15,10 @@ fn the_file_is_taken_once_and_what_was_there_comes_back_as_it_was() {
     let etc = Etc::with(HOSTS);
     assert_eq!(etc.take().unwrap(), Taken::First);
     assert!(etc.conf().starts_with(HEADER));
+    for name in ["resolv.conf", "resolv.conf.mesh-vm-agent"] {
+        let mode = fs::metadata(etc.path(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o644, "everybody reads {name}");
+    }
     assert_eq!(etc.take().unwrap(), Taken::AsItWas);
     assert_eq!(etc.files.hosts().unwrap(), ResolvConf::parse(HOSTS));
     assert_eq!(etc.files.restore().unwrap(), Restored::Back);
