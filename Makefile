@@ -7,7 +7,7 @@ RELEASE := target/release
 # Random days of `make sim`; the ordinary tests run 100.
 SEEDS   ?= 10000
 
-.PHONY: help demo test sim test-kernels test-kubernetes fuzz lint deps build release images clean
+.PHONY: help demo test sim test-kernels test-kubernetes fuzz lint deps build release images packages test-packages clean
 
 help:
 	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
@@ -17,6 +17,8 @@ help:
 	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
 	@echo 'make fuzz TARGET=… SECONDS=…   look for bytes that a decoder does not survive (C++ compiler; targets: tests/fuzz/corpus)'
 	@echo 'make images container images of the four programs, as OCI archives in target/images (root)'
+	@echo 'make packages   the VM agent as .deb and .rpm, in target/packages (root)'
+	@echo 'make test-packages   installs, upgrades, removes and purges them in a small Debian (root; downloads 60 MB)'
 	@echo 'make lint   formatting, clippy and rustdoc, warnings denied'
 	@echo 'make deps   install the distribution packages that building and testing need'
 
@@ -52,6 +54,12 @@ release: deps
 
 images: deps
 	@ci/images
+
+packages: deps
+	@ci/package
+
+test-packages: deps
+	@tests/packages/run
 
 deps:
 	@ci/install

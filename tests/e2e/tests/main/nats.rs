@@ -148,11 +148,11 @@ fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
     for Boxed { cluster, .. } in boxes.iter().filter(|it| it.says == Says::NothingAsItIsNoNode) {
         let node = format!("{{lab}}/{}/nodes/{}", cluster.name, cluster.nodes[1]);
         let agent = format!(
-            "mesh-node-agent --apiserver {} --cert {node}/cert.pem --key {node}/key.pem --bundle {node}/bundle.pem",
+            "{{bin}}/mesh-node-agent --apiserver {} --cert {node}/cert.pem --key {node}/key.pem --bundle {node}/bundle.pem",
             cluster.apiserver
         );
         assert!(topology.contains(&agent), "{topology}");
-        topology = topology.replace(&agent, "mesh-vm-agent run");
+        topology = topology.replace(&agent, &vm_agent());
     }
     let file = dir.path().join("topology.yaml");
     std::fs::write(&file, topology).unwrap();
@@ -203,4 +203,13 @@ impl Boxed<'_> {
         };
         nodes.lines().filter_map(line_as_told).collect()
     }
+}
+
+/// A VM's agent, with no more capabilities than its unit leaves it.
+fn vm_agent() -> String {
+    let unit = files().join("../../vm-agent/package/mesh-vm-agent.service");
+    let unit = std::fs::read_to_string(unit).expect("the package has a unit");
+    let capabilities = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let capabilities = capabilities.expect("the unit bounds them").to_lowercase().replace("cap_", "+");
+    format!("setpriv --bounding-set=-all,{} {{bin}}/mesh-vm-agent run", capabilities.replace(' ', ","))
 }

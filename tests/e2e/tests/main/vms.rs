@@ -65,6 +65,7 @@ fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_co
     serves_and_uses(&story);
     well(&story);
     resolves(&story);
+    small(&story);
     let why = story.ctl(&["why", "shop/legacy", "--cluster", A.name]);
     assert!(why.contains(":9000 in cluster-b/web-1: used"), "{why}");
 
@@ -138,6 +139,16 @@ fn resolves(story: &Story) {
             if said.starts_with("10.102.0.10 ") { Ok(()) } else { Err(format!("{name}: {said}{stderr}")) }
         });
     }
+}
+
+/// What an idle agent may hold: 25 MB. Pages of its program's file come on top, and the kernel takes them back at will.
+fn small(story: &Story) {
+    let state = story.lab.state().unwrap();
+    let pid = state.processes[&format!("{VM}/agent").parse().unwrap()].pid;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel tells it");
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kilobytes <= 25_000, "the agent holds {kilobytes} kB:\n{status}");
 }
 
 /// What `shop/legacy` is in a cluster where it has this address.
