@@ -30,6 +30,8 @@ mod kubernetes;
 mod leftovers;
 #[path = "main/nats.rs"]
 mod nats;
+#[path = "main/newcomer.rs"]
+mod newcomer;
 #[path = "main/on_kubernetes.rs"]
 mod on_kubernetes;
 #[path = "main/operator.rs"]
