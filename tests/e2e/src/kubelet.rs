@@ -300,9 +300,7 @@ impl Kubelet<'_> {
     }
 
     fn set_status(&self, name: &str, status: &Value) -> Result<()> {
-        let patch = json!({ "status": status });
-        let patch = Some(("application/merge-patch+json", &patch));
-        self.kubernetes.request("PATCH", &self.path(&format!("/{name}/status")), patch).map(drop)
+        self.kubernetes.set_pod_status(self.namespace, name, status)
     }
 
     fn place(&self, node: &str, pod: &Value) -> String {

@@ -182,6 +182,31 @@ impl<'a> Kubernetes<'a> {
         self.create(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
     }
 
+    /// Puts a pod on a node and gives it addresses, as a scheduler and a kubelet do; it is not ready yet.
+    pub fn run_pod(&self, namespace: &str, name: &str, node: &str, ips: [&str; 2]) -> Result<()> {
+        let at = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+        self.request("POST", &format!("{at}/binding"), Some((JSON, &binding)))?;
+        let ready = json!({"type": "Ready", "status": "False"});
+        let ips_of = ips.map(|ip| json!({ "ip": ip }));
+        let status = json!({"phase": "Running", "podIP": ips[0], "podIPs": ips_of, "conditions": [ready]});
+        self.set_pod_status(namespace, name, &status)
+    }
+
+    /// Says that a pod is ready.
+    pub fn make_pod_ready(&self, namespace: &str, name: &str) -> Result<()> {
+        let ready = json!({"type": "Ready", "status": "True"});
+        self.set_pod_status(namespace, name, &json!({ "conditions": [ready] }))
+    }
+
+    /// Writes into a pod's status, as its kubelet does.
+    pub(crate) fn set_pod_status(&self, namespace: &str, name: &str, status: &Value) -> Result<()> {
+        let at = format!("/api/v1/namespaces/{namespace}/pods/{name}/status");
+        let patch = json!({ "status": status });
+        self.request("PATCH", &at, Some(("application/merge-patch+json", &patch))).map(drop)
+    }
+
     fn create(&self, object: &Value) -> Result<()> {
         let at = collection(object)?;
         match self.request("POST", &at, Some((JSON, object))) {

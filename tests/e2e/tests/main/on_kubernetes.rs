@@ -41,7 +41,7 @@ const SERVICE: &str = "cart.yaml";
 #[test]
 #[ignore = "needs the real parts of Kubernetes: make test-kubernetes"]
 fn two_clusters_of_real_kubernetes_act_as_one() {
-    let story = story();
+    let story = Story::made_in("kubernetes", topology(|text| text).path());
     let mut a = started(&story, A);
     let b = started(&story, B);
 
@@ -123,8 +123,8 @@ fn two_clusters_of_real_kubernetes_act_as_one() {
     story.carts("cluster-b/pod/client", &B, |answers| carts(answers, &[B]));
 }
 
-/// The topology of the other tests, with the products started as the chart starts them.
-fn story() -> Story {
+/// The topology of the other tests, with the products started as the chart starts them, and what the caller makes of it.
+pub fn topology(change: impl FnOnce(String) -> String) -> tempfile::NamedTempFile {
     let mut text = fs::read_to_string(files().join("topology.yaml")).unwrap();
     for cluster in [A, B] {
         let name = cluster.name;
@@ -152,12 +152,12 @@ fn story() -> Story {
     assert_eq!(text.matches("--enrol-token").count(), 4, "every node enrols");
     assert_eq!(text.matches("--kubernetes ").count(), 2, "both apiservers read Kubernetes");
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    Story::made_in("kubernetes", file.path())
+    fs::write(file.path(), change(text)).unwrap();
+    file
 }
 
 /// Kubernetes, the mesh's apiserver in it, and its nodes.
-fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
+pub fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
     let kubernetes = Kubernetes::start(story, cluster).unwrap();
     kubernetes.start_controllers().unwrap();
     let crds = files().join("../../helm/clustermesh/files/meshpeers.yaml");
@@ -217,7 +217,7 @@ fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
 }
 
 /// What `meshctl` prints to an operator who has both clusters' kubeconfigs and no context file.
-fn by_contexts(story: &Story, all: [&Kubernetes<'_>; 2], command: &str) -> String {
+pub fn by_contexts(story: &Story, all: [&Kubernetes<'_>; 2], command: &str) -> String {
     let kubeconfig = all.map(Kubernetes::kubeconfig).join(":");
     let meshctl = story.lab.state().unwrap().bin.join("meshctl");
     let line =
