@@ -8,7 +8,11 @@ use super::{
     home::{self, Home},
     roster::{InForce, roster},
 };
-use crate::{init, publish::Own, source::snapshot::Place};
+use crate::{
+    init,
+    publish::Own,
+    source::{driver::PeerObject, snapshot::Place},
+};
 use api::{
     bytes::{ClusterUuid, Nonce},
     name::ClusterName,
@@ -228,13 +232,16 @@ fn closed_prefixes_stay_until_they_are_forgotten_or_claimed() {
 async fn an_object_in_somebody_elses_file_is_not_ours_to_remove() {
     let directory = tempfile::tempdir().expect("a directory");
     let home = Home::Directory(directory.path().to_owned());
-    let stands_in = |file: &str| Place::File { file: file.to_owned(), line: Some(1) };
     let peer = peer("a", 2, &["10.2.0.0/16"]);
-    home.write(&peer).await.expect("written");
+    let stands_in = |file: &str| {
+        let place = Place::File { file: file.to_owned(), line: Some(1) };
+        PeerObject { peer: peer.clone(), place, version: None }
+    };
+    home.write(&peer, None).await.expect("written");
     let text = std::fs::read_to_string(directory.path().join("meshpeer-a.yaml")).expect("there");
     assert_eq!(serde_saphyr::from_str::<MeshPeer>(&text).expect("what we write we can read"), peer);
-    let error = home.remove(&name("a"), &stands_in("peers.yaml")).await.expect_err("not ours");
+    let error = home.remove(&stands_in("peers.yaml")).await.expect_err("not ours");
     assert!(error.to_string().contains("stands in peers.yaml"), "{error}");
-    home.remove(&name("a"), &stands_in("meshpeer-a.yaml")).await.expect("ours");
+    home.remove(&stands_in("meshpeer-a.yaml")).await.expect("ours");
     assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
 }

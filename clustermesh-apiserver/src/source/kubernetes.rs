@@ -17,7 +17,7 @@ mod fold;
 mod tests;
 
 pub use events::Events;
-pub use fold::MANAGED_BY;
+pub use fold::{MANAGED_BY, place, version};
 
 use super::{
     object::ObjectKind,

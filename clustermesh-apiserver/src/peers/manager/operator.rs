@@ -79,13 +79,14 @@ impl Manager {
         let around =
             Surroundings { own: &self.config.own, node_addresses: &nodes, others: &self.roster.peers };
         check(peer, around).map_err(|conflict| PeerError::Refused(conflict.to_string()))?;
-        if held.is_some() {
-            self.config.home.may_change(name, &self.place_of(name)).map_err(PeerError::Refused)?;
+        let judged = self.object(name);
+        if let Some(judged) = &judged {
+            self.config.home.may_change(name, &judged.place).map_err(PeerError::Refused)?;
         }
         if !dry_run {
             let peer = &home::by_our_clock(peer, unix_s());
-            self.config.home.write(peer).await.map_err(PeerError::Home)?;
-            self.note(name, Some(peer.clone()));
+            let written = self.config.home.write(peer, judged.as_ref()).await.map_err(not_written)?;
+            self.note(name, Some(written));
             info!(peer = %name, phase = ?peer.phase(), "MeshPeer written");
             self.look().await;
         }
@@ -93,14 +94,14 @@ impl Manager {
     }
 
     async fn remove(&mut self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError> {
-        let objects = self.objects().ok_or_else(not_read)?;
-        let Some(object) = objects.get(name) else { return Ok(Removed::default()) };
-        if nonce.is_some() && object.nonce() != nonce {
+        self.objects().ok_or_else(not_read)?;
+        let Some(judged) = self.object(name) else { return Ok(Removed::default()) };
+        if nonce.is_some() && judged.peer.nonce() != nonce {
             return Ok(Removed::default());
         }
         let home = |error| PeerError::Home(error);
         let records = sweep::counts(&self.engine, name).await.map_err(home)?;
-        let removed = self.config.home.remove(name, &self.place_of(name)).await;
+        let removed = self.config.home.remove(&judged).await;
         removed.map_err(|error| PeerError::Refused(format!("{error:#}")))?;
         self.note(name, None);
         info!(peer = %name, "MeshPeer removed");
@@ -120,6 +121,14 @@ impl Manager {
         self.set_closed(closed).await.map_err(PeerError::Home)?;
         self.write_closed().await.map_err(PeerError::Home)?;
         Ok(opened)
+    }
+}
+
+/// Who writes over what he has not seen is refused: it is for him to look again.
+fn not_written(error: anyhow::Error) -> PeerError {
+    match error.downcast_ref::<home::Changed>() {
+        Some(changed) => PeerError::Refused(changed.to_string()),
+        None => PeerError::Home(error),
     }
 }
 

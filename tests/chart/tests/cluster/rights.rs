@@ -22,7 +22,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api,
-    api::{ListParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use rpc::mesh::enrolment::v1::{EnrolNodeRequest, enrolment_client::EnrolmentClient};
 use serde_json::{Value, json};
@@ -175,6 +175,17 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
     eventually("it says how the peering is", async || {
         let peer = cluster.get("MeshPeer", "west").await?;
         peer.pointer("/status/conditions/0").map(drop).with_context(|| format!("{peer}\n{}", pod.log()))
+    })
+    .await
+    .unwrap();
+    // Which spec that is about: after a change, the changed one.
+    let limits = json!({"spec": {"contract": {"limits": {"nodes": 7}}}});
+    let peers = cluster.api("MeshPeer", None).await.unwrap();
+    peers.patch("west", &PatchParams::default(), &Patch::Merge(&limits)).await.unwrap();
+    eventually("the change is observed", async || {
+        let peer = cluster.get("MeshPeer", "west").await?;
+        let observed = &peer["status"]["conditions"][0]["observedGeneration"];
+        super::so(peer["metadata"]["generation"] == 2 && *observed == 2, || format!("{peer}"))
     })
     .await
     .unwrap();
