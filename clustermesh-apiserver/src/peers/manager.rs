@@ -179,7 +179,13 @@ impl Manager {
         }
         // Whoever comes in from now on is known, whatever becomes of our own sessions.
         self.status.send_if_modified(|status| !std::mem::replace(&mut status.decided, true));
+        if let Err(error) = self.keep_active().await {
+            failed = Err(error.context("cannot keep what a new peering encrypts: it waits"));
+        }
         for (name, peer) in self.roster.peers.clone() {
+            if !self.is_kept(&name, &peer) {
+                continue;
+            }
             match self.sessions.get(&name) {
                 Some(session) => session.agree(&peer),
                 None => match session::start(self.surroundings(), peer).await {
@@ -188,7 +194,7 @@ impl Manager {
                 },
             }
         }
-        self.close_and_open().await?;
+        self.write_closed().await?;
         self.show_conflicts(&before).await?;
         // Nobody's absence means anything while something is not written.
         failed?;
@@ -264,7 +270,7 @@ impl Manager {
     async fn end(&mut self, name: &ClusterName, prefixes: &[IpNet]) -> anyhow::Result<()> {
         if !prefixes.is_empty() {
             let mut closed = self.closed.clone();
-            closed.close(name, prefixes);
+            closed.keep(name, prefixes);
             self.set_closed(closed).await?;
         }
         self.write_closed().await?;
@@ -273,14 +279,27 @@ impl Manager {
         Ok(())
     }
 
-    /// An active peering decides about its prefixes itself.
-    async fn close_and_open(&mut self) -> anyhow::Result<()> {
-        let active = self.roster.peers.values().filter(|peer| peer.phase() == Phase::Active);
-        let claimed: Vec<IpNet> = active.flat_map(|peer| peer.spec.contract.cidrs.clone()).collect();
+    /// What active peerings encrypt is kept before anybody is told to send there.
+    async fn keep_active(&mut self) -> anyhow::Result<()> {
         let mut closed = self.closed.clone();
-        closed.claim(&claimed);
-        self.set_closed(closed).await?;
-        self.write_closed().await
+        for (name, peer) in self.roster.peers.iter().filter(|(_, peer)| peer.phase() == Phase::Active) {
+            closed.activate(name, &peer.spec.contract.cidrs);
+        }
+        self.set_closed(closed).await
+    }
+
+    /// Whether its peering may go on: what it would leave closed is kept, or it closes nothing.
+    fn is_kept(&self, name: &ClusterName, peer: &MeshPeer) -> bool {
+        peer.phase() != Phase::Active || self.closed.keeps(name, &peer.spec.contract.cidrs)
+    }
+
+    /// What is not closed, though it is kept: an active peering decides about its prefixes itself, and one whose object
+    /// is there and cannot be read has not ended.
+    pub(super) fn claimed(&self) -> Vec<IpNet> {
+        let active = self.roster.peers.values().filter(|peer| peer.phase() == Phase::Active);
+        let active = active.flat_map(|peer| peer.spec.contract.cidrs.clone());
+        let undecided = self.closed.iter().filter(|(name, _)| self.cannot_be_read(name));
+        active.chain(undecided.flat_map(|(_, kept)| kept.clone())).collect()
     }
 
     /// The file first: what the store says of closed prefixes follows from it.
@@ -293,7 +312,7 @@ impl Manager {
     }
 
     async fn write_closed(&self) -> anyhow::Result<()> {
-        sweep::write_closed(&self.engine, &self.closed).await
+        sweep::write_closed(&self.engine, &self.closed.beside(&self.claimed())).await
     }
 
     /// A conflict stands where the operator looks for the import.

@@ -106,18 +106,18 @@ impl Manager {
         self.note(name, None);
         info!(peer = %name, "MeshPeer removed");
         self.look().await;
-        let closed =
-            self.closed.iter().filter(|(peer, _)| *peer == name).flat_map(|(_, p)| p.clone()).collect();
+        let closed = self.closed.beside(&self.claimed()).remove(name).unwrap_or_default();
         Ok(Removed { removed: true, records, closed })
     }
 
     async fn forget(&mut self, name: &ClusterName) -> Result<Vec<IpNet>, PeerError> {
         let objects = self.objects().ok_or_else(not_read)?;
-        if objects.contains_key(name) {
+        let mut closed = self.closed.clone();
+        // Of a peer that is still there it is what its earlier terms contained.
+        let opened = closed.forget(name, &self.claimed());
+        if objects.contains_key(name) && opened.is_empty() {
             return Err(PeerError::Refused(format!("`{name}` is still a peer: disconnect first")));
         }
-        let mut closed = self.closed.clone();
-        let opened = closed.forget(name);
         self.set_closed(closed).await.map_err(PeerError::Home)?;
         self.write_closed().await.map_err(PeerError::Home)?;
         Ok(opened)

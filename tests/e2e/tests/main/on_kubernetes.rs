@@ -121,6 +121,22 @@ fn two_clusters_of_real_kubernetes_act_as_one() {
         assert_eq!(kubernetes.kubectl(&["get", "meshpeers", "-o", "name"]).unwrap(), "");
     }
     story.carts("cluster-b/pod/client", &B, |answers| carts(answers, &[B]));
+
+    // A peer's object goes while the apiserver is away, and its disk with it: what was encrypted stays closed.
+    by_contexts(&story, [&a, &b], "connect ctx-a ctx-b");
+    story.lab.kill(control, nix::sys::signal::Signal::SIGKILL).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    a.kubectl(&["delete", "meshpeer", B.name]).unwrap();
+    init(&story, &a, A);
+    story.lab.start(control).unwrap();
+    let why = eventually("cluster-b's prefixes are closed", SHOWN, || {
+        let (_, why, stderr) = story.try_ctl(&["why", "--cluster", A.name, "10.2.1.11"]);
+        if why.contains("closed: 10.2.0.0/16 was cluster-b's") { Ok(why) } else { Err(why + &stderr) }
+    });
+    assert!(why.contains("cluster-b"), "{why}");
+    story.carts("cluster-a/pod/client", &A, |answers| answers.keys().all(|who| who.starts_with(A.name)));
+    let plain = story.curl("cluster-a/pod/client", "http://10.2.1.11:8080/");
+    assert!(plain.as_ref().is_err_and(|said| said.contains("timed out")), "dropped, not in plain: {plain:?}");
 }
 
 /// The topology of the other tests, with the products started as the chart starts them, and what the caller makes of it.
