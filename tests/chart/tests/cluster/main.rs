@@ -6,6 +6,7 @@ mod meshpeer;
 mod operator;
 mod pods;
 mod rights;
+mod state;
 
 use anyhow::{Result, bail};
 use chart::{Cluster, Helm, chart, values};
