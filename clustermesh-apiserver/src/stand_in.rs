@@ -32,6 +32,8 @@ struct Inner {
     objects: BTreeMap<String, BTreeMap<String, Value>>,
     watches: Vec<(String, mpsc::UnboundedSender<String>)>,
     missing: BTreeSet<String>,
+    /// What it says it is; none is what we build.
+    minor: Option<&'static str>,
     forbidden: BTreeSet<String>,
     /// Every list and watch, in their order.
     requests: Vec<String>,
@@ -109,6 +111,11 @@ impl ApiServer {
         } else {
             inner.missing.remove(plural)
         };
+    }
+
+    /// It is Kubernetes 1.`minor`.
+    pub fn set_minor(&self, minor: &'static str) {
+        self.0.lock().expect("no panic").minor = Some(minor);
     }
 
     /// Nobody may list the resource.
@@ -219,7 +226,9 @@ async fn answer(
     reachable.wait_for(|reachable| *reachable).await.expect("the server lives");
     let (plural, name) = resource(request.uri().path());
     if plural == "version" {
-        let version = json!({"major": "1", "minor": "37", "gitVersion": "v1.37.2", "gitCommit": "", "gitTreeState": "",
+        let minor = server.0.lock().expect("no panic").minor.unwrap_or("37");
+        let git = format!("v1.{}.2", minor.trim_end_matches('+'));
+        let version = json!({"major": "1", "minor": minor, "gitVersion": git, "gitCommit": "", "gitTreeState": "",
             "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
         return axum_json(StatusCode::OK, &version);
     }

@@ -1,6 +1,7 @@
 //! The chart in a real API server. `make test-kubernetes` builds what is needed and runs these.
 
 mod apiserver;
+mod bad_input;
 mod life;
 mod meshpeer;
 mod operator;

@@ -293,7 +293,7 @@ async fn token(cluster: &Cluster, account: &str, audience: &str, bound: bool) ->
 }
 
 /// A peer that does not answer, with a real trust bundle; prepared by a connect when there is a deadline.
-fn stranger(name: &str, deadline_s: Option<u64>) -> Value {
+pub fn stranger(name: &str, deadline_s: Option<u64>) -> Value {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let mut init = Command::new(ours("clustermesh-apiserver").unwrap());
