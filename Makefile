@@ -33,7 +33,7 @@ test-kubernetes: deps
 	@ci/etcd.sh
 	@ci/kubernetes.sh
 	$(CARGO) build --workspace --bins --locked
-	$(CARGO) test -p e2e --locked --test main kubernetes -- --ignored
+	$(CARGO) test -p e2e --locked --test main -- --ignored
 	$(CARGO) test -p chart --locked -- --ignored
 
 test-kernels:

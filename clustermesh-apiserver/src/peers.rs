@@ -24,7 +24,7 @@ mod tests;
 mod world;
 
 pub use closed::{ClosedPrefixes, FILE as CLOSED_FILE};
-pub use home::{Home, file_name};
+pub use home::{Changed, Home, file_name};
 pub use world::World;
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     keep::Keep,
     propagation::Propagation,
     publish::Own,
-    source::driver::State,
+    source::{driver::State, snapshot::Version},
 };
 use api::{bytes::Nonce, name::ClusterName, peer::MeshPeer};
 use daemon::tls::Tls;
@@ -75,6 +75,8 @@ pub struct Status {
     pub in_force: BTreeSet<ClusterName>,
     /// Objects that are not in force as they stand, and why.
     pub conflicts: BTreeMap<ClusterName, String>,
+    /// Which objects, and as of which change, all this is about.
+    pub judged: BTreeMap<ClusterName, Version>,
 }
 
 /// The handle of the peerings. Cheap to clone.

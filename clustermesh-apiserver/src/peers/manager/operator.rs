@@ -79,13 +79,14 @@ impl Manager {
         let around =
             Surroundings { own: &self.config.own, node_addresses: &nodes, others: &self.roster.peers };
         check(peer, around).map_err(|conflict| PeerError::Refused(conflict.to_string()))?;
-        if held.is_some() {
-            self.config.home.may_change(name, &self.place_of(name)).map_err(PeerError::Refused)?;
+        let judged = self.object(name);
+        if let Some(judged) = &judged {
+            self.config.home.may_change(name, &judged.place).map_err(PeerError::Refused)?;
         }
         if !dry_run {
             let peer = &home::by_our_clock(peer, unix_s());
-            self.config.home.write(peer).await.map_err(PeerError::Home)?;
-            self.note(name, Some(peer.clone()));
+            let written = self.config.home.write(peer, judged.as_ref()).await.map_err(not_written)?;
+            self.note(name, Some(written));
             info!(peer = %name, phase = ?peer.phase(), "MeshPeer written");
             self.look().await;
         }
@@ -93,33 +94,41 @@ impl Manager {
     }
 
     async fn remove(&mut self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError> {
-        let objects = self.objects().ok_or_else(not_read)?;
-        let Some(object) = objects.get(name) else { return Ok(Removed::default()) };
-        if nonce.is_some() && object.nonce() != nonce {
+        self.objects().ok_or_else(not_read)?;
+        let Some(judged) = self.object(name) else { return Ok(Removed::default()) };
+        if nonce.is_some() && judged.peer.nonce() != nonce {
             return Ok(Removed::default());
         }
         let home = |error| PeerError::Home(error);
         let records = sweep::counts(&self.engine, name).await.map_err(home)?;
-        let removed = self.config.home.remove(name, &self.place_of(name)).await;
+        let removed = self.config.home.remove(&judged).await;
         removed.map_err(|error| PeerError::Refused(format!("{error:#}")))?;
         self.note(name, None);
         info!(peer = %name, "MeshPeer removed");
         self.look().await;
-        let closed =
-            self.closed.iter().filter(|(peer, _)| *peer == name).flat_map(|(_, p)| p.clone()).collect();
+        let closed = self.closed.beside(&self.claimed()).remove(name).unwrap_or_default();
         Ok(Removed { removed: true, records, closed })
     }
 
     async fn forget(&mut self, name: &ClusterName) -> Result<Vec<IpNet>, PeerError> {
         let objects = self.objects().ok_or_else(not_read)?;
-        if objects.contains_key(name) {
+        let mut closed = self.closed.clone();
+        // Of a peer that is still there it is what its earlier terms contained.
+        let opened = closed.forget(name, &self.claimed());
+        if objects.contains_key(name) && opened.is_empty() {
             return Err(PeerError::Refused(format!("`{name}` is still a peer: disconnect first")));
         }
-        let mut closed = self.closed.clone();
-        let opened = closed.forget(name);
         self.set_closed(closed).await.map_err(PeerError::Home)?;
         self.write_closed().await.map_err(PeerError::Home)?;
         Ok(opened)
+    }
+}
+
+/// Who writes over what he has not seen is refused: it is for him to look again.
+fn not_written(error: anyhow::Error) -> PeerError {
+    match error.downcast_ref::<home::Changed>() {
+        Some(changed) => PeerError::Refused(changed.to_string()),
+        None => PeerError::Home(error),
     }
 }
 

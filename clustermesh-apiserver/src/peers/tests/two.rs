@@ -420,6 +420,25 @@ async fn a_peering_by_hand_is_active_at_once_and_its_end_while_we_were_away_is_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_goes_while_we_are_away_and_our_store_with_it_leaves_its_prefixes_closed() {
+    let (east, west) = connected().await;
+    let file = peers::file_name(west.name());
+    let east = east
+        .restart(|directory| {
+            std::fs::remove_file(directory.path().join("manifests").join(&file)).expect("removed");
+            std::fs::remove_dir_all(directory.path().join("data/store")).expect("lost");
+        })
+        .await;
+    let closed = Key::from(LocalKey::Closed(west.name().clone()));
+    east.until("that it is closed", |records| records.contains_key(&closed)).await;
+    let mut opened = east.peers.forget(west.name()).await.expect("forgotten");
+    opened.sort();
+    assert_eq!(opened, [cidr("10.2.0.0/16"), cidr("100.66.0.0/24")]);
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_cannot_be_read_after_a_restart_is_not_gone() {
     let (east, west) = connected().await;
     let file = peers::file_name(west.name());
@@ -433,6 +452,11 @@ async fn an_object_that_cannot_be_read_after_a_restart_is_not_gone() {
         .await;
     east.until_looked().await;
     assert!(east.records().await.contains_key(&backend(&west)), "what was imported stays");
+    assert!(!east.records().await.contains_key(&LocalKey::Closed(west.name().clone()).into()));
+    // Nor when the store knows nothing of it any more.
+    let east =
+        east.restart(|dir| std::fs::remove_dir_all(dir.path().join("data/store")).expect("lost")).await;
+    east.until_looked().await;
     assert!(!east.records().await.contains_key(&LocalKey::Closed(west.name().clone()).into()));
     east.manifest(&file, &text);
     east.until_imported(&west).await;
