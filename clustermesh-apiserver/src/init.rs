@@ -99,7 +99,7 @@ pub fn issue_server(
 /// `cert issue ROLE NAME`: a certificate of our CA, into a directory of its own.
 ///
 /// # Errors
-/// When there is no cluster in `data_dir`, the name breaks its role's rule, or files are there already.
+/// When there is no cluster in `data_dir`, the name breaks its role's rule, files are there already, or it is a VM's.
 pub fn issue(
     data_dir: &Path,
     role: Role,
@@ -111,6 +111,12 @@ pub fn issue(
     let layout = Layout::new(data_dir);
     let config = ClusterConfig::load(&layout)?;
     let id = SpiffeId::new(config.uuid, role, name)?;
+    if role == Role::Vm {
+        bail!(Hint::new(
+            "a VM's certificate counts only for the key that has redeemed its token",
+            "`meshctl vm add` prints the line that joins it",
+        ));
+    }
     if role == Role::Cluster && name != config.name.as_str() {
         bail!("a certificate of role `cluster` is this apiserver's own, and its name is `{}`", config.name);
     }

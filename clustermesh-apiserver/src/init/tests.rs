@@ -58,7 +58,6 @@ fn every_role_gets_a_certificate_of_its_own() {
     init(dir.path(), &west(), SystemTime::now()).expect("initialised");
     for (role, name) in [
         (Role::Node, "w1"),
-        (Role::Vm, "edge"),
         (Role::Operator, "kim"),
         (Role::Reader, "grafana"),
         (Role::Cluster, "west"),
@@ -69,6 +68,8 @@ fn every_role_gets_a_certificate_of_its_own() {
         Identity::load(&crate::pki::identity(&out), role).expect("a valid identity");
         issue(dir.path(), role, name, 30, &out, SystemTime::now()).expect_err("nothing is overwritten");
     }
+    let error = issue(dir.path(), Role::Vm, "edge", 30, &dir.path().join("x"), SystemTime::now());
+    assert!(error.expect_err("a VM joins").to_string().contains("redeemed its token"));
     issue(dir.path(), Role::Cluster, "east", 30, &dir.path().join("x"), SystemTime::now())
         .expect_err("not our name");
     issue(dir.path(), Role::Node, "W1", 30, &dir.path().join("x"), SystemTime::now())

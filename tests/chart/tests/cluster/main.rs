@@ -8,6 +8,7 @@ mod operator;
 mod pods;
 mod rights;
 mod state;
+mod vm;
 
 use anyhow::{Result, bail};
 use chart::{Cluster, Helm, chart, values};
