@@ -11,6 +11,7 @@ use crate::{
     agreement::{self, Agreement},
     ended::Ended,
     facts::Facts,
+    output,
     preflight::{self, ClusterFacts},
     progress::Progress,
     session::Session,
@@ -40,8 +41,8 @@ pub enum Lines<'a> {
 impl Lines<'_> {
     fn line(&mut self, text: &str) {
         match self {
-            Self::Shown(progress) => progress.aside(|| println!("{text}")),
-            Self::Noted => eprintln!("{text}"),
+            Self::Shown(progress) => progress.aside(|| output::line(text)),
+            Self::Noted => output::note(text),
             Self::Kept(kept) => {
                 kept.push_str(text);
                 kept.push('\n');
