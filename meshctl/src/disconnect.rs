@@ -1,7 +1,7 @@
 //! `meshctl disconnect`: ends a peering on both sides, or on ours alone when the other is dead.
 
 use crate::{facts::Facts, output, session::Session};
-use api::{name::ClusterName, peer::MeshPeer, record::ImportState};
+use api::{bytes::ClusterUuid, name::ClusterName, peer::MeshPeer, record::ImportState};
 
 /// One side of the peering that ends.
 pub struct Side<'a> {
@@ -9,13 +9,15 @@ pub struct Side<'a> {
     pub ours: &'a Session,
     /// Whom it loses.
     pub peer: &'a ClusterName,
+    /// Which cluster of that name, where it could be asked.
+    pub uuid: Option<ClusterUuid>,
 }
 
 impl Side<'_> {
     /// Removes the peer and says what went.
     pub async fn end(&self) -> anyhow::Result<()> {
-        let Self { ours, peer } = self;
-        let removed = ours.remove_peer(peer).await?;
+        let Self { ours, peer, uuid } = self;
+        let removed = ours.remove_peer(peer, *uuid).await?;
         if !removed.removed {
             output::line(&format!(" - {} had no peer {peer}", ours.name));
             return Ok(());

@@ -160,8 +160,13 @@ async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<Ex
     let dead = args.force.then(|| b.parse::<ClusterName>()).transpose()?;
     let peers = sessions.iter().skip(1).map(|session| &session.name).chain(&dead);
     let peers = peers.chain(sessions.first().map(|session| &session.name));
-    let sides: Vec<_> =
-        sessions.iter().zip(peers).map(|(ours, peer)| disconnect::Side { ours, peer }).collect();
+    let described = try_join_all(sessions.iter().map(Session::describe)).await?;
+    let mut uuids: Vec<_> = described.iter().map(|facts| Some(facts.uuid)).collect();
+    // Each side's peer is the other one; whom we cannot ask has no UUID that we know.
+    uuids.resize(2, None);
+    uuids.reverse();
+    let sides = sessions.iter().zip(peers).zip(uuids);
+    let sides: Vec<_> = sides.map(|((ours, peer), uuid)| disconnect::Side { ours, peer, uuid }).collect();
     if args.dry.dry_run {
         let mut objects = Vec::new();
         for side in &sides {
@@ -205,7 +210,7 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
             let (session, object) = held(contexts, &peer).await?;
             let dir = tempfile::tempdir().context("cannot make a directory to edit in")?;
             match peer::edit(&object, dir.path())? {
-                Some(edited) => print(&peer::apply(&session, &edited, dry_run).await?),
+                Some(edited) => print(&peer::apply(&session, &edited, Some(&object), dry_run).await?),
                 None => print("nothing was changed\n"),
             }
         }
@@ -217,7 +222,7 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
             };
             let object = peer::parse(&text).with_context(|| format!("cannot apply {}", file.display()))?;
             let session = Session::open(&contexts.find_or_only(cluster.as_deref())?).await?;
-            print(&peer::apply(&session, &object, dry_run).await?)
+            print(&peer::apply(&session, &object, None, dry_run).await?)
         }
     }
 }
