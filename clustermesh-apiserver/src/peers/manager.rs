@@ -9,7 +9,7 @@
 
 mod operator;
 
-pub(super) use operator::Request;
+pub(super) use operator::{Apply, Request};
 
 use super::{
     Config, Status,

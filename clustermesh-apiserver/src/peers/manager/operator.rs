@@ -2,7 +2,7 @@
 
 use super::Manager;
 use crate::{
-    admin::{Description, PeerError, Removed},
+    admin::{Description, Meant, PeerError, Removed},
     peers::{
         check::{Surroundings, check},
         home, sweep,
@@ -10,7 +10,7 @@ use crate::{
     publish::writes,
     source::driver::unix_s,
 };
-use api::{bytes::Nonce, key::Key, name::ClusterName, peer::MeshPeer, record::Phase};
+use api::{key::Key, name::ClusterName, peer::MeshPeer, record::Phase};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use tokio::sync::oneshot;
@@ -19,9 +19,17 @@ use tracing::info;
 /// What an operator asks.
 pub(in crate::peers) enum Request {
     Describe(oneshot::Sender<Result<Description, PeerError>>),
-    Apply(Box<MeshPeer>, bool, oneshot::Sender<Result<bool, PeerError>>),
-    Remove(ClusterName, Option<Nonce>, oneshot::Sender<Result<Removed, PeerError>>),
+    Apply(Box<Apply>, oneshot::Sender<Result<bool, PeerError>>),
+    Remove(ClusterName, Meant, oneshot::Sender<Result<Removed, PeerError>>),
     Forget(ClusterName, oneshot::Sender<Result<Vec<IpNet>, PeerError>>),
+}
+
+/// An object that is to be written.
+pub(in crate::peers) struct Apply {
+    pub(in crate::peers) peer: MeshPeer,
+    /// What the operator looked at.
+    pub(in crate::peers) judged: Option<MeshPeer>,
+    pub(in crate::peers) dry_run: bool,
 }
 
 impl Manager {
@@ -29,8 +37,8 @@ impl Manager {
         // Who asked and went away does not want the answer.
         match request {
             Request::Describe(to) => drop(to.send(self.describe().await)),
-            Request::Apply(peer, dry_run, to) => drop(to.send(self.apply(&peer, dry_run).await)),
-            Request::Remove(name, nonce, to) => drop(to.send(self.remove(&name, nonce).await)),
+            Request::Apply(wish, to) => drop(to.send(self.apply(*wish).await)),
+            Request::Remove(name, meant, to) => drop(to.send(self.remove(&name, &meant).await)),
             Request::Forget(name, to) => drop(to.send(self.forget(&name).await)),
         }
     }
@@ -63,10 +71,14 @@ impl Manager {
         })
     }
 
-    async fn apply(&mut self, peer: &MeshPeer, dry_run: bool) -> Result<bool, PeerError> {
+    async fn apply(&mut self, wish: Apply) -> Result<bool, PeerError> {
+        let Apply { peer, judged: looked_at, dry_run } = &wish;
         let objects = self.objects().ok_or_else(not_read)?;
         let name = &peer.metadata.name;
         let held = objects.get(name);
+        if looked_at.is_some() && looked_at.as_ref() != held {
+            return Err(PeerError::Refused(home::Changed::Edited(name.clone()).to_string()));
+        }
         let again = |held: &MeshPeer| {
             // The same connect told again does not take an active peering back to prepared.
             held == peer || *held == home::active(peer) && held.phase() == Phase::Active
@@ -83,7 +95,7 @@ impl Manager {
         if let Some(judged) = &judged {
             self.config.home.may_change(name, &judged.place).map_err(PeerError::Refused)?;
         }
-        if !dry_run {
+        if !*dry_run {
             let peer = &home::by_our_clock(peer, unix_s());
             let written = self.config.home.write(peer, judged.as_ref()).await.map_err(not_written)?;
             self.note(name, Some(written));
@@ -93,11 +105,18 @@ impl Manager {
         Ok(true)
     }
 
-    async fn remove(&mut self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError> {
+    async fn remove(&mut self, name: &ClusterName, meant: &Meant) -> Result<Removed, PeerError> {
         self.objects().ok_or_else(not_read)?;
         let Some(judged) = self.object(name) else { return Ok(Removed::default()) };
-        if nonce.is_some() && judged.peer.nonce() != nonce {
+        if meant.nonce.is_some() && judged.peer.nonce() != meant.nonce {
             return Ok(Removed::default());
+        }
+        let is = judged.peer.spec.uuid;
+        if let Some(uuid) = meant.uuid.filter(|uuid| *uuid != is) {
+            let why = format!(
+                "its peer {name} is another cluster of that name: {is}, not {uuid}; disconnect from that one with --force"
+            );
+            return Err(PeerError::Refused(why));
         }
         let home = |error| PeerError::Home(error);
         let records = sweep::counts(&self.engine, name).await.map_err(home)?;
