@@ -69,6 +69,15 @@ pub enum PeerError {
     Home(#[source] anyhow::Error),
 }
 
+/// Which peering is meant, of those that there were with a peer of its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meant {
+    /// Only one that this connect made; another one is nothing to remove.
+    pub nonce: Option<Nonce>,
+    /// Only one with this cluster; another one is refused.
+    pub uuid: Option<ClusterUuid>,
+}
+
 /// The logic of peers: implemented by the peers' module over the objects' home.
 #[tonic::async_trait]
 pub trait PeerAdmin: Send + Sync + 'static {
@@ -78,17 +87,23 @@ pub trait PeerAdmin: Send + Sync + 'static {
     /// [`PeerError::Home`].
     async fn describe(&self) -> Result<Description, PeerError>;
 
-    /// Checks a MeshPeer and, unless `dry_run`, writes it to its home. Returns whether anything changed (or would).
+    /// Checks a MeshPeer and, unless `dry_run`, writes it to its home: over any other, or only over the one that was
+    /// judged. Returns whether anything changed (or would).
     ///
     /// # Errors
     /// [`PeerError::Refused`] says what it conflicts with.
-    async fn apply_peer(&self, peer: MeshPeer, dry_run: bool) -> Result<bool, PeerError>;
+    async fn apply_peer(
+        &self,
+        peer: MeshPeer,
+        judged: Option<MeshPeer>,
+        dry_run: bool,
+    ) -> Result<bool, PeerError>;
 
-    /// Removes a peer; with a nonce, only a peering that this connect made.
+    /// Removes the peer that is meant.
     ///
     /// # Errors
     /// [`PeerError`]; a peer that is not there is no error.
-    async fn remove_peer(&self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError>;
+    async fn remove_peer(&self, name: &ClusterName, meant: Meant) -> Result<Removed, PeerError>;
 
     /// Opens the prefixes of a removed peer; returns them.
     ///
@@ -142,8 +157,9 @@ impl Admin for AdminService {
         &self,
         request: Request<pb::ApplyPeerRequest>,
     ) -> Result<Response<pb::ApplyPeerResponse>, Status> {
-        let pb::ApplyPeerRequest { peer, dry_run } = request.into_inner();
-        let changed = self.peers.apply_peer(mesh_peer(&peer)?, dry_run).await?;
+        let pb::ApplyPeerRequest { peer, dry_run, judged } = request.into_inner();
+        let judged = judged.as_deref().map(mesh_peer).transpose()?;
+        let changed = self.peers.apply_peer(mesh_peer(&peer)?, judged, dry_run).await?;
         Ok(Response::new(pb::ApplyPeerResponse { changed }))
     }
 
@@ -151,14 +167,18 @@ impl Admin for AdminService {
         &self,
         request: Request<pb::RemovePeerRequest>,
     ) -> Result<Response<pb::RemovePeerResponse>, Status> {
-        let pb::RemovePeerRequest { name, nonce } = request.into_inner();
+        let pb::RemovePeerRequest { name, nonce, uuid } = request.into_inner();
+        let uuid = match uuid.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| Status::invalid_argument(format!("`{text}` is no UUID")))?),
+        };
         let nonce = match nonce.as_ref() {
             [] => None,
             bytes => {
                 Some(Nonce::from_slice(bytes).map_err(|error| Status::invalid_argument(error.to_string()))?)
             }
         };
-        let done = self.peers.remove_peer(&parse(&name)?, nonce).await?;
+        let done = self.peers.remove_peer(&parse(&name)?, Meant { nonce, uuid }).await?;
         let closed = done.closed.iter().map(IpNet::to_string).collect();
         Ok(Response::new(pb::RemovePeerResponse { removed: done.removed, records: done.records, closed }))
     }

@@ -296,10 +296,10 @@ impl Enrolment for Enrol {
         let told = |error| refused(error, from, "Refused the administrator of a cluster");
         self.vms.check_peer(&secret, uuid).await.map_err(told)?;
         // What conflicts does not cost the token; who has been bound to it may try again.
-        self.peers.apply_peer(peer.clone(), true).await?;
+        self.peers.apply_peer(peer.clone(), None, true).await?;
         if !dry_run {
             self.vms.redeem_peer(&secret, uuid).await.map_err(told)?;
-            self.peers.apply_peer(peer, false).await?;
+            self.peers.apply_peer(peer, None, false).await?;
             info!(?from, peer = %name, %uuid, "A cluster has come by a token");
         }
         Ok(Response::new(JoinPeerResponse {}))

@@ -15,6 +15,7 @@ use daemon::{
     tls::IdentityPaths,
 };
 use std::{path::Path, time::SystemTime};
+use tracing::info;
 
 /// The first operator's name.
 pub const FIRST_OPERATOR: &str = "admin";
@@ -42,6 +43,22 @@ pub fn init(data_dir: &Path, config: &ClusterConfig, now: SystemTime) -> anyhow:
     write_file(&layout.admin_config(), context_yaml(config)?.as_bytes(), 0o644, Existing::Refuse)?;
     // Last: with it, the directory is complete.
     write_file(&layout.cluster(), config.to_yaml()?.as_bytes(), 0o644, Existing::Refuse)?;
+    Ok(())
+}
+
+/// Removes what an `init` left that was killed before its last file: without `cluster.yaml` nobody is this cluster yet.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn clear_unfinished(layout: &Layout) -> anyhow::Result<()> {
+    for dir in [layout.ca_key(), layout.server().key, layout.admin().key] {
+        let Some(dir) = dir.parent() else { continue };
+        match std::fs::remove_dir_all(dir) {
+            Ok(()) => info!(dir = %dir.display(), "Removed what an interrupted init left"),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot remove {}", dir.display())),
+        }
+    }
     Ok(())
 }
 
@@ -82,7 +99,7 @@ pub fn issue_server(
 /// `cert issue ROLE NAME`: a certificate of our CA, into a directory of its own.
 ///
 /// # Errors
-/// When there is no cluster in `data_dir`, the name breaks its role's rule, or files are there already.
+/// When there is no cluster in `data_dir`, the name breaks its role's rule, files are there already, or it is a VM's.
 pub fn issue(
     data_dir: &Path,
     role: Role,
@@ -94,6 +111,12 @@ pub fn issue(
     let layout = Layout::new(data_dir);
     let config = ClusterConfig::load(&layout)?;
     let id = SpiffeId::new(config.uuid, role, name)?;
+    if role == Role::Vm {
+        bail!(Hint::new(
+            "a VM's certificate counts only for the key that has redeemed its token",
+            "`meshctl vm add` prints the line that joins it",
+        ));
+    }
     if role == Role::Cluster && name != config.name.as_str() {
         bail!("a certificate of role `cluster` is this apiserver's own, and its name is `{}`", config.name);
     }

@@ -8,7 +8,10 @@
 //!
 //! Invariants
 //! - the Secret is written before the directory: what counts here counts for the pod that follows;
-//! - of two `init`s at the same time one makes the cluster, and the other one takes it;
+//! - of two `init`s at the same time one makes the cluster, and the other one takes it; one that was killed is gone on
+//!   with, wherever it was;
+//! - a Secret that somebody deletes while the apiserver runs is laid again: else the next pod with an empty disk would be
+//!   another cluster, with a CA that no node and no peer knows;
 //! - of two apiservers at the same time (an eviction, a node that is cut off) the one that writes second ends.
 
 use crate::{
@@ -16,7 +19,7 @@ use crate::{
     kubernetes::{ANSWER_MAX, within},
     peers::CLOSED_FILE,
     pki::{Authority, Existing, Layout, write_file},
-    source::memory,
+    source::{kubernetes::Events, memory},
     vms,
 };
 use anyhow::{Context, bail};
@@ -27,7 +30,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::json;
@@ -39,7 +42,7 @@ use std::{
 };
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// What the Secret holds: its key, the file, and the file's mode. `cluster.yaml` comes last: with it the directory is
 /// complete.
@@ -61,6 +64,9 @@ const SECRET_MAX_BYTES: usize = 768 * 1024;
 
 /// How often a write is tried when only the Secret's metadata were changed meanwhile.
 const PATCHES_MAX: usize = 5;
+
+/// Time between looks whether the Secret is still there: an operator who deletes it by mistake sees it come again.
+const GUARD: Duration = Duration::from_secs(30);
 
 /// Time between attempts to write the bundle.
 const RETRY: Duration = Duration::from_secs(5);
@@ -110,6 +116,8 @@ pub struct StateSecret {
     known: Arc<Mutex<Option<Secret>>>,
     /// Cancelled when somebody else has written it.
     usurped: CancellationToken,
+    /// Where it is said that it was deleted.
+    events: Option<Events>,
 }
 
 impl StateSecret {
@@ -117,7 +125,13 @@ impl StateSecret {
     #[must_use]
     pub fn new(client: Client, name: &str) -> Self {
         let (known, usurped) = (Arc::default(), CancellationToken::new());
-        Self { api: Api::default_namespaced(client), name: name.to_owned(), known, usurped }
+        Self { api: Api::default_namespaced(client), name: name.to_owned(), known, usurped, events: None }
+    }
+
+    /// The same, which says in Events what becomes of the Secret.
+    #[must_use]
+    pub fn telling(self, events: Events) -> Self {
+        Self { events: Some(events), ..self }
     }
 
     /// Cancelled when another apiserver of this cluster has written the Secret: what this one knows is out of date, and it
@@ -141,22 +155,72 @@ impl StateSecret {
         if self.take(layout, wanted, now).await? {
             return Ok(false);
         }
-        if !layout.cluster().exists() {
+        let is_new = !layout.cluster().exists();
+        if is_new {
+            // Nobody has seen the CA of an init that was killed: what others are told is in the Secret before.
+            init::clear_unfinished(layout)?;
             init::init(layout.root(), wanted, now)?;
         }
-        let data = read(layout.root())?;
+        // Somebody else may have been quicker: that one's cluster it is then.
+        let made = self.create(read(layout.root())?).await?.is_some();
+        if made && is_new {
+            return Ok(true);
+        }
+        match self.take(layout, wanted, now).await? {
+            true => Ok(made),
+            false => bail!("Secret {} was made and removed while we looked", self.name),
+        }
+    }
+
+    /// Makes the Secret; none when there is one already.
+    async fn create(&self, data: BTreeMap<String, ByteString>) -> anyhow::Result<Option<Secret>> {
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let secret = Secret { metadata, data: Some(data), ..Secret::default() };
-        match self.api.create(&PostParams::default(), &secret).await {
-            Ok(_) => Ok(true),
-            // Somebody else was quicker: that one's cluster it is.
-            Err(kube::Error::Api(status)) if status.code == 409 => {
-                match self.take(layout, wanted, now).await? {
-                    true => Ok(false),
-                    false => bail!("Secret {} was made and removed while we looked", self.name),
+        match tokio::time::timeout(ANSWER_MAX, self.api.create(&PostParams::default(), &secret)).await {
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(None),
+            Ok(made) => Ok(Some(made.with_context(|| format!("cannot create Secret {}", self.name))?)),
+            Err(_) => bail!("the Kubernetes API does not answer within {ANSWER_MAX:?}"),
+        }
+    }
+
+    /// Lays a Secret again that somebody has deleted, as the data directory has it: what counts is there. Gives what is
+    /// there then; none when another one was made meanwhile.
+    async fn lay_again(&self, root: &Path) -> anyhow::Result<Option<Secret>> {
+        let data = read(root)?;
+        if !data.contains_key("cluster.yaml") {
+            bail!("there is no Secret {}, and no cluster in {}", self.name, root.display());
+        }
+        let Some(made) = self.create(data).await? else { return Ok(None) };
+        error!(
+            secret = self.name,
+            "Somebody has deleted the Secret of this cluster's state; it is laid again"
+        );
+        if let Some(events) = &self.events {
+            let note = "somebody has deleted the cluster's state (CA key, UUID, mesh addresses, closed prefixes); the apiserver \
+                        has laid it again from its data directory. Without it the next pod would be another cluster";
+            events.say(made.object_ref(&()), "StateDeleted", note.to_owned());
+        }
+        Ok(Some(made))
+    }
+
+    /// Looks, until dropped, whether the Secret is still there, and lays it again when it is not.
+    pub async fn guard(self, root: PathBuf) {
+        loop {
+            let mut known = self.known.lock().await;
+            let guarded = async {
+                if within(self.api.get_opt(&self.name)).await?.is_none()
+                    && let Some(made) = self.lay_again(&root).await?
+                {
+                    *known = Some(made);
                 }
+                anyhow::Ok(())
+            };
+            if let Err(error) = guarded.await {
+                let error = format!("{error:#}");
+                warn!(error, "Cannot look whether the Secret of the cluster's state is there; trying again");
             }
-            Err(error) => Err(error).with_context(|| format!("cannot create Secret {}", self.name)),
+            drop(known);
+            tokio::time::sleep(GUARD).await;
         }
     }
 
@@ -220,7 +284,7 @@ impl StateSecret {
             Some(held) => held,
             // Then what we know is what the directory says.
             None => {
-                let held = within(self.api.get(&self.name)).await?;
+                let held = self.held(root).await?;
                 self.same(held.data.as_ref(), Some(&read(root)?))?;
                 held
             }
@@ -235,16 +299,33 @@ impl StateSecret {
                     *known = Some(now);
                     return Ok(());
                 }
-                Ok(Err(kube::Error::Api(status))) if status.code == 409 => status,
+                // 404: somebody has deleted it. What is laid again is compared as what somebody else wrote.
+                Ok(Err(kube::Error::Api(status))) if status.code == 409 || status.code == 404 => status,
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => bail!("the Kubernetes API does not answer within {ANSWER_MAX:?}"),
             };
-            let now = within(self.api.get(&self.name)).await?;
+            let now = self.held(root).await?;
             self.same(now.data.as_ref(), held.data.as_ref())?;
-            debug!(conflict = conflict.message, "The Secret's metadata were changed; writing again");
+            debug!(
+                conflict = conflict.message,
+                "The Secret was changed, and none of its files; writing again"
+            );
             held = now;
         }
         bail!("somebody changes it all the time")
+    }
+
+    /// The Secret as it is, laid again when it is gone.
+    async fn held(&self, root: &Path) -> anyhow::Result<Secret> {
+        for _ in 0..PATCHES_MAX {
+            if let Some(held) = within(self.api.get_opt(&self.name)).await? {
+                return Ok(held);
+            }
+            if let Some(made) = self.lay_again(root).await? {
+                return Ok(made);
+            }
+        }
+        bail!("somebody makes and deletes it all the time")
     }
 
     /// Whether the files in it are those that we know.
@@ -271,7 +352,7 @@ impl StateSecret {
     /// # Errors
     /// When the Kubernetes API does not answer, or the disk refuses.
     pub async fn resume(&self, layout: &Layout) -> anyhow::Result<()> {
-        let secret = within(self.api.get(&self.name)).await;
+        let secret = self.held(layout.root()).await;
         let secret = secret.with_context(|| format!("cannot read Secret {}", self.name))?;
         lay(secret.data.as_ref().unwrap_or(&BTreeMap::new()), layout, |key| key != "cluster.yaml")?;
         *self.known.lock().await = Some(secret);

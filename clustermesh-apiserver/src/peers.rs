@@ -24,21 +24,21 @@ mod tests;
 mod world;
 
 pub use closed::{ClosedPrefixes, FILE as CLOSED_FILE};
-pub use home::{Home, file_name};
+pub use home::{Changed, Home, file_name};
 pub use world::World;
 
 use crate::{
-    admin::{Description, PeerAdmin, PeerError, Removed},
+    admin::{Description, Meant, PeerAdmin, PeerError, Removed},
     backend::Engine,
     keep::Keep,
     propagation::Propagation,
     publish::Own,
-    source::driver::State,
+    source::{driver::State, snapshot::Version},
 };
-use api::{bytes::Nonce, name::ClusterName, peer::MeshPeer};
+use api::{name::ClusterName, peer::MeshPeer};
 use daemon::tls::Tls;
 use ipnet::IpNet;
-use manager::{Contracts, Manager, Request};
+use manager::{Apply, Contracts, Manager, Request};
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -75,6 +75,8 @@ pub struct Status {
     pub in_force: BTreeSet<ClusterName>,
     /// Objects that are not in force as they stand, and why.
     pub conflicts: BTreeMap<ClusterName, String>,
+    /// Which objects, and as of which change, all this is about.
+    pub judged: BTreeMap<ClusterName, Version>,
 }
 
 /// The handle of the peerings. Cheap to clone.
@@ -151,12 +153,18 @@ impl PeerAdmin for Peers {
         self.ask(Request::Describe).await
     }
 
-    async fn apply_peer(&self, peer: MeshPeer, dry_run: bool) -> Result<bool, PeerError> {
-        self.ask(|answer| Request::Apply(Box::new(peer), dry_run, answer)).await
+    async fn apply_peer(
+        &self,
+        peer: MeshPeer,
+        judged: Option<MeshPeer>,
+        dry_run: bool,
+    ) -> Result<bool, PeerError> {
+        let wish = Box::new(Apply { peer, judged, dry_run });
+        self.ask(|answer| Request::Apply(wish, answer)).await
     }
 
-    async fn remove_peer(&self, name: &ClusterName, nonce: Option<Nonce>) -> Result<Removed, PeerError> {
-        self.ask(|answer| Request::Remove(name.clone(), nonce, answer)).await
+    async fn remove_peer(&self, name: &ClusterName, meant: Meant) -> Result<Removed, PeerError> {
+        self.ask(|answer| Request::Remove(name.clone(), meant, answer)).await
     }
 
     async fn forget(&self, name: &ClusterName) -> Result<Vec<IpNet>, PeerError> {

@@ -69,7 +69,11 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         false => None,
     };
     let secret = client.clone().zip(args.state_secret.as_ref());
-    let secret = secret.map(|(client, name)| StateSecret::new(client, name));
+    // The publisher and the peers end after the doors: the last thing they know is still told.
+    let inner = CancellationToken::new();
+    let events = client.clone().map(|client| Events::spawn(client, inner.clone()));
+    let secret = secret.zip(events.clone());
+    let secret = secret.map(|((client, name), events)| StateSecret::new(client, name).telling(events));
     if let Some(secret) = &secret
         && let Err(error) = secret.resume(&layout).await
     {
@@ -108,11 +112,13 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         encryption_scope: config.encryption_scope,
     };
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
-    // The publisher and the peers end after the doors: the last thing they know is still told.
-    let inner = CancellationToken::new();
     let usurped = secret.as_ref().map(StateSecret::usurped).unwrap_or_default();
+    if let Some(secret) = &secret {
+        let guarding = secret.clone().guard(layout.root().to_owned());
+        tokio::spawn(inner.clone().run_until_cancelled_owned(guarding));
+    }
     let keep = Keep::new(&layout, secret);
-    let (origin, home) = surroundings(args, client.clone(), &source_ready, &inner);
+    let (origin, home) = surroundings(args, client.clone().zip(events), &source_ready);
     let accounts = Accounts {
         node: args.enrol_service_account.clone(),
         operator: args.operator_service_account.clone(),
@@ -220,13 +226,11 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
 /// Where objects are read, and where MeshPeer objects are written.
 fn surroundings(
     args: &RunArgs,
-    client: Option<kube::Client>,
+    kubernetes: Option<(kube::Client, Events)>,
     waiting: &Condition,
-    cancel: &CancellationToken,
 ) -> (Origin, Home) {
-    match (client, &args.source.manifests) {
-        (Some(client), _) => {
-            let events = Events::spawn(client.clone(), cancel.clone());
+    match (kubernetes, &args.source.manifests) {
+        (Some((client, events)), _) => {
             let home = Home::Kubernetes { client: client.clone(), events: events.clone() };
             let source = source::kubernetes::Config { client, events, waiting: waiting.clone() };
             (Origin::Kubernetes(source), home)

@@ -32,6 +32,8 @@ struct Inner {
     objects: BTreeMap<String, BTreeMap<String, Value>>,
     watches: Vec<(String, mpsc::UnboundedSender<String>)>,
     missing: BTreeSet<String>,
+    /// What it says it is; none is what we build.
+    minor: Option<&'static str>,
     forbidden: BTreeSet<String>,
     /// Every list and watch, in their order.
     requests: Vec<String>,
@@ -111,6 +113,11 @@ impl ApiServer {
         };
     }
 
+    /// It is Kubernetes 1.`minor`.
+    pub fn set_minor(&self, minor: &'static str) {
+        self.0.lock().expect("no panic").minor = Some(minor);
+    }
+
     /// Nobody may list the resource.
     pub fn forbid(&self, plural: &str) {
         self.0.lock().expect("no panic").forbidden.insert(plural.to_owned());
@@ -155,25 +162,47 @@ impl Inner {
         let key = name.unwrap_or_else(|| self::name(&body));
         let held = all.iter().find(|(name, _)| name.rsplit('/').next() == key.rsplit('/').next());
         let held = held.map(|(name, object)| (name.clone(), object.clone()));
+        // `metadata` of a patch, `preconditions` of a delete.
+        let expected = if method == Method::DELETE { &body["preconditions"] } else { &body["metadata"] };
+        if let (Some((_, object)), true) = (&held, method != Method::POST)
+            && ["resourceVersion", "uid"]
+                .iter()
+                .any(|field| !expected[field].is_null() && expected[field] != object["metadata"][field])
+        {
+            return axum_json(StatusCode::CONFLICT, &status(409, "Conflict", "it was changed"));
+        }
         let (code, object) = match (method.as_str(), held) {
             ("POST", Some(_)) => {
                 return axum_json(StatusCode::CONFLICT, &status(409, "AlreadyExists", "it exists"));
             }
-            ("POST", None) => (StatusCode::CREATED, (key, body)),
+            ("POST", None) => {
+                let mut object = body;
+                // Of this object, whatever there was of its name.
+                object["metadata"]["uid"] = json!(format!("00000000-0000-4000-8000-{:012}", self.version));
+                object["metadata"]["generation"] = json!(1);
+                (StatusCode::CREATED, (key, object))
+            }
+            ("DELETE", Some((name, object))) => {
+                all.remove(&name);
+                self.tell(plural, "DELETED", &object);
+                return axum_json(StatusCode::OK, &object);
+            }
             ("GET", Some(held)) => return axum_json(StatusCode::OK, &held.1),
             ("PATCH", Some((name, mut object))) => {
-                let expected = &body["metadata"]["resourceVersion"];
-                if !expected.is_null() && *expected != object["metadata"]["resourceVersion"] {
-                    return axum_json(StatusCode::CONFLICT, &status(409, "Conflict", "it was changed"));
-                }
+                let before = object["spec"].clone();
                 merge(&mut object, body);
+                if object["spec"] != before {
+                    let generation = object["metadata"]["generation"].as_i64().unwrap_or(0);
+                    object["metadata"]["generation"] = json!(generation + 1);
+                }
                 (StatusCode::OK, (name, object))
             }
             (_, _) => return axum_json(StatusCode::NOT_FOUND, &status(404, "NotFound", "there is none")),
         };
         let (key, mut object) = object;
         object["metadata"]["resourceVersion"] = version;
-        all.insert(key, object.clone());
+        let before = all.insert(key, object.clone());
+        self.tell(plural, if before.is_some() { "MODIFIED" } else { "ADDED" }, &object);
         axum_json(code, &object)
     }
 
@@ -197,7 +226,9 @@ async fn answer(
     reachable.wait_for(|reachable| *reachable).await.expect("the server lives");
     let (plural, name) = resource(request.uri().path());
     if plural == "version" {
-        let version = json!({"major": "1", "minor": "37", "gitVersion": "v1.37.2", "gitCommit": "", "gitTreeState": "",
+        let minor = server.0.lock().expect("no panic").minor.unwrap_or("37");
+        let git = format!("v1.{}.2", minor.trim_end_matches('+'));
+        let version = json!({"major": "1", "minor": minor, "gitVersion": git, "gitCommit": "", "gitTreeState": "",
             "buildDate": "", "goVersion": "", "compiler": "", "platform": ""});
         return axum_json(StatusCode::OK, &version);
     }
@@ -258,8 +289,14 @@ fn resource(path: &str) -> (String, Option<String>) {
 fn merge(into: &mut Value, patch: Value) {
     match patch {
         Value::Object(patch) => {
+            if !into.is_object() {
+                *into = json!({});
+            }
             for (key, value) in patch {
-                merge(&mut into[key], value);
+                match value {
+                    Value::Null => drop(into.as_object_mut().expect("it is one").remove(&key)),
+                    value => merge(&mut into[key], value),
+                }
             }
         }
         value => *into = value,

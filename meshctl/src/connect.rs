@@ -13,6 +13,7 @@ use crate::{
     agreement::{self, Agreement},
     ended::Ended,
     facts::Facts,
+    output,
     preflight::{self, ClusterFacts},
     progress::Progress,
     session::Session,
@@ -43,8 +44,8 @@ pub enum Lines<'a> {
 impl Lines<'_> {
     fn line(&mut self, text: &str) {
         match self {
-            Self::Shown(progress) => progress.aside(|| println!("{text}")),
-            Self::Noted => eprintln!("{text}"),
+            Self::Shown(progress) => progress.aside(|| output::line(text)),
+            Self::Noted => output::note(text),
             Self::Kept(kept) => {
                 kept.push_str(text);
                 kept.push('\n');
@@ -96,7 +97,7 @@ pub async fn would_write(a: &Session, b: &Session) -> anyhow::Result<[MeshPeer; 
     let [facts_a, facts_b] = check(a, b, &mut Lines::Noted).await?;
     let objects = agreement::declared(&facts_a, &facts_b);
     for (session, object) in [a, b].into_iter().zip(&objects) {
-        session.apply_peer(object, true).await?;
+        session.apply_peer(object, None, true).await?;
     }
     Ok(objects)
 }
@@ -117,10 +118,10 @@ pub async fn pair(
         Agreement::Stands => true,
         Agreement::Write { on_a, on_b } => {
             // Both sides say whether they would, before either is touched.
-            a.apply_peer(&on_a, true).await?;
-            b.apply_peer(&on_b, true).await?;
-            a.apply_peer(&on_a, false).await?;
-            b.apply_peer(&on_b, false).await.with_context(|| {
+            a.apply_peer(&on_a, None, true).await?;
+            b.apply_peer(&on_b, None, true).await?;
+            a.apply_peer(&on_a, None, false).await?;
+            b.apply_peer(&on_b, None, false).await.with_context(|| {
                 format!(
                     "{} holds a prepared object, which it removes by itself within {} s",
                     a.name,

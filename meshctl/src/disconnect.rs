@@ -1,7 +1,7 @@
 //! `meshctl disconnect`: ends a peering on both sides, or on ours alone when the other is dead.
 
-use crate::{facts::Facts, session::Session};
-use api::{name::ClusterName, peer::MeshPeer, record::ImportState};
+use crate::{facts::Facts, output, session::Session};
+use api::{bytes::ClusterUuid, name::ClusterName, peer::MeshPeer, record::ImportState};
 
 /// One side of the peering that ends.
 pub struct Side<'a> {
@@ -9,27 +9,29 @@ pub struct Side<'a> {
     pub ours: &'a Session,
     /// Whom it loses.
     pub peer: &'a ClusterName,
+    /// Which cluster of that name, where it could be asked.
+    pub uuid: Option<ClusterUuid>,
 }
 
 impl Side<'_> {
     /// Removes the peer and says what went.
     pub async fn end(&self) -> anyhow::Result<()> {
-        let Self { ours, peer } = self;
-        let removed = ours.remove_peer(peer).await?;
+        let Self { ours, peer, uuid } = self;
+        let removed = ours.remove_peer(peer, *uuid).await?;
         if !removed.removed {
-            println!(" - {} had no peer {peer}", ours.name);
+            output::line(&format!(" - {} had no peer {peer}", ours.name));
             return Ok(());
         }
         let mut records: Vec<_> = removed.records.into_iter().filter(|(_, count)| *count > 0).collect();
         records.sort();
         let records: Vec<String> =
             records.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        println!(" ✓ {} removed its peer {peer}: {}", ours.name, records.join(", "));
+        output::line(&format!(" ✓ {} removed its peer {peer}: {}", ours.name, records.join(", ")));
         if !removed.closed.is_empty() {
-            println!(
+            output::line(&format!(
                 "   still closed: {} (what goes there is dropped until `meshctl forget {peer}`)",
                 removed.closed.join(" "),
-            );
+            ));
         }
         Ok(())
     }

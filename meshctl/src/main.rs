@@ -6,7 +6,9 @@
 //! ```
 //!
 //! Invariants: green is what was measured; what is written goes to `MeshPeer` objects only, through the apiservers; data
-//! go to stdout and everything else to stderr.
+//! go to stdout and everything else to stderr, by [`output`].
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod agreement;
 mod args;
@@ -18,6 +20,7 @@ mod dump;
 mod ended;
 mod facts;
 mod kubernetes;
+mod output;
 mod pages;
 mod peer;
 mod preflight;
@@ -42,7 +45,6 @@ use contexts::Known;
 use futures::future::try_join_all;
 use session::Session;
 use std::{
-    io::Write as _,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -57,18 +59,11 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli).await {
         Ok(code) => code,
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprint!("{}", daemon::args::report(&error));
+            output::note(daemon::args::report(&error).trim_end());
             ended::code(&error)
         }
     }
-}
-
-/// `meshctl status | head` is not an error.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(closed))
 }
 
 async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
@@ -89,16 +84,13 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Store(command) => records(contexts, command).await,
         Command::Token(command) => tokens(&contexts()?, command).await,
         Command::Vm(command) => vms(&contexts()?, command).await,
-        Command::Completion { shell } => {
-            pages::completion(shell);
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Completion { shell } => print(&pages::completion(shell)?),
         Command::Man { dir } => pages::man(&dir).map(|()| ExitCode::SUCCESS),
     }
 }
 
 fn print(text: &str) -> anyhow::Result<ExitCode> {
-    std::io::stdout().write_all(text.as_bytes())?;
+    output::data(text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -137,7 +129,7 @@ async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode
         let ended = connect::pair(a, b, timeout, &mut connect::Lines::Kept(&mut lines), &progress).await;
         (lines, ended)
     };
-    connect::every(&names, connect, &progress, std::io::stdout()).await?;
+    connect::every(&names, connect, &progress, output::Stdout).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -174,17 +166,22 @@ async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<Ex
     let dead = args.force.then(|| b.parse::<ClusterName>()).transpose()?;
     let peers = sessions.iter().skip(1).map(|session| &session.name).chain(&dead);
     let peers = peers.chain(sessions.first().map(|session| &session.name));
-    let sides: Vec<_> =
-        sessions.iter().zip(peers).map(|(ours, peer)| disconnect::Side { ours, peer }).collect();
+    let described = try_join_all(sessions.iter().map(Session::describe)).await?;
+    let mut uuids: Vec<_> = described.iter().map(|facts| Some(facts.uuid)).collect();
+    // Each side's peer is the other one; whom we cannot ask has no UUID that we know.
+    uuids.resize(2, None);
+    uuids.reverse();
+    let sides = sessions.iter().zip(peers).zip(uuids);
+    let sides: Vec<_> = sides.map(|((ours, peer), uuid)| disconnect::Side { ours, peer, uuid }).collect();
     if args.dry.dry_run {
         let mut objects = Vec::new();
         for side in &sides {
             match side.would_end().await? {
                 Some((object, text)) => {
-                    eprintln!(" - {text}");
+                    output::note(&format!(" - {text}"));
                     objects.push((side.ours.name.clone(), object));
                 }
-                None => eprintln!(" - {} has no peer {}", side.ours.name, side.peer),
+                None => output::note(&format!(" - {} has no peer {}", side.ours.name, side.peer)),
             }
         }
         return if args.dry.output == Output::Table {
@@ -196,14 +193,13 @@ async fn disconnect(contexts: &Known, args: DisconnectArgs) -> anyhow::Result<Ex
     for side in &sides {
         side.end().await?;
     }
-    if args.force {
-        println!(
-            "disconnected on {a} alone: {b} was not asked. If it lives: meshctl disconnect {b} {a} --force, there"
-        );
+    print(&if args.force {
+        format!(
+            "disconnected on {a} alone: {b} was not asked. If it lives: meshctl disconnect {b} {a} --force, there\n"
+        )
     } else {
-        println!("disconnected   undo: meshctl connect {a} {b}");
-    }
-    Ok(ExitCode::SUCCESS)
+        format!("disconnected   undo: meshctl connect {a} {b}\n")
+    })
 }
 
 async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCode> {
@@ -220,7 +216,7 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
             let (session, object) = held(contexts, &peer).await?;
             let dir = tempfile::tempdir().context("cannot make a directory to edit in")?;
             match peer::edit(&object, dir.path())? {
-                Some(edited) => print(&peer::apply(&session, &edited, dry_run).await?),
+                Some(edited) => print(&peer::apply(&session, &edited, Some(&object), dry_run).await?),
                 None => print("nothing was changed\n"),
             }
         }
@@ -232,7 +228,7 @@ async fn peers(contexts: &Known, command: PeerCommand) -> anyhow::Result<ExitCod
             };
             let object = peer::parse(&text).with_context(|| format!("cannot apply {}", file.display()))?;
             let session = Session::open(&contexts.find_or_only(cluster.as_deref())?).await?;
-            print(&peer::apply(&session, &object, dry_run).await?)
+            print(&peer::apply(&session, &object, None, dry_run).await?)
         }
     }
 }
@@ -356,9 +352,8 @@ async fn print_why(contexts: &Known, args: WhyArgs) -> anyhow::Result<ExitCode> 
 async fn forget(contexts: &Known, args: ForgetArgs) -> anyhow::Result<ExitCode> {
     let session = Session::open(&contexts.find_or_only(args.cluster.as_deref())?).await?;
     let opened = session.forget(&args.peer.parse()?).await?;
-    match &opened[..] {
-        [] => println!("{} keeps nothing closed for {}", session.name, args.peer),
-        all => println!("{} no longer drops what goes to {}", session.name, all.join(" ")),
-    }
-    Ok(ExitCode::SUCCESS)
+    print(&match &opened[..] {
+        [] => format!("{} keeps nothing closed for {}\n", session.name, args.peer),
+        all => format!("{} no longer drops what goes to {}\n", session.name, all.join(" ")),
+    })
 }

@@ -4,11 +4,13 @@ use crate::args::Cli;
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
-/// The completion script of a shell, to stdout.
-pub fn completion(shell: Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut io::stdout());
+/// The completion script of a shell.
+pub fn completion(shell: Shell) -> anyhow::Result<String> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut script);
+    String::from_utf8(script).context("a completion script is text")
 }
 
 /// One page a command, `meshctl.1`, `meshctl-connect.1` and so on.
@@ -41,9 +43,7 @@ mod tests {
     #[test]
     fn every_shell_completes_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "meshctl", &mut script);
-            let script = String::from_utf8(script).expect("text");
+            let script = completion(shell).expect("a script");
             for command in Cli::command().get_subcommands() {
                 assert!(script.contains(command.get_name()), "{shell} {}", command.get_name());
             }

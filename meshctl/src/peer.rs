@@ -64,13 +64,21 @@ pub fn diff(before: &str, after: &str) -> String {
     text
 }
 
-/// Applies an object to the cluster and says what changed.
-pub async fn apply(session: &Session, peer: &MeshPeer, dry_run: bool) -> anyhow::Result<String> {
+/// Applies an object to the cluster and says what changed. What is shown as changed is what is changed: over an object that
+/// is not `judged`, or not the one that is there now, nothing is written.
+pub async fn apply(
+    session: &Session,
+    peer: &MeshPeer,
+    judged: Option<&MeshPeer>,
+    dry_run: bool,
+) -> anyhow::Result<String> {
     let name = &peer.metadata.name;
-    let before = session.describe().await?.peer(name).map(yaml).transpose()?.unwrap_or_default();
+    let held = session.describe().await?.peer(name).cloned();
+    let judged = judged.or(held.as_ref());
+    let before = judged.map(yaml).transpose()?.unwrap_or_default();
     let changes = diff(&before, &yaml(peer)?);
     // Checked by the apiserver also when it would change nothing: the answer is about the object.
-    session.apply_peer(peer, dry_run || changes.is_empty()).await?;
+    session.apply_peer(peer, judged, dry_run || changes.is_empty()).await?;
     Ok(match (changes.is_empty(), dry_run) {
         (true, _) => format!("{} holds its peer {name} to this already\n", session.name),
         (false, true) => format!("{changes}{} would hold its peer {name} to this\n", session.name),

@@ -8,6 +8,7 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use api::{
+    bytes::ClusterUuid,
     external_workload::ExternalWorkload,
     name::{ClusterName, ObjectName},
     peer::MeshPeer,
@@ -146,17 +147,29 @@ impl Session {
         Ok(facts)
     }
 
-    /// Writes a peering's object, or only checks it. True when it changed something.
-    pub async fn apply_peer(&self, peer: &MeshPeer, dry_run: bool) -> anyhow::Result<bool> {
-        let request = ApplyPeerRequest { peer: serde_json::to_string(peer)?, dry_run };
+    /// Writes a peering's object, or only checks it; over any other, or only over the one that was judged. True when it
+    /// changed something.
+    pub async fn apply_peer(
+        &self,
+        peer: &MeshPeer,
+        judged: Option<&MeshPeer>,
+        dry_run: bool,
+    ) -> anyhow::Result<bool> {
+        let judged = judged.map(serde_json::to_string).transpose()?;
+        let request = ApplyPeerRequest { peer: serde_json::to_string(peer)?, dry_run, judged };
         let applied = self.admin.clone().apply_peer(request).await;
         let doing = || format!("{} does not accept {} as a peer", self.name, peer.metadata.name);
         Ok(applied.map_err(refusal).with_context(doing)?.into_inner().changed)
     }
 
-    /// Removes a peering's object and what was imported by it.
-    pub async fn remove_peer(&self, peer: &ClusterName) -> anyhow::Result<RemovePeerResponse> {
-        let request = RemovePeerRequest { name: peer.to_string(), nonce: Bytes::new() };
+    /// Removes a peering's object and what was imported by it; with a UUID, only a peering with that cluster.
+    pub async fn remove_peer(
+        &self,
+        peer: &ClusterName,
+        uuid: Option<ClusterUuid>,
+    ) -> anyhow::Result<RemovePeerResponse> {
+        let uuid = uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
+        let request = RemovePeerRequest { name: peer.to_string(), nonce: Bytes::new(), uuid };
         let removed = self.admin.clone().remove_peer(request).await.map_err(refusal);
         Ok(removed.with_context(|| format!("{} cannot remove its peer {peer}", self.name))?.into_inner())
     }

@@ -1,6 +1,6 @@
 //! Tokens: how two administrators who share no kubeconfig connect their clusters.
 
-use crate::{args::ClusterArg, connect, progress::Progress, session::Session};
+use crate::{args::ClusterArg, connect, output::note, progress::Progress, session::Session};
 use anyhow::Context as _;
 use api::token::Token;
 use clap::{Args, Subcommand};
@@ -30,8 +30,8 @@ pub struct RedeemArgs {
 /// The line that redeems a token of this cluster.
 pub async fn issue(session: &Session) -> anyhow::Result<String> {
     let token = session.invite_peer().await?;
-    eprintln!(
-        "for the administrator of the other cluster, once, within 15 minutes; add --cluster where several are known:"
+    note(
+        "for the administrator of the other cluster, once, within 15 minutes; add --cluster where several are known:",
     );
     Ok(format!("meshctl token redeem {token}\n"))
 }

@@ -3,6 +3,7 @@
 use crate::{
     args::{ClusterArg, Output},
     facts::Facts,
+    output::note,
     session::Session,
     table::{columns, duration},
 };
@@ -128,12 +129,12 @@ pub async fn run(session: &Session, command: VmCommand) -> anyhow::Result<(Strin
     match command {
         VmCommand::Add(args) => {
             session.add_vm(&workload(&args)).await?;
-            eprintln!("{} is a VM of {}; on the machine, as root:", args.name, session.name);
+            note(&format!("{} is a VM of {}; on the machine, as root:", args.name, session.name));
             Ok((invite(session, &args.name).await?, true))
         }
         VmCommand::Token(NameArgs { name, .. }) => {
             let line = invite(session, &name).await?;
-            eprintln!("a token of {name} of before counts no more; on the machine, as root:");
+            note(&format!("a token of {name} of before counts no more; on the machine, as root:"));
             Ok((line, true))
         }
         VmCommand::List { output, .. } => {

@@ -88,7 +88,7 @@ async fn an_operator_is_told_what_a_peering_conflicts_with() {
     let mut admin = AdminClient::new(west.channel(Role::Operator, "kim").await);
     let us = admin.describe(admin::DescribeRequest {}).await.expect("described").into_inner();
     assert_eq!((us.name.as_str(), us.uuid), ("west", home::WEST.to_string()));
-    let apply = |peer: &str| admin::ApplyPeerRequest { peer: peer.to_owned(), dry_run: true };
+    let apply = |peer: &str| admin::ApplyPeerRequest { peer: peer.to_owned(), dry_run: true, judged: None };
     let refused = admin.apply_peer(apply(r#"{"apiVersion": 7}"#)).await.expect_err("not an object");
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().starts_with("not a MeshPeer: apiVersion: invalid type"), "{refused}");

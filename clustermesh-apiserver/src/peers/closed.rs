@@ -1,15 +1,19 @@
 //! Prefixes of peers that were disconnected: nothing goes there, in plain or otherwise, until somebody says `forget` or
-//! a peering claims them again. No source can rebuild them, so they live in a synced file.
+//! a peering claims them again.
+//!
+//! They are kept from the activation of a peering on, and closed as long as no active peering claims them: so that they
+//! close also when the peer goes while nobody looks, and the store with it. No source can rebuild them, so they live in
+//! a synced file.
 
 use anyhow::Context;
-use api::{name::ClusterName, peer::overlap};
+use api::name::ClusterName;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, io, path::Path};
 
 /// Where they are kept in the data directory.
 pub const FILE: &str = "closed.json";
 
-/// The closed prefixes by the peer they belonged to.
+/// What is, or was, encrypted, by the peer it belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ClosedPrefixes(BTreeMap<ClusterName, Vec<IpNet>>);
@@ -38,35 +42,52 @@ impl ClosedPrefixes {
         serde_json::to_vec_pretty(self).expect("closed prefixes are plain data")
     }
 
-    /// A peer went: its prefixes close.
-    pub fn close(&mut self, peer: &ClusterName, prefixes: &[IpNet]) {
-        let closed = self.0.entry(peer.clone()).or_default();
-        closed.extend(prefixes);
-        closed.sort();
-        closed.dedup();
+    /// A peer's prefixes are encrypted from now on, or were: they stay closed without it.
+    pub fn keep(&mut self, peer: &ClusterName, prefixes: &[IpNet]) {
+        let kept = self.0.entry(peer.clone()).or_default();
+        kept.extend(prefixes);
+        kept.sort();
+        kept.dedup();
     }
 
-    /// Peerings claim these: whatever overlaps them is theirs to decide, and no longer closed.
-    pub fn claim<'a>(&mut self, claimed: impl IntoIterator<Item = &'a IpNet> + Clone) {
-        self.0.retain(|_, prefixes| {
-            prefixes.retain(|prefix| !claimed.clone().into_iter().any(|claim| claim.contains(prefix)));
-            !prefixes.is_empty()
+    /// A peering is active on these terms. What other peers left of them is its to decide; what its own earlier terms
+    /// contained stays.
+    pub fn activate(&mut self, peer: &ClusterName, prefixes: &[IpNet]) {
+        self.0.retain(|of, kept| {
+            kept.retain(|kept| of == peer || !prefixes.iter().any(|claim| claim.contains(kept)));
+            !kept.is_empty()
         });
+        self.keep(peer, prefixes);
     }
 
-    /// Opens the prefixes of a peer; gives those that were closed.
-    pub fn forget(&mut self, peer: &ClusterName) -> Vec<IpNet> {
-        self.0.remove(peer).unwrap_or_default()
+    /// Whether a peer that goes now leaves these closed.
+    #[must_use]
+    pub fn keeps(&self, peer: &ClusterName, prefixes: &[IpNet]) -> bool {
+        self.0.get(peer).is_some_and(|kept| prefixes.iter().all(|prefix| kept.contains(prefix)))
     }
 
-    /// By peer.
+    /// What is closed while these are claimed by active peerings.
+    #[must_use]
+    pub fn beside(&self, claimed: &[IpNet]) -> BTreeMap<ClusterName, Vec<IpNet>> {
+        let is_free = |prefix: &&IpNet| !claimed.iter().any(|claim| claim.contains(*prefix));
+        let of = |(peer, kept): (&ClusterName, &Vec<IpNet>)| {
+            (peer.clone(), kept.iter().filter(is_free).copied().collect::<Vec<_>>())
+        };
+        self.0.iter().map(of).filter(|(_, closed)| !closed.is_empty()).collect()
+    }
+
+    /// All that is kept, by peer.
     pub fn iter(&self) -> impl Iterator<Item = (&ClusterName, &Vec<IpNet>)> {
         self.0.iter()
     }
 
-    /// Whose prefixes a range overlaps.
-    #[must_use]
-    pub fn overlapping(&self, range: &IpNet) -> Option<&ClusterName> {
-        self.0.iter().find(|(_, prefixes)| prefixes.iter().any(|p| overlap(p, range))).map(|(peer, _)| peer)
+    /// Opens what of a peer's is closed while these are claimed; gives it.
+    pub fn forget(&mut self, peer: &ClusterName, claimed: &[IpNet]) -> Vec<IpNet> {
+        let opened = self.beside(claimed).remove(peer).unwrap_or_default();
+        if let Some(kept) = self.0.get_mut(peer) {
+            kept.retain(|prefix| !opened.contains(prefix));
+        }
+        self.0.retain(|_, kept| !kept.is_empty());
+        opened
     }
 }

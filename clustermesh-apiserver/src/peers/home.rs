@@ -1,8 +1,12 @@
 //! The one home of a peering: a file in the manifests directory, or a custom resource; written and removed whole.
 
-use crate::kubernetes::within;
+mod custom_resource;
+
+pub use custom_resource::Changed;
+
 use crate::source::{
-    kubernetes::{Events, MANAGED_BY, resource},
+    driver::PeerObject,
+    kubernetes::{Events, resource},
     object::ObjectKind,
     snapshot::Place,
 };
@@ -12,12 +16,8 @@ use api::{
     peer::{Connect, MeshPeer},
 };
 use daemon::durable;
-use kube::{
-    Api, Client,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams},
-};
+use kube::{Api, Client, api::DynamicObject};
 use replica::peering::CONNECT_WITHIN;
-use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Who we are among those that write custom resources.
@@ -65,63 +65,42 @@ impl Home {
         }
     }
 
-    /// Writes the object.
+    /// Writes the object: over the one that was judged, where there was one. Gives it as it stands then.
     ///
     /// # Errors
-    /// When the disk, or the Kubernetes API, refuses.
-    pub async fn write(&self, peer: &MeshPeer) -> anyhow::Result<()> {
+    /// When the disk, or the Kubernetes API, refuses; [`Changed`] when another one is there than was judged.
+    pub async fn write(&self, peer: &MeshPeer, judged: Option<&PeerObject>) -> anyhow::Result<PeerObject> {
         let name = &peer.metadata.name;
         match self {
             Self::Directory(directory) => {
                 let path = path(directory, name);
                 let text = serde_saphyr::to_string(peer).context("cannot write the MeshPeer as YAML")?;
                 durable::write(&path, text.as_bytes())
-                    .with_context(|| format!("cannot write {}", path.display()))
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                Ok(PeerObject { peer: peer.clone(), place: self.place(name), version: None })
             }
-            Self::Kubernetes { client, .. } => {
-                let object = json!({
-                    "apiVersion": peer.api_version,
-                    "kind": peer.kind,
-                    "metadata": {"name": name, "labels": {MANAGED_BY: MANAGER}},
-                    "spec": peer.spec,
-                });
-                // Server-side apply: what we do not say any more, such as the deadline, goes.
-                let params = PatchParams::apply(MANAGER).force();
-                let api = objects(client);
-                let written = within(api.patch(name.as_str(), &params, &Patch::Apply(&object))).await;
-                written.with_context(|| format!("cannot write MeshPeer {name} to Kubernetes"))?;
-                Ok(())
-            }
+            Self::Kubernetes { client, .. } => custom_resource::write(client, peer, judged).await,
         }
     }
 
-    /// Removes the object. `place` is where the source read it.
+    /// Removes the object that was judged.
     ///
     /// # Errors
-    /// When the object is not ours to remove, or the disk or the Kubernetes API refuses.
-    pub async fn remove(&self, peer: &ClusterName, place: &Place) -> anyhow::Result<()> {
-        if let Err(why) = self.may_change(peer, place) {
+    /// When the object is not ours to remove, or the disk or the Kubernetes API refuses; [`Changed`] when another one is
+    /// there than was judged.
+    pub async fn remove(&self, judged: &PeerObject) -> anyhow::Result<()> {
+        let name = &judged.peer.metadata.name;
+        if let Err(why) = self.may_change(name, &judged.place) {
             bail!("{why}; once it is removed there, the peering ends");
         }
         match self {
             Self::Directory(directory) => {
-                let path = path(directory, peer);
+                let path = path(directory, name);
                 durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                Ok(())
             }
-            Self::Kubernetes { client, .. } => {
-                let api = objects(client);
-                let removed = async {
-                    match api.delete(peer.as_str(), &DeleteParams::default()).await {
-                        Ok(_) => Ok(()),
-                        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                        Err(error) => Err(error),
-                    }
-                };
-                let removed = within(removed).await;
-                removed.with_context(|| format!("cannot remove MeshPeer {peer} from Kubernetes"))?;
-            }
+            Self::Kubernetes { client, .. } => custom_resource::remove(client, judged).await,
         }
-        Ok(())
     }
 }
 

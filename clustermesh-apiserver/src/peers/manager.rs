@@ -9,7 +9,7 @@
 
 mod operator;
 
-pub(super) use operator::Request;
+pub(super) use operator::{Apply, Request};
 
 use super::{
     Config, Status,
@@ -24,9 +24,9 @@ use crate::{
     backend::Engine,
     publish::{Op, writes},
     source::{
-        driver::State,
+        driver::{PeerObject, State},
         object::ObjectKind,
-        snapshot::{Place, Problem},
+        snapshot::Problem,
     },
 };
 use api::{
@@ -115,17 +115,19 @@ impl Manager {
         });
         for (name, written) in &self.written {
             match &written.object {
-                Some(object) => drop(objects.insert(name.clone(), object.clone())),
+                Some(object) => drop(objects.insert(name.clone(), object.peer.clone())),
                 None => drop(objects.remove(name)),
             }
         }
         Some(objects)
     }
 
-    fn place_of(&self, name: &ClusterName) -> Place {
-        let state = self.source.borrow();
-        let read = state.as_ref().and_then(|state| state.peers.get(name)).map(|object| object.place.clone());
-        read.unwrap_or_else(|| self.config.home.place(name))
+    /// The object as [`Manager::objects`] has it, and which one it is.
+    fn object(&self, name: &ClusterName) -> Option<PeerObject> {
+        match self.written.get(name) {
+            Some(written) => written.object.clone(),
+            None => self.source.borrow().as_ref()?.peers.get(name).cloned(),
+        }
     }
 
     /// Makes what is in force be what the objects say. Does nothing that is done already.
@@ -177,7 +179,13 @@ impl Manager {
         }
         // Whoever comes in from now on is known, whatever becomes of our own sessions.
         self.status.send_if_modified(|status| !std::mem::replace(&mut status.decided, true));
+        if let Err(error) = self.keep_active().await {
+            failed = Err(error.context("cannot keep what a new peering encrypts: it waits"));
+        }
         for (name, peer) in self.roster.peers.clone() {
+            if !self.is_kept(&name, &peer) {
+                continue;
+            }
             match self.sessions.get(&name) {
                 Some(session) => session.agree(&peer),
                 None => match session::start(self.surroundings(), peer).await {
@@ -186,14 +194,16 @@ impl Manager {
                 },
             }
         }
-        self.close_and_open().await?;
+        self.write_closed().await?;
         self.show_conflicts(&before).await?;
         // Nobody's absence means anything while something is not written.
         failed?;
         self.vouch().await?;
         let conflicts = self.roster.conflicts.iter().map(|(name, c)| (name.clone(), c.to_string())).collect();
         let in_force = self.roster.peers.keys().cloned().collect();
-        self.status.send_replace(Status { decided: true, conflicts, in_force });
+        let judged =
+            objects.keys().filter_map(|name| Some((name.clone(), self.object(name)?.version?))).collect();
+        self.status.send_replace(Status { decided: true, conflicts, in_force, judged });
         Ok(())
     }
 
@@ -260,7 +270,7 @@ impl Manager {
     async fn end(&mut self, name: &ClusterName, prefixes: &[IpNet]) -> anyhow::Result<()> {
         if !prefixes.is_empty() {
             let mut closed = self.closed.clone();
-            closed.close(name, prefixes);
+            closed.keep(name, prefixes);
             self.set_closed(closed).await?;
         }
         self.write_closed().await?;
@@ -269,14 +279,27 @@ impl Manager {
         Ok(())
     }
 
-    /// An active peering decides about its prefixes itself.
-    async fn close_and_open(&mut self) -> anyhow::Result<()> {
-        let active = self.roster.peers.values().filter(|peer| peer.phase() == Phase::Active);
-        let claimed: Vec<IpNet> = active.flat_map(|peer| peer.spec.contract.cidrs.clone()).collect();
+    /// What active peerings encrypt is kept before anybody is told to send there.
+    async fn keep_active(&mut self) -> anyhow::Result<()> {
         let mut closed = self.closed.clone();
-        closed.claim(&claimed);
-        self.set_closed(closed).await?;
-        self.write_closed().await
+        for (name, peer) in self.roster.peers.iter().filter(|(_, peer)| peer.phase() == Phase::Active) {
+            closed.activate(name, &peer.spec.contract.cidrs);
+        }
+        self.set_closed(closed).await
+    }
+
+    /// Whether its peering may go on: what it would leave closed is kept, or it closes nothing.
+    fn is_kept(&self, name: &ClusterName, peer: &MeshPeer) -> bool {
+        peer.phase() != Phase::Active || self.closed.keeps(name, &peer.spec.contract.cidrs)
+    }
+
+    /// What is not closed, though it is kept: an active peering decides about its prefixes itself, and one whose object
+    /// is there and cannot be read has not ended.
+    pub(super) fn claimed(&self) -> Vec<IpNet> {
+        let active = self.roster.peers.values().filter(|peer| peer.phase() == Phase::Active);
+        let active = active.flat_map(|peer| peer.spec.contract.cidrs.clone());
+        let undecided = self.closed.iter().filter(|(name, _)| self.cannot_be_read(name));
+        active.chain(undecided.flat_map(|(_, kept)| kept.clone())).collect()
     }
 
     /// The file first: what the store says of closed prefixes follows from it.
@@ -289,7 +312,7 @@ impl Manager {
     }
 
     async fn write_closed(&self) -> anyhow::Result<()> {
-        sweep::write_closed(&self.engine, &self.closed).await
+        sweep::write_closed(&self.engine, &self.closed.beside(&self.claimed())).await
     }
 
     /// A conflict stands where the operator looks for the import.
@@ -326,8 +349,12 @@ impl Manager {
 
     /// A session found out how its peering goes on.
     async fn fulfil(&mut self, wish: Wish) {
-        let Some(objects) = self.objects() else { return };
-        let Some(object) = objects.get(&wish.peer) else { return };
+        // Forgets what the source has caught up with.
+        if self.objects().is_none() {
+            return;
+        }
+        let Some(judged) = self.object(&wish.peer) else { return };
+        let object = &judged.peer;
         // What was meant for an older connect does not concern this one.
         if object.nonce() != wish.nonce {
             return;
@@ -336,10 +363,9 @@ impl Manager {
         let done = match &wish.kind {
             WishKind::Activate if object.phase() == Phase::Active => return,
             WishKind::Activate => {
-                let active = home::active(object);
-                self.config.home.write(&active).await.map(|()| Some(active))
+                self.config.home.write(&home::active(object), Some(&judged)).await.map(Some)
             }
-            WishKind::Remove(_) => self.config.home.remove(name, &self.place_of(name)).await.map(|()| None),
+            WishKind::Remove(_) => self.config.home.remove(&judged).await.map(|()| None),
         };
         match (done, wish.kind) {
             (Ok(object), WishKind::Activate) => {
@@ -356,7 +382,7 @@ impl Manager {
         }
     }
 
-    fn note(&mut self, name: &ClusterName, object: Option<MeshPeer>) {
+    fn note(&mut self, name: &ClusterName, object: Option<PeerObject>) {
         let state = self.source.borrow();
         let before = state.as_ref().and_then(|state| state.peers.get(name)).map(|read| read.peer.clone());
         drop(state);
@@ -367,7 +393,7 @@ impl Manager {
 /// What we wrote to the home.
 pub(super) struct Written {
     /// None: it was removed.
-    object: Option<MeshPeer>,
+    object: Option<PeerObject>,
     /// As the source had it then.
     before: Option<MeshPeer>,
     at: Instant,
@@ -377,7 +403,8 @@ impl Written {
     /// Whether the source, which says `read` now, has not caught up with us: it has when it says what we wrote, or, some
     /// time later, anything else than what it said before, which somebody wrote after us.
     fn is_news(&self, read: Option<&MeshPeer>) -> bool {
-        read != self.object.as_ref() && (read == self.before.as_ref() || self.at.elapsed() < CATCH_UP)
+        read != self.object.as_ref().map(|object| &object.peer)
+            && (read == self.before.as_ref() || self.at.elapsed() < CATCH_UP)
     }
 }
 

@@ -1,7 +1,11 @@
 //! How a peering is, in the status of its MeshPeer: for `kubectl get meshpeers`, and for alerts on conditions.
 
 use super::{Status, home::objects};
-use crate::{backend::Engine, publish::writes, source::kubernetes::Events};
+use crate::{
+    backend::Engine,
+    publish::writes,
+    source::{kubernetes::Events, snapshot::Version},
+};
 use api::{
     key::{Key, LOCAL, LocalKey},
     name::ClusterName,
@@ -29,6 +33,8 @@ const MESSAGE_MAX_BYTES: usize = 1_000;
 /// What the store says of a peering.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Known {
+    /// Of which object it is said; none of one that was not judged yet, or is gone.
+    judged: Option<Version>,
     conflict: Option<String>,
     state: Option<PeerState>,
     import: Option<ImportState>,
@@ -67,6 +73,10 @@ impl Known {
         }
     }
 
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.judged == other.judged && self.ready() == other.ready() && self.status() == other.status()
+    }
+
     /// Without the time of the last transition.
     fn status(&self) -> Value {
         let import = self.import.clone().unwrap_or_default();
@@ -87,12 +97,12 @@ pub(super) async fn follow(engine: Engine, client: Client, events: Events, peers
     let mut written: BTreeMap<ClusterName, Known> = BTreeMap::new();
     let mut failing: BTreeMap<ClusterName, String> = BTreeMap::new();
     loop {
-        let conflicts = peers.borrow().conflicts.clone();
-        let known = known(&engine, conflicts).await;
+        let status = peers.borrow().clone();
+        let known = known(&engine, &status).await;
         written.retain(|name, _| known.contains_key(name));
         for (name, now) in known {
             let before = written.get(&name);
-            if before.is_some_and(|before| before.ready() == now.ready() && before.status() == now.status()) {
+            if before.is_some_and(|before| before.says_the_same(&now)) {
                 continue;
             }
             let wrote = match timeout(PATIENCE, write(&client, &events, &name, before, &now)).await {
@@ -117,9 +127,11 @@ pub(super) async fn follow(engine: Engine, client: Client, events: Events, peers
     }
 }
 
-async fn known(engine: &Engine, conflicts: BTreeMap<ClusterName, String>) -> BTreeMap<ClusterName, Known> {
-    let of_conflict = |(name, why)| (name, Known { conflict: Some(why), ..Known::default() });
-    let mut all: BTreeMap<ClusterName, Known> = conflicts.into_iter().map(of_conflict).collect();
+async fn known(engine: &Engine, status: &Status) -> BTreeMap<ClusterName, Known> {
+    let of_conflict = |(name, why): (&ClusterName, &String)| {
+        (name.clone(), Known { conflict: Some(why.clone()), ..Known::default() })
+    };
+    let mut all: BTreeMap<ClusterName, Known> = status.conflicts.iter().map(of_conflict).collect();
     for prefix in ["peers/", "imports/"].map(|kind| format!("{LOCAL}{kind}")) {
         // A store that refuses says nothing new.
         let listed = writes::list(engine, &prefix, |key, value| match key {
@@ -135,10 +147,13 @@ async fn known(engine: &Engine, conflicts: BTreeMap<ClusterName, String>) -> BTr
             debug!(%error, "Cannot read how the peerings are");
         }
     }
+    for (name, known) in &mut all {
+        known.judged = status.judged.get(name).cloned();
+    }
     all
 }
 
-/// False when there is no such object.
+/// False when the object is not the one that was judged, or was changed while we looked: then it is looked at again.
 async fn write(
     client: &Client,
     events: &Events,
@@ -147,12 +162,21 @@ async fn write(
     now: &Known,
 ) -> Result<bool, kube::Error> {
     let api = objects(client);
-    // One that is gone is made again, or its peering ends.
-    let Some(object) = api.get_opt(name.as_str()).await? else { return Ok(false) };
+    let (Some(judged), Some(object)) = (&now.judged, api.get_opt(name.as_str()).await?) else {
+        return Ok(false);
+    };
+    if object.metadata.uid.as_ref() != Some(&judged.uid) {
+        return Ok(false);
+    }
     let mut status = now.status();
-    status["conditions"] = json!([condition(&now.ready(), &object)]);
-    let patch = Patch::Merge(json!({"status": status}));
-    api.patch_status(name.as_str(), &PatchParams::default(), &patch).await?;
+    status["conditions"] = json!([condition(&now.ready(), judged.generation, &object)]);
+    // By the version: an update of the status takes no notice of a UID.
+    let version = json!({"resourceVersion": object.metadata.resource_version});
+    let patch = Patch::Merge(json!({"metadata": version, "status": status}));
+    match api.patch_status(name.as_str(), &PatchParams::default(), &patch).await {
+        Err(kube::Error::Api(status)) if status.is_conflict() => return Ok(false),
+        written => drop(written?),
+    }
     for refusal in news(before, now) {
         let note = format!(
             "{} records refused: {} (the newest one: {})",
@@ -181,7 +205,8 @@ fn news<'a>(before: Option<&Known>, now: &'a Known) -> impl Iterator<Item = &'a 
 }
 
 /// `lastTransitionTime` moves when the status does (Kubernetes API conventions, Typical status properties).
-fn condition(ready: &Ready, object: &DynamicObject) -> Value {
+/// `observedGeneration` is of the spec that was judged, which may be older than the one that is there.
+fn condition(ready: &Ready, generation: i64, object: &DynamicObject) -> Value {
     let status = if ready.status { "True" } else { "False" };
     let held = object.data.pointer("/status/conditions").and_then(Value::as_array);
     let held = held.and_then(|all| all.iter().find(|held| held["type"] == "Ready"));
@@ -193,7 +218,7 @@ fn condition(ready: &Ready, object: &DynamicObject) -> Value {
         "status": status,
         "reason": ready.reason,
         "message": message,
-        "observedGeneration": object.metadata.generation,
+        "observedGeneration": generation,
         "lastTransitionTime": since.unwrap_or_else(|| json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())),
     })
 }
@@ -229,7 +254,7 @@ mod tests {
             refusals: vec![refusal("outside-contract", 3), refusal("malformed", 1)],
             ..ImportState::default()
         };
-        Known { conflict: None, state: Some(state), import: Some(import) }
+        Known { judged: None, conflict: None, state: Some(state), import: Some(import) }
     }
 
     #[test]
@@ -265,6 +290,26 @@ mod tests {
             false Stale: nobody confirms the peer's records
         "#]]
         .assert_eq(&shown);
+    }
+
+    #[test]
+    fn the_generation_is_the_one_that_was_judged() {
+        let mut object = DynamicObject::new(
+            "west",
+            &crate::source::kubernetes::resource(crate::source::object::ObjectKind::MeshPeer),
+        );
+        object.metadata.generation = Some(8);
+        let ready = known(Phase::Active, Freshness::Fresh, true, true, "").ready();
+        assert_eq!(
+            condition(&ready, 7, &object)["observedGeneration"],
+            7,
+            "the eighth was not looked at yet"
+        );
+        let of = |generation| {
+            let judged = Some(Version { uid: "u".to_owned(), generation });
+            Known { judged, ..known(Phase::Active, Freshness::Fresh, true, true, "") }
+        };
+        assert!(!of(7).says_the_same(&of(8)), "a spec that changes nothing is said to be observed, too");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What the store holds because of a peer, and its end.
 
-use super::closed::ClosedPrefixes;
 use crate::{
     backend::Engine,
     publish::{Op, diff, txns, writes},
@@ -78,7 +77,10 @@ pub(super) async fn sweep(engine: &Engine, own: &ClusterName, peer: &ClusterName
 }
 
 /// Makes `mesh-local/v1/closed/…` say what is closed.
-pub(super) async fn write_closed(engine: &Engine, closed: &ClosedPrefixes) -> anyhow::Result<()> {
+pub(super) async fn write_closed(
+    engine: &Engine,
+    closed: &BTreeMap<ClusterName, Vec<IpNet>>,
+) -> anyhow::Result<()> {
     let record = |(peer, prefixes): (&ClusterName, &Vec<IpNet>)| {
         (Key::from(LocalKey::Closed(peer.clone())), Closed { prefixes: prefixes.clone() }.encode())
     };

@@ -8,7 +8,11 @@ use super::{
     home::{self, Home},
     roster::{InForce, roster},
 };
-use crate::{init, publish::Own, source::snapshot::Place};
+use crate::{
+    init,
+    publish::Own,
+    source::{driver::PeerObject, snapshot::Place},
+};
 use api::{
     bytes::{ClusterUuid, Nonce},
     name::ClusterName,
@@ -211,30 +215,53 @@ fn closed_prefixes_stay_until_they_are_forgotten_or_claimed() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("closed.json");
     let mut closed = ClosedPrefixes::load(&path).expect("none is empty");
-    closed.close(&name("a"), &[cidr("10.2.0.0/16"), cidr("100.65.0.0/24")]);
-    closed.close(&name("b"), &[cidr("10.3.0.0/16")]);
+    closed.keep(&name("a"), &[cidr("10.2.0.0/16"), cidr("100.65.0.0/24")]);
+    closed.keep(&name("b"), &[cidr("10.3.0.0/16")]);
     std::fs::write(&path, closed.to_bytes()).expect("written");
     let mut closed = ClosedPrefixes::load(&path).expect("read");
-    closed.claim(&[cidr("10.2.0.0/15")]);
-    let left: Vec<_> = closed.iter().map(|(peer, prefixes)| format!("{peer} {prefixes:?}")).collect();
-    assert_eq!(left, ["a [100.65.0.0/24]"]);
-    assert_eq!(closed.forget(&name("a")), [cidr("100.65.0.0/24")]);
-    assert_eq!(closed.forget(&name("a")), []);
+    let shown = |closed: &ClosedPrefixes, claimed: &[IpNet]| {
+        let closed = closed.beside(claimed);
+        closed.iter().map(|(peer, prefixes)| format!("{peer} {prefixes:?}")).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&closed, &[]), ["a [10.2.0.0/16, 100.65.0.0/24]", "b [10.3.0.0/16]"]);
+    let new = [cidr("10.2.0.0/15")];
+    assert!(!closed.keeps(&name("new"), &new));
+    closed.activate(&name("new"), &new);
+    assert!(closed.keeps(&name("new"), &new));
+    assert_eq!(shown(&closed, &new), ["a [100.65.0.0/24]"], "what it claims is its own");
+    assert_eq!(closed.forget(&name("a"), &new), [cidr("100.65.0.0/24")]);
+    assert_eq!(closed.forget(&name("a"), &new), []);
+    assert_eq!(shown(&closed, &[]), ["new [10.2.0.0/15]"], "gone while nobody looked");
     std::fs::write(&path, "[").expect("written");
     ClosedPrefixes::load(&path).expect_err("what we cannot read we do not open");
+}
+
+#[test]
+fn what_a_peers_earlier_terms_contained_stays_closed_until_it_is_forgotten() {
+    let mut closed = ClosedPrefixes::default();
+    let [earlier, later] = ["10.2.0.0/16", "10.9.0.0/16"].map(|text| [cidr(text)]);
+    closed.activate(&name("a"), &earlier);
+    closed.activate(&name("a"), &later);
+    assert_eq!(closed.beside(&later), BTreeMap::from([(name("a"), earlier.to_vec())]));
+    assert_eq!(closed.forget(&name("a"), &later), earlier);
+    assert_eq!(closed.beside(&later), BTreeMap::new());
+    assert!(closed.keeps(&name("a"), &later), "its present terms are kept");
 }
 
 #[tokio::test]
 async fn an_object_in_somebody_elses_file_is_not_ours_to_remove() {
     let directory = tempfile::tempdir().expect("a directory");
     let home = Home::Directory(directory.path().to_owned());
-    let stands_in = |file: &str| Place::File { file: file.to_owned(), line: Some(1) };
     let peer = peer("a", 2, &["10.2.0.0/16"]);
-    home.write(&peer).await.expect("written");
+    let stands_in = |file: &str| {
+        let place = Place::File { file: file.to_owned(), line: Some(1) };
+        PeerObject { peer: peer.clone(), place, version: None }
+    };
+    home.write(&peer, None).await.expect("written");
     let text = std::fs::read_to_string(directory.path().join("meshpeer-a.yaml")).expect("there");
     assert_eq!(serde_saphyr::from_str::<MeshPeer>(&text).expect("what we write we can read"), peer);
-    let error = home.remove(&name("a"), &stands_in("peers.yaml")).await.expect_err("not ours");
+    let error = home.remove(&stands_in("peers.yaml")).await.expect_err("not ours");
     assert!(error.to_string().contains("stands in peers.yaml"), "{error}");
-    home.remove(&name("a"), &stands_in("meshpeer-a.yaml")).await.expect("ours");
+    home.remove(&stands_in("meshpeer-a.yaml")).await.expect("ours");
     assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0);
 }

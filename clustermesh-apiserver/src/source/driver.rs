@@ -6,7 +6,7 @@ use super::{
     manifests::directory,
     memory::{self, Memory},
     object::{Body, Object, ObjectKey},
-    snapshot::{Found, Listing, Place, Problem, Snapshot, news},
+    snapshot::{Found, Listing, Place, Problem, Snapshot, Version, news},
 };
 use crate::{keep::Keep, readiness_gate::TAINT, vms::presence::VmStates};
 use api::{
@@ -60,6 +60,8 @@ pub struct PeerObject {
     pub peer: MeshPeer,
     /// Where it stands.
     pub place: Place,
+    /// Which one it is, where that can be said.
+    pub version: Option<Version>,
 }
 
 /// What the source says now.
@@ -211,8 +213,9 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing, vms: &VmStates) 
 fn peers(objects: &BTreeMap<ObjectKey, Object>, listing: &Listing) -> BTreeMap<ClusterName, PeerObject> {
     let of = |(key, object): (&ObjectKey, &Object)| match &object.body {
         Body::Peer(peer) => {
-            let place = listing.snapshot.objects.get(key)?.place.clone();
-            let entry = PeerObject { peer: (**peer).clone(), place };
+            let found = listing.snapshot.objects.get(key)?;
+            let (place, version) = (found.place.clone(), found.version.clone());
+            let entry = PeerObject { peer: (**peer).clone(), place, version };
             Some((peer.metadata.name.clone(), entry))
         }
         Body::Node(_)

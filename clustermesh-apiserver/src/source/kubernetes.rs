@@ -17,7 +17,7 @@ mod fold;
 mod tests;
 
 pub use events::Events;
-pub use fold::MANAGED_BY;
+pub use fold::{MANAGED_BY, place, version};
 
 use super::{
     object::ObjectKind,
@@ -27,7 +27,10 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use daemon::health::Condition;
 use fold::Fold;
 use futures::StreamExt;
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use k8s_openapi::{
+    api::{core::v1 as core, discovery::v1 as discovery},
+    apimachinery::pkg::version::Info,
+};
 use kube::{
     Api, Client,
     api::{ApiResource, DynamicObject},
@@ -74,6 +77,10 @@ const WATCH_S: u32 = 60;
 
 /// First and longest wait between attempts of a watch.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// The oldest Kubernetes: it says in a token on which node its pod runs, by which agents enrol, and knows CIDRs in the rules
+/// of CRDs. The chart refuses an older one, too.
+const OLDEST: (u32, u32) = (1, 30);
 
 /// How the Kubernetes API is reached.
 #[derive(Clone)]
@@ -137,7 +144,7 @@ async fn follow(config: Config, listings: watch::Sender<Option<Listing>>) {
         let api = Api::all_with(config.client.clone(), &resource(kind));
         tasks.spawn(watch_kind(kind, api, events.clone(), again.subscribe()));
     }
-    let (alive, mut answered) = watch::channel(Instant::now());
+    let (alive, mut answered) = watch::channel(Answer { at: Instant::now(), too_old: None });
     tasks.spawn(probe(config.client.clone(), alive));
 
     let mut fold = Fold::default();
@@ -172,7 +179,8 @@ async fn follow(config: Config, listings: watch::Sender<Option<Listing>>) {
             () = sleep_until(due), if fold.is_complete() && fold.changed() => {}
         }
         if !fold.is_complete() {
-            config.waiting.set(Err(failing.why(&fold)));
+            let too_old = answered.borrow().too_old.as_ref().map(|old| format!(" ({old})"));
+            config.waiting.set(Err(failing.why(&fold) + too_old.as_deref().unwrap_or_default()));
             continue;
         }
         if fold.changed() && Instant::now() < due {
@@ -209,10 +217,18 @@ fn take(fold: &mut Fold, failing: &mut Failing, kind: ObjectKind, told: Told) {
     }
 }
 
+/// An answer of the API.
+struct Answer {
+    /// When it was asked for.
+    at: Instant,
+    /// What it says of a version that is not supported.
+    too_old: Option<String>,
+}
+
 /// The moment of the last answer, when there is a newer one.
-async fn answer(answered: &mut watch::Receiver<Instant>) -> Instant {
+async fn answer(answered: &mut watch::Receiver<Answer>) -> Instant {
     match answered.changed().await {
-        Ok(()) => *answered.borrow_and_update(),
+        Ok(()) => answered.borrow_and_update().at,
         // The probe lives as long as we do.
         Err(_) => std::future::pending().await,
     }
@@ -268,20 +284,37 @@ async fn watch_kind(
 }
 
 /// Asks for the version: every authenticated client may, and it costs the API nothing.
-async fn probe(client: Client, alive: watch::Sender<Instant>) {
+async fn probe(client: Client, alive: watch::Sender<Answer>) {
     loop {
         let at = Instant::now();
+        let known = alive.borrow().too_old.clone();
         let answered = match timeout(PROBE_PATIENCE, client.apiserver_version()).await {
-            Ok(Ok(_)) => true,
+            Ok(Ok(version)) => Some(too_old(&version)),
             // It answers, if only to say no.
-            Ok(Err(kube::Error::Api(status))) => status.code < 500,
-            Ok(Err(_)) | Err(_) => false,
+            Ok(Err(kube::Error::Api(status))) if status.code < 500 => Some(known.clone()),
+            Ok(Err(_)) | Err(_) => None,
         };
-        if answered {
-            alive.send_replace(at);
+        if let Some(too_old) = answered {
+            if let Some(why) = too_old.as_ref().filter(|_| too_old != known) {
+                warn!(why, "This Kubernetes is not supported: going on, as far as it goes");
+            }
+            alive.send_replace(Answer { at, too_old });
         }
         sleep(PROBE).await;
     }
+}
+
+/// What is to be said of a version that is not supported. One that cannot be read is somebody's own, and says nothing.
+fn too_old(version: &Info) -> Option<String> {
+    let number = |text: &str| text.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok();
+    let found: (u32, u32) = (number(&version.major)?, number(&version.minor)?);
+    let (major, minor) = OLDEST;
+    (found < OLDEST).then(|| {
+        format!(
+            "Kubernetes {} is older than {major}.{minor}, the oldest that is supported",
+            version.git_version
+        )
+    })
 }
 
 /// Which watches fail, and why: said once.
@@ -328,10 +361,12 @@ fn explain(kind: ObjectKind, error: &watcher::Error) -> String {
         }
         kube::Error::Api(status) if status.code == 404 => {
             let resource = resource(kind);
-            format!(
-                "the Kubernetes API has no {} in {}: install the CRDs of docs/kubernetes.md",
-                resource.plural, resource.api_version
-            )
+            let remedy = if resource.api_version == api::peer::API_VERSION {
+                "install the CRDs of docs/kubernetes.md".to_owned()
+            } else {
+                format!("Kubernetes {}.{} or newer has them", OLDEST.0, OLDEST.1)
+            };
+            format!("the Kubernetes API has no {} in {}: {remedy}", resource.plural, resource.api_version)
         }
         kube::Error::Api(status) => format!("cannot list {}: {}", resource(kind).plural, status.message),
         inner => format!("cannot list {}: {}", resource(kind).plural, chain(inner)),

@@ -125,7 +125,7 @@ impl<'a> Reader<'a> {
                     );
                 }
                 let place = Place::File { file: file.to_owned(), line: Some(line) };
-                self.objects.insert(key, Found { place, parsed });
+                self.objects.insert(key, Found { place, version: None, parsed });
             }
             Err(fault) => {
                 let line = offset + item.tree.line_of(&fault.path);

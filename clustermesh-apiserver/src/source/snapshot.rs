@@ -88,11 +88,22 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Which object of the Kubernetes API, of those that had its name, and as of which change of its spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+}
+
 /// An object and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// Where.
     pub place: Place,
+    /// Of a MeshPeer of the Kubernetes API: nobody asks for any other's, and a pod's would make news of it.
+    pub version: Option<Version>,
     /// What it says.
     pub parsed: Parsed,
 }

@@ -142,10 +142,10 @@ impl VmAdmin {
     /// When somebody else wrote it, or its home refuses.
     pub async fn remove(&self, name: &NodeName) -> Result<bool, Status> {
         let state = self.state()?;
-        let Some(Enrollable { object, .. }) = state.desired.vms.get(name) else { return Ok(false) };
+        let Some(Enrollable { object, uid, .. }) = state.desired.vms.get(name) else { return Ok(false) };
         let place = state.vm_places.get(name).expect("each VM has one");
         let namespace = object.namespace.as_ref().expect("a VM has a namespace");
-        home::remove(&self.home, (namespace, name), place).await.map_err(refused)?;
+        home::remove(&self.home, (namespace, name), (place, *uid)).await.map_err(refused)?;
         info!(vm = %object, "Removed a VM");
         let mut source = self.source.clone();
         let gone = |state: &Option<State>| state.as_ref().is_some_and(|s| !s.desired.vms.contains_key(name));

@@ -11,13 +11,14 @@ use crate::{
 };
 use anyhow::{Context as _, bail};
 use api::{
+    bytes::Uid,
     external_workload::ExternalWorkload,
     name::{NamespaceName, NodeName},
 };
 use daemon::durable;
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, PostParams},
+    api::{DeleteParams, DynamicObject, PostParams, Preconditions},
 };
 use serde_json::json;
 
@@ -60,11 +61,11 @@ pub(super) async fn write(home: &Home, workload: &ExternalWorkload) -> anyhow::R
     }
 }
 
-/// Removes an object that we wrote; `place` is where the source read it.
+/// Removes an object that we wrote, as the source has read it: where, and which.
 pub(super) async fn remove(
     home: &Home,
     (namespace, name): (&NamespaceName, &NodeName),
-    place: &Place,
+    (place, uid): (&Place, Uid),
 ) -> anyhow::Result<()> {
     match (home, place) {
         (Home::Directory(directory), Place::File { file, .. }) if *file == file_name(name.as_str()) => {
@@ -74,8 +75,11 @@ pub(super) async fn remove(
         }
         (Home::Kubernetes { client, .. }, Place::Kubernetes { managed_by }) if managed_by == MANAGER => {
             let api = objects(client, namespace);
+            // One that was made anew under the name is another VM's.
+            let judged = Preconditions { uid: Some(uid.to_string()), resource_version: None };
+            let params = DeleteParams::default().preconditions(judged);
             let removed = within(async {
-                match api.delete(name.as_str(), &DeleteParams::default()).await {
+                match api.delete(name.as_str(), &params).await {
                     Ok(_) => Ok(()),
                     Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                     Err(error) => Err(error),

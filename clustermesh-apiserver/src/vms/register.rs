@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     keep::Keep,
-    source::driver::{State, unix_s},
+    source::{
+        driver::{State, unix_s},
+        index::Desired,
+    },
 };
 use anyhow::Context as _;
 use api::{
@@ -122,7 +125,7 @@ impl Register {
         Members { keys: self.0.keys.subscribe(), source: self.0.source.clone() }
     }
 
-    fn enrollables(&self) -> Result<Arc<crate::source::index::Desired>, EnrolError> {
+    fn desired(&self) -> Result<Arc<Desired>, EnrolError> {
         self.0.source.borrow().as_ref().map(|state| Arc::clone(&state.desired)).ok_or(EnrolError::NotRead)
     }
 
@@ -131,7 +134,7 @@ impl Register {
     /// # Errors
     /// [`EnrolError`]
     pub async fn invite(&self, name: &NodeName) -> Result<(Secret, u64), EnrolError> {
-        let desired = self.enrollables()?;
+        let desired = self.desired()?;
         let vm = desired.vms.get(name).ok_or_else(|| Refusal::Unknown(name.clone()))?;
         let secret = Secret::from_slice(&rand::random::<[u8; 16]>()).expect("as long as a secret");
         let mut held = self.0.held.lock().await;
@@ -188,7 +191,7 @@ impl Register {
         secret: Option<&Secret>,
         key: KeyFingerprint,
     ) -> Result<(), EnrolError> {
-        let desired = self.enrollables()?;
+        let desired = self.desired()?;
         let mut held = self.0.held.lock().await;
         let mut next = held.clone();
         let vm = desired.vms.get(name).ok_or_else(|| Refusal::Unknown(name.clone()))?;

@@ -151,9 +151,9 @@ async fn write(
     };
     // Both sides say whether they would, before either is touched and the token is used.
     inviter.apply(&on_theirs, true).await?;
-    ours.apply_peer(&on_ours, true).await?;
+    ours.apply_peer(&on_ours, None, true).await?;
     inviter.apply(&on_theirs, false).await?;
-    let ours = ours.apply_peer(&on_ours, false).await.with_context(|| {
+    let ours = ours.apply_peer(&on_ours, None, false).await.with_context(|| {
         let s = DEADLINE.as_secs();
         format!("{} holds a prepared object, which it removes by itself within {s} s", facts_theirs.name)
     });

@@ -3,10 +3,12 @@
 //!
 //! `ci/kubernetes.sh` builds them, `ci/etcd.sh` installs etcd. They run as they do anywhere, and end with the lab.
 
+mod proxy;
+
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +18,8 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use crate::{Cluster, Mesh, files, succeed};
+
+pub use proxy::{KubeProxy, ProxyMode};
 
 /// Beside the mesh's own store, which has etcd's port there.
 const ETCD: &str = "http://127.0.0.1:12379";
@@ -30,6 +34,13 @@ const TOKEN: &str = "lab-admin";
 /// The apiserver is ready in 5 s, on a machine that builds meanwhile in some more.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 
+/// The kind of a body that is JSON.
+pub(crate) const JSON: &str = "application/json";
+
+/// Those that make slices and accounts, turn the chart's objects into pods, and take away what has no owner.
+const CONTROLLERS: &str = "--controllers=endpoints-controller,endpointslice-controller,serviceaccount-controller,\
+     daemonset-controller,deployment-controller,replicaset-controller,namespace-controller,garbage-collector-controller";
+
 /// A cluster's Kubernetes.
 #[derive(Debug)]
 pub struct Kubernetes<'a> {
@@ -37,21 +48,6 @@ pub struct Kubernetes<'a> {
     cluster: Cluster,
     dir: PathBuf,
     apiserver: Option<ProcessId>,
-}
-
-/// How kube-proxy writes its rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyMode {
-    /// Chains of iptables.
-    Iptables,
-    /// Tables of its own in nftables.
-    Nftables,
-}
-
-/// A kube-proxy at work.
-#[derive(Debug)]
-pub struct KubeProxy {
-    process: ProcessId,
 }
 
 impl<'a> Kubernetes<'a> {
@@ -85,7 +81,7 @@ impl<'a> Kubernetes<'a> {
         )?;
         kubernetes.start_apiserver()?;
         let (context, certificate) = (kubernetes.context(), kubernetes.path("certs/apiserver.crt"));
-        let kubeconfig = kubeconfig(&context, kubernetes.host()?, &certificate);
+        let kubeconfig = kubeconfig(&context, kubernetes.host()?, &certificate, TOKEN, None);
         kubernetes.write("kubeconfig", &kubeconfig)?;
         Ok(kubernetes)
     }
@@ -110,6 +106,7 @@ impl<'a> Kubernetes<'a> {
                 &format!("--token-auth-file={}", self.path("tokens.csv")),
                 "--authorization-mode=RBAC",
                 "--endpoint-reconciler-type=none",
+                "--allow-privileged=true",
             ],
         )?;
         self.apiserver = Some(process);
@@ -121,7 +118,7 @@ impl<'a> Kubernetes<'a> {
         end(self.apiserver.take().context("kube-apiserver runs")?, "kube-apiserver")
     }
 
-    /// Starts the controllers that make EndpointSlices and service accounts.
+    /// Starts the controllers.
     pub fn start_controllers(&self) -> Result<()> {
         self.spawn(
             &self.control(),
@@ -129,7 +126,7 @@ impl<'a> Kubernetes<'a> {
             &[
                 &program("kube-controller-manager")?,
                 &format!("--kubeconfig={}", self.kubeconfig()),
-                "--controllers=endpoints-controller,endpointslice-controller,serviceaccount-controller",
+                CONTROLLERS,
                 &format!("--service-account-private-key-file={}", self.path("sa.key")),
                 "--leader-elect=false",
                 "--bind-address=127.0.0.1",
@@ -185,47 +182,34 @@ impl<'a> Kubernetes<'a> {
         self.create(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
     }
 
-    /// Starts a node's kube-proxy and waits until it has written its rules.
-    pub fn proxy(&self, node: &str, mode: ProxyMode) -> Result<KubeProxy> {
-        let program = program("kube-proxy")?;
-        let mode = match mode {
-            ProxyMode::Iptables => "iptables",
-            ProxyMode::Nftables => "nftables",
-        };
-        let place = self.node(node);
-        let process = self.spawn(
-            &place,
-            &format!("kube-proxy-{node}-{mode}"),
-            &[
-                &program,
-                &format!("--kubeconfig={}", self.kubeconfig()),
-                &format!("--hostname-override={node}"),
-                &format!("--proxy-mode={mode}"),
-                &format!("--cluster-cidr={}", self.cluster.pods),
-                // The lab's namespaces share the machine's table of connections.
-                "--conntrack-max-per-core=0",
-                "--healthz-bind-address=127.0.0.1:10256",
-                "--metrics-bind-address=127.0.0.1:10249",
-            ],
-        )?;
-        let synced = || {
-            let line = "curl -sf http://127.0.0.1:10256/healthz && \
-                        curl -sf http://127.0.0.1:10249/metrics | grep -q '^kubeproxy_sync_proxy_rules_last_timestamp_seconds.* [1-9]'";
-            succeed(self.lab().exec(&place, ["sh", "-c", line])?).map(drop)
-        };
-        self.await_ok("kube-proxy", synced)?;
-        Ok(KubeProxy { process })
+    /// Puts a pod on a node and gives it addresses, as a scheduler and a kubelet do; it is not ready yet.
+    pub fn run_pod(&self, namespace: &str, name: &str, node: &str, ips: [&str; 2]) -> Result<()> {
+        let at = format!("/api/v1/namespaces/{namespace}/pods/{name}");
+        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node}});
+        self.request("POST", &format!("{at}/binding"), Some((JSON, &binding)))?;
+        let ready = json!({"type": "Ready", "status": "False"});
+        let ips_of = ips.map(|ip| json!({ "ip": ip }));
+        let status = json!({"phase": "Running", "podIP": ips[0], "podIPs": ips_of, "conditions": [ready]});
+        self.set_pod_status(namespace, name, &status)
     }
 
-    /// Removes every rule that a kube-proxy, of either mode, has written on a node; also the lab's imitation of them.
-    pub fn clean(&self, node: &str) -> Result<()> {
-        let argv = [&program("kube-proxy")?, "--cleanup"];
-        succeed(self.lab().exec(&self.node(node), argv)?).map(drop)
+    /// Says that a pod is ready.
+    pub fn make_pod_ready(&self, namespace: &str, name: &str) -> Result<()> {
+        let ready = json!({"type": "Ready", "status": "True"});
+        self.set_pod_status(namespace, name, &json!({ "conditions": [ready] }))
+    }
+
+    /// Writes into a pod's status, as its kubelet does.
+    pub(crate) fn set_pod_status(&self, namespace: &str, name: &str, status: &Value) -> Result<()> {
+        let at = format!("/api/v1/namespaces/{namespace}/pods/{name}/status");
+        let patch = json!({ "status": status });
+        self.request("PATCH", &at, Some(("application/merge-patch+json", &patch))).map(drop)
     }
 
     fn create(&self, object: &Value) -> Result<()> {
         let at = collection(object)?;
-        match self.request("POST", &at, Some(("application/json", object))) {
+        match self.request("POST", &at, Some((JSON, object))) {
             // Whoever needed accounts in it made it before.
             Err(error) if object["kind"] == "Namespace" && format!("{error:#}").contains("AlreadyExists") => {
             }
@@ -241,10 +225,10 @@ impl<'a> Kubernetes<'a> {
         Ok(())
     }
 
-    fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<String> {
+    /// What the API server answers to whoever may everything.
+    pub(crate) fn request(&self, method: &str, path: &str, body: Option<(&str, &Value)>) -> Result<String> {
         let host = self.host()?;
-        let (kind, body) =
-            body.map_or(("application/json", String::new()), |(kind, it)| (kind, it.to_string()));
+        let (kind, body) = body.map_or((JSON, String::new()), |(kind, it)| (kind, it.to_string()));
         let certificate = self.path("certs/apiserver.crt");
         let url = format!("https://{host}:{PORT}{path}");
         let (token, kind) = (format!("Authorization: Bearer {TOKEN}"), format!("Content-Type: {kind}"));
@@ -266,7 +250,8 @@ impl<'a> Kubernetes<'a> {
         succeed(child.wait_with_output()?)
     }
 
-    fn host(&self) -> Result<&'static str> {
+    /// The address of its control plane.
+    pub(crate) fn host(&self) -> Result<&'static str> {
         let (host, _) = self.cluster.apiserver.split_once(':').context("an apiserver is HOST:PORT")?;
         Ok(host)
     }
@@ -285,24 +270,74 @@ impl<'a> Kubernetes<'a> {
     }
 
     fn spawn(&self, place: &str, name: &str, argv: &[&str]) -> Result<ProcessId> {
-        let logs = self.mesh.dir().join("logs").join(self.cluster.name).join("kubernetes");
-        fs::create_dir_all(&logs)?;
-        let log = File::create(logs.join(format!("{name}.log")))?;
+        let log = self.log_file(name)?;
         let mut command = self.lab().command(place, argv)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn().with_context(|| format!("cannot start {name} in {place}"))?;
         ProcessId::of(child.id())
     }
 
+    /// A kubeconfig of whoever has this token.
+    pub(crate) fn kubeconfig_of(&self, token: &str, namespace: &str) -> Result<String> {
+        let certificate = self.path("certs/apiserver.crt");
+        Ok(kubeconfig(&self.context(), self.host()?, &certificate, token, Some(namespace)))
+    }
+
+    /// Its nodes.
+    pub(crate) fn nodes(&self) -> [&'static str; 2] {
+        self.cluster.nodes
+    }
+
+    /// The first address of a node, as its status says it.
+    pub(crate) fn node_address(&self, node: &str) -> Result<Value> {
+        let node: Value =
+            serde_json::from_str(&self.request("GET", &format!("/api/v1/nodes/{node}"), None)?)?;
+        let all = node["status"]["addresses"].as_array().into_iter().flatten();
+        let mut internal = all.filter(|it| it["type"] == "InternalIP").map(|it| it["address"].clone());
+        internal.next().context("a node has an InternalIP")
+    }
+
+    /// A text as the cluster's DNS would have it: the apiserver's Service is where the apiserver is.
+    pub(crate) fn resolve(&self, text: &str) -> String {
+        text.replace("mesh-clustermesh-apiserver.clustermesh.svc:2379", self.cluster.apiserver)
+    }
+
+    /// A command that runs one of our programs in a place.
+    pub(crate) fn program(&self, place: &str, name: &str, args: &[String]) -> Result<Command> {
+        let program = self.mesh.program(name);
+        self.lab().command(place, [program].iter().chain(args))
+    }
+
+    /// Runs a program in a place; it has to succeed.
+    pub(crate) fn exec(&self, place: &str, argv: &[&str]) -> Result<()> {
+        succeed(self.lab().exec(place, argv)?).map(drop)
+    }
+
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A log, to be written on: a failed test prints its end.
+    pub(crate) fn log_file(&self, name: &str) -> Result<File> {
+        let logs = self.mesh.dir().join("logs").join(self.cluster.name).join("kubernetes");
+        fs::create_dir_all(&logs)?;
+        let path = logs.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&path);
+        file.with_context(|| format!("cannot open {}", path.display()))
+    }
+
     fn lab(&self) -> &Lab {
         &self.mesh.lab
     }
 
-    fn control(&self) -> String {
+    /// The host of its control plane, as a place.
+    pub(crate) fn control(&self) -> String {
         format!("{}/host/control", self.cluster.name)
     }
 
-    fn node(&self, node: &str) -> String {
+    /// A node, as a place.
+    pub(crate) fn node(&self, node: &str) -> String {
         format!("{}/node/{node}", self.cluster.name)
     }
 
@@ -312,13 +347,6 @@ impl<'a> Kubernetes<'a> {
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
         fs::write(self.dir.join(name), text).with_context(|| format!("cannot write {name}"))
-    }
-}
-
-impl KubeProxy {
-    /// Ends it; its rules stay, as they do on a node.
-    pub fn stop(self) -> Result<()> {
-        end(self.process, "kube-proxy")
     }
 }
 
@@ -345,7 +373,8 @@ fn collection(object: &Value) -> Result<String> {
     })
 }
 
-fn kubeconfig(context: &str, host: &str, certificate: &str) -> String {
+fn kubeconfig(context: &str, host: &str, certificate: &str, token: &str, namespace: Option<&str>) -> String {
+    let namespace = namespace.map(|name| format!(", namespace: {name}")).unwrap_or_default();
     format!(
         "apiVersion: v1
 kind: Config
@@ -354,10 +383,10 @@ clusters:
     cluster: {{ server: \"https://{host}:{PORT}\", certificate-authority: {certificate} }}
 users:
   - name: {context}
-    user: {{ token: {TOKEN} }}
+    user: {{ token: {token} }}
 contexts:
   - name: {context}
-    context: {{ cluster: {context}, user: {context} }}
+    context: {{ cluster: {context}, user: {context}{namespace} }}
 current-context: {context}
 "
     )

@@ -3,7 +3,9 @@
 //! The products run as anywhere: by their flags, on their default ports and paths. Nothing of the lab changes what they
 //! do; this crate only does what an operator would (init, certificates, manifests, start, meshctl).
 
+pub mod kubelet;
 pub mod kubernetes;
+pub mod page;
 
 use anyhow::{Context, Result, bail};
 use lab::{Lab, Report, Rule, Sniffer, UpOptions, Watch, Whom, patience};
@@ -109,6 +111,12 @@ impl Mesh {
         let mesh = Self::running(name)?;
         succeed(mesh.meshctl(["connect", A.name, B.name])?)?;
         Ok(mesh)
+    }
+
+    /// One of the products' programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> String {
+        self.bin.join(name).display().to_string()
     }
 
     /// The lab's state directory: `{lab}` of the topology.

@@ -30,12 +30,16 @@ mod kubernetes;
 mod leftovers;
 #[path = "main/nats.rs"]
 mod nats;
+#[path = "main/newcomer.rs"]
+mod newcomer;
 #[path = "main/on_kubernetes.rs"]
 mod on_kubernetes;
 #[path = "main/operator.rs"]
 mod operator;
 #[path = "main/path_mtu.rs"]
 mod path_mtu;
+#[path = "main/roll_out.rs"]
+mod roll_out;
 #[path = "main/scope_all.rs"]
 mod scope_all;
 #[path = "main/sizes.rs"]

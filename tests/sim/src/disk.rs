@@ -63,6 +63,15 @@ pub struct Durable {
     now: Now,
     /// Syncs that still work before the power goes; none: it stays.
     syncs_left: Option<u32>,
+    /// What was published and is held since: the shells say the same at every look.
+    told: Told,
+}
+
+/// Records that a store holds at a revision.
+#[derive(Debug, Default)]
+struct Told {
+    revision: i64,
+    records: BTreeMap<Key, Record>,
 }
 
 impl Durable {
@@ -77,7 +86,7 @@ impl Durable {
         if disk.last_boot() != Some(boot) {
             disk.lineage.begin(boot, store.revision());
         }
-        Self { store, disk, epoch, now, syncs_left: None }
+        Self { store, disk, epoch, now, syncs_left: None, told: Told::default() }
     }
 
     /// What the clock of leases says from now on.
@@ -149,9 +158,20 @@ impl Durable {
 
     /// Puts a record if the store holds another one, or none.
     pub fn publish(&mut self, key: &Key, record: &Record) {
+        let revision = self.store.revision();
+        if self.told.revision != revision {
+            // Somebody wrote; it may have been this key.
+            self.told = Told { revision, records: BTreeMap::new() };
+        }
+        if self.told.records.get(key) == Some(record) {
+            return;
+        }
         let value = record.encode();
         if self.get(&key.to_string()).as_ref() != Some(&value) {
             self.put_raw(&key.to_string(), value);
+        }
+        if self.store.revision() == revision {
+            self.told.records.insert(key.clone(), record.clone());
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// What the ordinary tests run is below this.
-const FIRST: u64 = 100;
+const FIRST: u64 = 500;
 
 fn main() -> anyhow::Result<()> {
     let mut numbers = std::env::args().skip(1).map(|text| {

@@ -232,12 +232,12 @@ impl Node {
 
     /// Brings the kernel in line with what is known, keeps it, and says who we are.
     pub fn step(&mut self, objects: &Objects, store: Option<&mut Durable>, now: Now) {
+        if self.running.as_ref().is_none_or(|agent| now < agent.look_at) {
+            return;
+        }
         let facts = self.facts(objects);
         let owner = self.owner();
         let Some(agent) = &mut self.running else { return };
-        if now < agent.look_at {
-            return;
-        }
         agent.look_at = now + LOOK_EVERY;
         let completeness = match (agent.view.is_complete(), agent.from_disk) {
             (true, _) if self.planted.is(Bug::NeverRemoves) => Completeness::Partial,

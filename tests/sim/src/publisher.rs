@@ -43,6 +43,11 @@ impl Publisher {
         self.look_at = Now::START;
     }
 
+    /// Whether there is anything to do in a step at this time.
+    pub(crate) fn is_due(&self, source_speaks: bool, now: Now) -> bool {
+        now >= self.beat_at.min(self.look_at) || self.listed != source_speaks
+    }
+
     /// A tick: beats, and brings the store in line with what the source says.
     pub(crate) fn step(
         &mut self,

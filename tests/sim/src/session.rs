@@ -10,6 +10,7 @@ use crate::{
 use api::{
     key::{Key, LocalKey, MeshKey, cluster_prefix},
     name::ClusterName,
+    peer::Contract,
     record::{Heartbeat, PeerState, Phase},
 };
 use replica::{
@@ -35,6 +36,9 @@ pub struct Session {
     /// Complete lists that it read.
     pub lists: usize,
     prefixes: Vec<String>,
+    /// The object and the facts that the rest was told last, and the object as the side sees it.
+    told: (Object, Facts),
+    connect: replica::peering::Object,
     age: Age,
     first_beat: Option<Heartbeat>,
     side: Side,
@@ -70,27 +74,18 @@ impl Apiserver {
         (now, unix_s): (Now, u64),
         planted: Planted,
     ) -> Session {
-        let connect = replica::peering::Object {
-            nonce: object.nonce,
-            deadline_s: object.deadline_s,
-            contract_hash: object.contract.hash(),
-        };
-        let (contract, facts) = if planted.is(Bug::ImportsWithoutContract) {
-            let everything = vec!["0.0.0.0/0".parse().expect("a prefix")];
-            (api::peer::Contract { cidrs: everything, ..object.contract.clone() }, Facts::default())
-        } else {
-            (object.contract.clone(), facts)
-        };
         let mut session = session.unwrap_or_else(|| {
             let held = self.held(peer);
+            let connect = connect(object);
+            let (contract, held_to) = terms(object, &facts, planted);
             let stored = self.durable.list(&cluster_prefix(peer)).into_iter();
             let setup = Setup {
                 us: own.clone(),
                 peer: peer.clone(),
                 uuid: object.uuid,
                 boot: self.boot,
-                contract: contract.clone(),
-                facts: facts.clone(),
+                contract,
+                facts: held_to,
                 active: held.as_ref().is_some_and(|held| held.phase == Phase::Active),
                 stored: stored.filter_map(|(k, v)| Some((Key::parse(k.as_bytes()).ok()?, v))).collect(),
             };
@@ -107,12 +102,19 @@ impl Apiserver {
                 age: Age::new(object.stale, verdict, now),
                 first_beat: None,
                 side: Side::new(&connect, held.as_ref(), now),
+                told: (object.clone(), facts.clone()),
+                connect,
                 import,
             }
         });
-        session.import.set_facts(facts);
-        session.import.set_contract(contract, now);
-        let decision = session.side.decide(&connect, session.import.seen().peering(), now, unix_s);
+        if session.told.0 != *object || session.told.1 != facts {
+            let (contract, held_to) = terms(object, &facts, planted);
+            session.import.set_facts(held_to);
+            session.import.set_contract(contract, now);
+            session.connect = connect(object);
+            session.told = (object.clone(), facts);
+        }
+        let decision = session.side.decide(&session.connect, session.import.seen().peering(), now, unix_s);
         session.import.set_active(decision.phase == Phase::Active);
         if session.import.prefixes() != session.prefixes {
             session.follow(peer, 1);
@@ -161,6 +163,24 @@ impl Apiserver {
         }
         session
     }
+}
+
+/// The object as a side of a peering sees it.
+fn connect(object: &Object) -> replica::peering::Object {
+    replica::peering::Object {
+        nonce: object.nonce,
+        deadline_s: object.deadline_s,
+        contract_hash: object.contract.hash(),
+    }
+}
+
+/// What the peer is held to.
+fn terms(object: &Object, facts: &Facts, planted: Planted) -> (Contract, Facts) {
+    if planted.is(Bug::ImportsWithoutContract) {
+        let everything = vec!["0.0.0.0/0".parse().expect("a prefix")];
+        return (Contract { cidrs: everything, ..object.contract.clone() }, Facts::default());
+    }
+    (object.contract.clone(), facts.clone())
 }
 
 /// [`Bug::WritesUnderAnotherName`].

@@ -66,14 +66,24 @@ pub struct Apiserver {
     /// Since when it runs.
     pub since: Now,
     publisher: Publisher,
-    /// Of the store, when what the sessions must know of the world was gathered from it.
-    world_at: i64,
     world: World,
 }
 
-/// What the sessions have to know of our own and of each peer's nodes.
-#[derive(Debug, Default)]
-struct World(BTreeMap<ClusterName, (BTreeSet<IpAddr>, BTreeSet<PublicKey>)>);
+/// What the store says that the sessions have to know.
+#[derive(Debug)]
+struct World {
+    /// Of the store, when this was gathered from it.
+    revision: i64,
+    /// Where our own and each peer's nodes are dialled, and their keys.
+    nodes: BTreeMap<ClusterName, (BTreeSet<IpAddr>, BTreeSet<PublicKey>)>,
+    /// Those the store holds a verdict about.
+    peers: Vec<ClusterName>,
+}
+
+impl World {
+    /// Before the first look: no store is at this revision.
+    const UNSEEN: Self = Self { revision: -1, nodes: BTreeMap::new(), peers: Vec::new() };
+}
 
 impl Site {
     /// A cluster that was initialised and never started.
@@ -119,8 +129,7 @@ impl Site {
             boot: BootId(boot),
             since: now,
             publisher: Publisher::new(now),
-            world_at: -1,
-            world: World::default(),
+            world: World::UNSEEN,
         });
     }
 
@@ -190,17 +199,24 @@ impl Site {
     /// A tick of everything that needs no wire.
     pub fn step(&mut self, now: Now, unix_s: u64) {
         let unix_s = unix_s.saturating_add_signed(self.skew_s);
-        let own = self.own();
+        let speaks = self.source_speaks;
+        let due = self.running.as_ref().is_some_and(|running| running.publisher.is_due(speaks, now));
+        let own = due.then(|| self.own());
         let Some(running) = &mut self.running else { return };
         running.durable.set_time(now);
         if !self.planted.is(Bug::LeasesNeverExpire) {
             running.durable.expire_leases();
         }
-        let source = self.source_speaks.then_some((&self.objects, &self.records));
-        running.publisher.step(&own, source, &mut running.durable, running.boot, now, self.planted);
+        if let Some(own) = &own {
+            let source = speaks.then_some((&self.objects, &self.records));
+            running.publisher.step(own, source, &mut running.durable, running.boot, now, self.planted);
+        }
 
         let objects = running.durable.disk.objects.clone();
-        for peer in running.known_peers().into_iter().filter(|peer| !objects.contains_key(peer)) {
+        running.look_at_the_world();
+        let gone: Vec<ClusterName> =
+            running.world.peers.iter().filter(|peer| !objects.contains_key(*peer)).cloned().collect();
+        for peer in gone {
             running.sessions.remove(&peer);
             running.forget(&self.name, &peer, self.planted);
         }
@@ -233,14 +249,14 @@ impl Apiserver {
     /// Gathers what the store says of everybody's nodes, when it says something new.
     fn look_at_the_world(&mut self) {
         let revision = self.durable.store.revision();
-        if std::mem::replace(&mut self.world_at, revision) == revision {
+        if self.world.revision == revision {
             return;
         }
-        let mut world = World::default();
+        let mut world = World { revision, peers: self.known_peers(), ..World::UNSEEN };
         for (key, value) in self.durable.list(api::key::MESH) {
             let Ok(key) = Key::parse(key.as_bytes()) else { continue };
             let Key::Mesh(cluster, MeshKey::Node(_) | MeshKey::Key(_)) = &key else { continue };
-            let (endpoints, keys) = world.0.entry(cluster.clone()).or_default();
+            let (endpoints, keys) = world.nodes.entry(cluster.clone()).or_default();
             match Record::decode(&key, &value) {
                 Ok(Record::Node(node)) => endpoints.extend(node.endpoints),
                 Ok(Record::TunnelKey(key)) => drop(keys.insert(key.public_key)),
@@ -258,7 +274,7 @@ impl Apiserver {
         objects: &BTreeMap<ClusterName, Object>,
     ) -> Facts {
         let known = |name: &&ClusterName| *name == own || objects.contains_key(*name);
-        let others = || self.world.0.iter().filter(|(name, _)| *name != peer && known(name));
+        let others = || self.world.nodes.iter().filter(|(name, _)| *name != peer && known(name));
         let contracts = objects.iter().filter(|(name, _)| *name != peer);
         Facts {
             our_cidrs: cidrs.to_vec(),

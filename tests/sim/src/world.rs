@@ -182,14 +182,13 @@ impl World {
     /// Whether what a cluster announces reaches another's apiserver, in time.
     #[must_use]
     pub fn hears(&self, by: &ClusterName, of: &ClusterName) -> bool {
-        let pairs = [(by.clone(), of.clone()), (of.clone(), by.clone())];
-        !pairs.iter().any(|pair| self.lost.contains(pair)) && !self.slow.contains(&pairs[0])
+        !has(&self.lost, by, of) && !has(&self.lost, of, by) && !has(&self.slow, by, of)
     }
 
     /// Whether a node reaches its apiserver.
     #[must_use]
     pub fn reaches(&self, cluster: &ClusterName, node: &NodeName) -> bool {
-        !self.cut_agents.contains(&(cluster.clone(), Some(node.clone())))
+        !is_cut(&self.cut_agents, cluster, Some(node))
     }
 
     /// Everything passes everywhere again.
@@ -234,9 +233,8 @@ impl World {
         for (peer, session) in &mut sessions {
             self.maybe_reset(session);
             let (now, planted) = (self.now, self.planted);
-            let up = !self.lost.contains(&(name.clone(), peer.clone()));
-            let down = !self.lost.contains(&(peer.clone(), name.clone()));
-            let slow = self.slow.contains(&(name.clone(), peer.clone()));
+            let (up, down) = (!has(&self.lost, name, peer), !has(&self.lost, peer, name));
+            let slow = has(&self.slow, name, peer);
             let line = match self.sites.get_mut(peer) {
                 _ if !up && !down => Err(Trouble::Cut),
                 Some(site) if site.running.is_none() => Err(if up { Trouble::Down } else { Trouble::Cut }),
@@ -262,7 +260,7 @@ impl World {
 
     fn step_onlookers(&mut self) {
         for (name, agent) in &mut self.onlookers {
-            let is_cut = self.cut_agents.contains(&(name.clone(), None));
+            let is_cut = is_cut(&self.cut_agents, name, None);
             let site = self.sites.get_mut(name).expect("an onlooker has a cluster");
             agent.follow(own_line(site, is_cut, self.planted), &mut self.chance, self.now);
         }
@@ -270,7 +268,7 @@ impl World {
 
     fn step_nodes(&mut self, looks: bool) {
         for ((name, at), node) in &mut self.nodes {
-            let is_cut = self.cut_agents.contains(&(name.clone(), Some(at.clone())));
+            let is_cut = is_cut(&self.cut_agents, name, Some(at));
             let site = self.sites.get_mut(name).expect("a node has a cluster");
             if let Some(agent) = &mut node.running {
                 if self.reset_one_in > 0 && self.chance.below(self.reset_one_in) == 0 {
@@ -298,6 +296,19 @@ fn own_line(site: &mut Site, is_cut: bool, planted: Planted) -> Result<Line<'_>,
             Ok(Line { durable, run, manner, up: true, down: true, slow: false, planted })
         }
     }
+}
+
+/// Whether a direction is among some. They are few, and a look at each needs no copy of a name, in every tick.
+fn has(all: &BTreeSet<(ClusterName, ClusterName)>, from: &ClusterName, to: &ClusterName) -> bool {
+    all.iter().any(|(a, b)| a == from && b == to)
+}
+
+fn is_cut(
+    all: &BTreeSet<(ClusterName, Option<NodeName>)>,
+    cluster: &ClusterName,
+    node: Option<&NodeName>,
+) -> bool {
+    all.iter().any(|(at, who)| at == cluster && who.as_ref() == node)
 }
 
 fn set<T: Ord>(all: &mut BTreeSet<T>, one: T, is_in: bool) {

@@ -1,7 +1,7 @@
 //! A cluster of its own for each test: CA, store, doors, and clients of every role.
 
 use crate::{
-    admin::{AdminService, Description, PeerAdmin, PeerError, Removed},
+    admin::{AdminService, Description, Meant, PeerAdmin, PeerError, Removed},
     authz::Own,
     backend::Engine,
     face::{Doors, bind},
@@ -9,11 +9,7 @@ use crate::{
     pki::{Layout, identity},
     vms::{Members, admin::VmAdmin},
 };
-use api::{
-    bytes::{ClusterUuid, Nonce},
-    name::ClusterName,
-    peer::MeshPeer,
-};
+use api::{bytes::ClusterUuid, name::ClusterName, peer::MeshPeer};
 use daemon::{
     spiffe::Role,
     tls::{Connection, Expected, Identity, IdentityPaths, Tls, connect},
@@ -141,11 +137,16 @@ impl PeerAdmin for NoPeers {
         })
     }
 
-    async fn apply_peer(&self, peer: MeshPeer, _dry_run: bool) -> Result<bool, PeerError> {
+    async fn apply_peer(
+        &self,
+        peer: MeshPeer,
+        _judged: Option<MeshPeer>,
+        _dry_run: bool,
+    ) -> Result<bool, PeerError> {
         Err(PeerError::Refused(format!("{} conflicts", peer.metadata.name)))
     }
 
-    async fn remove_peer(&self, name: &ClusterName, _nonce: Option<Nonce>) -> Result<Removed, PeerError> {
+    async fn remove_peer(&self, name: &ClusterName, _meant: Meant) -> Result<Removed, PeerError> {
         Err(PeerError::Unknown(name.clone()))
     }
 

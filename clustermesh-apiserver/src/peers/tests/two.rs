@@ -2,7 +2,7 @@
 
 use super::{cidr, name};
 use crate::{
-    admin::{AdminService, PeerAdmin, PeerError},
+    admin::{AdminService, Meant, PeerAdmin, PeerError},
     authz,
     backend::Engine,
     face::{self, Doors, Listening},
@@ -283,8 +283,8 @@ fn connecting(within_s: u64) -> Option<Connect> {
 
 async fn connected() -> (Cluster, Cluster) {
     let (east, west) = two().await;
-    assert!(east.peers.apply_peer(west.as_peer(connecting(60)), false).await.expect("applied"));
-    assert!(west.peers.apply_peer(east.as_peer(connecting(60)), false).await.expect("applied"));
+    assert!(east.peers.apply_peer(west.as_peer(connecting(60)), None, false).await.expect("applied"));
+    assert!(west.peers.apply_peer(east.as_peer(connecting(60)), None, false).await.expect("applied"));
     tokio::join!(east.until_imported(&west), west.until_imported(&east));
     (east, west)
 }
@@ -296,7 +296,7 @@ async fn two_objects_with_one_nonce_become_an_active_peering_that_imports() {
         let object = us.object_of(other.name()).expect("its file");
         assert_eq!(object.spec.connect, Some(Connect { nonce: NONCE, deadline_s: None }));
         // Told again, the same connect changes nothing.
-        assert!(!us.peers.apply_peer(other.as_peer(connecting(60)), false).await.expect("fine"));
+        assert!(!us.peers.apply_peer(other.as_peer(connecting(60)), None, false).await.expect("fine"));
     }
     let records = east.records().await;
     let synced = MeshKey::Synced(Kind::Backends).of(west.name());
@@ -306,6 +306,13 @@ async fn two_objects_with_one_nonce_become_an_active_peering_that_imports() {
         "the peer's present is not passed on"
     );
     let told = east.peers.describe().await.expect("described");
+    // Who edits what he saw some time ago writes over nothing else.
+    let (seen, mut edited) = (told.peers[0].clone(), told.peers[0].clone());
+    edited.spec.contract.limits.nodes = 7;
+    assert!(east.peers.apply_peer(edited.clone(), Some(seen.clone()), false).await.expect("as he saw it"));
+    edited.spec.contract.limits.nodes = 8;
+    let error = east.peers.apply_peer(edited, Some(seen), false).await.expect_err("it was changed");
+    assert!(error.to_string().contains("somebody has changed MeshPeer west meanwhile"), "{error}");
     assert_eq!(told.peers.len(), 1);
     assert_eq!(told.counts["backends"], 1);
 
@@ -320,9 +327,13 @@ async fn two_objects_with_one_nonce_become_an_active_peering_that_imports() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disconnect_removes_what_was_imported_and_keeps_the_prefixes_closed() {
     let (east, west) = connected().await;
-    let of_another = east.peers.remove_peer(west.name(), Some(Nonce([1; 16]))).await.expect("answered");
+    let other_connect = Meant { nonce: Some(Nonce([1; 16])), uuid: None };
+    let of_another = east.peers.remove_peer(west.name(), other_connect).await.expect("answered");
     assert!(!of_another.removed, "another connect's peering is not this one's to undo");
-    let removed = east.peers.remove_peer(west.name(), None).await.expect("removed");
+    let other_cluster = Meant { nonce: None, uuid: Some(ClusterUuid([9; 16])) };
+    let error = east.peers.remove_peer(west.name(), other_cluster).await.expect_err("not that one");
+    assert!(error.to_string().contains("its peer west is another cluster of that name"), "{error}");
+    let removed = east.peers.remove_peer(west.name(), Meant::default()).await.expect("removed");
     assert!(removed.removed);
     assert_eq!(removed.records["backends"], 1);
     assert_eq!(removed.closed, [cidr("10.2.0.0/16"), cidr("100.66.0.0/24")]);
@@ -358,7 +369,7 @@ async fn a_disconnect_removes_what_was_imported_and_keeps_the_prefixes_closed() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connect_that_nobody_answers_is_undone_and_closes_nothing() {
     let (east, west) = two().await;
-    assert!(east.peers.apply_peer(west.as_peer(connecting(2)), false).await.expect("applied"));
+    assert!(east.peers.apply_peer(west.as_peer(connecting(2)), None, false).await.expect("applied"));
     let verdict = Key::from(LocalKey::Peer(west.name().clone()));
     east.until("the prepared peering", |records| records.contains_key(&verdict)).await;
     assert!(!east.records().await.contains_key(&backend(&west)), "prepared imports nothing");
@@ -401,7 +412,7 @@ async fn a_peering_by_hand_is_active_at_once_and_its_end_while_we_were_away_is_s
         us.manifest("by-hand.yaml", &serde_saphyr::to_string(&other.as_peer(None)).expect("YAML"));
     }
     tokio::join!(east.until_imported(&west), west.until_imported(&east));
-    let error = east.peers.remove_peer(west.name(), None).await.expect_err("not ours to remove");
+    let error = east.peers.remove_peer(west.name(), Meant::default()).await.expect_err("not ours to remove");
     assert!(error.to_string().contains("by-hand.yaml"), "{error}");
 
     let east = east
@@ -420,6 +431,25 @@ async fn a_peering_by_hand_is_active_at_once_and_its_end_while_we_were_away_is_s
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_goes_while_we_are_away_and_our_store_with_it_leaves_its_prefixes_closed() {
+    let (east, west) = connected().await;
+    let file = peers::file_name(west.name());
+    let east = east
+        .restart(|directory| {
+            std::fs::remove_file(directory.path().join("manifests").join(&file)).expect("removed");
+            std::fs::remove_dir_all(directory.path().join("data/store")).expect("lost");
+        })
+        .await;
+    let closed = Key::from(LocalKey::Closed(west.name().clone()));
+    east.until("that it is closed", |records| records.contains_key(&closed)).await;
+    let mut opened = east.peers.forget(west.name()).await.expect("forgotten");
+    opened.sort();
+    assert_eq!(opened, [cidr("10.2.0.0/16"), cidr("100.66.0.0/24")]);
+    east.stop().await;
+    west.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_object_that_cannot_be_read_after_a_restart_is_not_gone() {
     let (east, west) = connected().await;
     let file = peers::file_name(west.name());
@@ -433,6 +463,11 @@ async fn an_object_that_cannot_be_read_after_a_restart_is_not_gone() {
         .await;
     east.until_looked().await;
     assert!(east.records().await.contains_key(&backend(&west)), "what was imported stays");
+    assert!(!east.records().await.contains_key(&LocalKey::Closed(west.name().clone()).into()));
+    // Nor when the store knows nothing of it any more.
+    let east =
+        east.restart(|dir| std::fs::remove_dir_all(dir.path().join("data/store")).expect("lost")).await;
+    east.until_looked().await;
     assert!(!east.records().await.contains_key(&LocalKey::Closed(west.name().clone()).into()));
     east.manifest(&file, &text);
     east.until_imported(&west).await;
@@ -468,14 +503,14 @@ async fn what_conflicts_is_refused_before_anything_is_written() {
     let mut greedy = west.as_peer(connecting(60));
     greedy.spec.contract.cidrs = vec![cidr("10.0.0.0/8")];
     for dry_run in [true, false] {
-        match east.peers.apply_peer(greedy.clone(), dry_run).await {
+        match east.peers.apply_peer(greedy.clone(), None, dry_run).await {
             Err(PeerError::Refused(why)) => {
                 assert!(why.contains("10.1.0.0/16, a pod range of our own"), "{why}");
             }
             other => panic!("{other:?}"),
         }
     }
-    assert!(east.peers.apply_peer(west.as_peer(connecting(60)), true).await.expect("would be applied"));
+    assert!(east.peers.apply_peer(west.as_peer(connecting(60)), None, true).await.expect("would be applied"));
     assert_eq!(east.object_of(west.name()), None, "a dry run writes nothing");
     // By hand it is written, and shown as what it is.
     east.manifest("greedy.yaml", &serde_saphyr::to_string(&greedy).expect("YAML"));

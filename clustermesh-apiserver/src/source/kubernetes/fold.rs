@@ -4,7 +4,7 @@ use crate::source::{
     kubernetes::KINDS,
     object::{ObjectKey, ObjectKind},
     parse::{self, Fault},
-    snapshot::{Effect, Found, PROBLEMS_MAX, Place, Problem, Snapshot},
+    snapshot::{Effect, Found, PROBLEMS_MAX, Place, Problem, Snapshot, Version},
 };
 use kube::{ResourceExt, api::DynamicObject, runtime::watcher::Event};
 use serde_json::{Value, json};
@@ -113,8 +113,7 @@ impl Fold {
 
     /// Gives the object's key, when it has one that can be ours.
     fn take(&mut self, kind: ObjectKind, object: &DynamicObject) -> Option<ObjectKey> {
-        let place =
-            Place::Kubernetes { managed_by: object.labels().get(MANAGED_BY).cloned().unwrap_or_default() };
+        let place = place(object);
         let document = document(kind, object);
         let (key, faults, found) = match parse::parse(kind, &document) {
             Ok(mut parsed) => {
@@ -123,7 +122,8 @@ impl Fold {
                 let created = object.creation_timestamp();
                 parsed.created_s = created.and_then(|time| u64::try_from(time.0.as_second()).ok());
                 let faults = std::mem::take(&mut parsed.warnings);
-                (parsed.key.clone(), faults, Some(Found { place: place.clone(), parsed }))
+                let version = (kind == ObjectKind::MeshPeer).then(|| version(object)).flatten();
+                (parsed.key.clone(), faults, Some(Found { place: place.clone(), version, parsed }))
             }
             // A name that cannot be ours, such as one of a newer Kubernetes: nobody here could ask for it.
             Err(fault) => (parse::key_of(kind, &document)?, vec![fault], None),
@@ -156,6 +156,18 @@ impl Fold {
             != self.problems.get(&key).map(Vec::as_slice).unwrap_or_default();
         Some(key)
     }
+}
+
+/// Where an object of the API stands.
+#[must_use]
+pub fn place(object: &DynamicObject) -> Place {
+    Place::Kubernetes { managed_by: object.labels().get(MANAGED_BY).cloned().unwrap_or_default() }
+}
+
+/// Which one it is.
+#[must_use]
+pub fn version(object: &DynamicObject) -> Option<Version> {
+    Some(Version { uid: object.uid()?, generation: object.metadata.generation? })
 }
 
 /// The object as its author wrote it.

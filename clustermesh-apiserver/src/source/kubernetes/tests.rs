@@ -62,6 +62,42 @@ impl Source {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kubernetes_that_is_too_old_is_named_with_what_it_lacks() {
+    let server = ApiServer::new();
+    server.set_minor("19+");
+    server.set_missing("endpointslices", true);
+    let source = Source::of(server.clone());
+    sleep(Duration::from_secs(5)).await;
+    assert!(source.listings.borrow().is_none());
+    let [(_, why)] = &source.readiness.missing()[..] else { panic!("it waits") };
+    assert_eq!(
+        why,
+        "the Kubernetes API has no endpointslices in discovery.k8s.io/v1: Kubernetes 1.30 or newer has them \
+         (Kubernetes v1.19.2 is older than 1.30, the oldest that is supported)"
+    );
+}
+
+#[test]
+fn versions_are_compared_as_numbers_and_foreign_ones_are_left_alone() {
+    let of = |major: &str, minor: &str| {
+        let git_version = format!("v{major}.{minor}.0");
+        too_old(&Info { major: major.to_owned(), minor: minor.to_owned(), git_version, ..Info::default() })
+            .is_some()
+    };
+    for (major, minor, old) in [
+        ("1", "29", true),
+        ("1", "29+", true),
+        ("1", "9", true),
+        ("1", "30", false),
+        ("1", "137", false),
+        ("2", "0", false),
+        ("", "", false),
+    ] {
+        assert_eq!(of(major, minor), old, "{major}.{minor}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_said_before_every_kind_is_listed_and_readiness_says_what_is_missing() {
     let server = ApiServer::new();
     server.put("namespaces", namespace("shop"));

@@ -1,11 +1,12 @@
 //! The chart's apiserver, run here: what its Deployment says is started, with the account that it names.
 
 use super::NAMESPACE;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use chart::{Cluster, eventually, ours};
 use serde_json::Value;
 use std::{
     fs,
+    io::Read as _,
     net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -22,6 +23,8 @@ pub fn free_port() -> SocketAddr {
 
 /// What the Deployment says, run here: the same arguments but for the places.
 pub struct Pod {
+    /// A mount namespace, with a volume at the data directory.
+    volume: Option<Child>,
     dir: tempfile::TempDir,
     init: Vec<String>,
     run: Vec<String>,
@@ -58,13 +61,62 @@ impl Pod {
         };
         let init = args("/spec/template/spec/initContainers/0/args");
         let run = args("/spec/template/spec/containers/0/args");
-        Self { init, run, kubeconfig: kubeconfig.to_owned(), dir }
+        Self { volume: None, init, run, kubeconfig: kubeconfig.to_owned(), dir }
+    }
+
+    /// The same, as whom another kubeconfig says.
+    pub fn with_kubeconfig(mut self, kubeconfig: &Path) -> Self {
+        kubeconfig.clone_into(&mut self.kubeconfig);
+        self
+    }
+
+    /// The same, with a volume of this size, in kernel's units (`16m`). It is in a mount namespace of its own, and so gone
+    /// when this is.
+    pub fn on_volume(mut self, size: &str) -> Result<Self> {
+        let data = self.dir.path().join("data");
+        fs::create_dir(&data)?;
+        let mount =
+            format!("mount -t tmpfs -o size={size} volume {} && echo && exec sleep infinity", data.display());
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "--",
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            &mount,
+        ]);
+        let mut holder = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut line = [0];
+        holder.stdout.take().expect("it was piped").read_exact(&mut line).context("cannot mount a volume")?;
+        self.volume = Some(holder);
+        Ok(self)
+    }
+
+    /// A path of the data directory, as this process sees it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        let path = self.dir.path().join("data").join(name);
+        match &self.volume {
+            Some(holder) => {
+                let root = PathBuf::from(format!("/proc/{}/root", holder.id()));
+                root.join(path.strip_prefix("/").expect("it is absolute"))
+            }
+            None => path,
+        }
     }
 
     fn command(&self, args: &[String]) -> Result<Command> {
         let mut command = Command::new("setpriv");
         let log = fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
-        command.args(["--pdeathsig", "KILL", "--"]).arg(ours("clustermesh-apiserver")?).args(args);
+        command.args(["--pdeathsig", "KILL", "--"]);
+        if let Some(holder) = &self.volume {
+            command.args(["nsenter", &format!("--mount=/proc/{}/ns/mnt", holder.id()), "--"]);
+        }
+        command.arg(ours("clustermesh-apiserver")?).args(args);
         command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
     }
@@ -107,7 +159,7 @@ impl Pod {
 
     /// A file of its data directory.
     pub fn file(&self, name: &str) -> String {
-        fs::read_to_string(self.dir.path().join("data").join(name)).unwrap()
+        fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// The line of the cluster's UUID.
@@ -116,7 +168,34 @@ impl Pod {
     }
 }
 
+impl Drop for Pod {
+    fn drop(&mut self) {
+        if let Some(holder) = &mut self.volume {
+            // One that has ended cannot be killed.
+            drop(holder.kill());
+            drop(holder.wait());
+        }
+    }
+}
+
 impl Running {
+    /// Waits until it has ended by itself; whether that was with success.
+    pub fn ended(&mut self) -> Result<bool> {
+        match self.child.try_wait()? {
+            Some(status) => Ok(status.success()),
+            None => bail!("it runs"),
+        }
+    }
+
+    /// A figure of its metrics.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let curl = ["-sS", "--fail-with-body", "--max-time", "5"];
+        let said = Command::new("curl").args(curl).arg(format!("http://{}/metrics", self.health)).output()?;
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("there is no {name}: {text}"))?.parse()?)
+    }
+
     /// Whether it is.
     pub fn ready(&self) -> Result<()> {
         let curl = ["-sS", "--fail-with-body", "--max-time", "5"];

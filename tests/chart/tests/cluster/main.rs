@@ -1,11 +1,14 @@
 //! The chart in a real API server. `make test-kubernetes` builds what is needed and runs these.
 
 mod apiserver;
+mod bad_input;
 mod life;
 mod meshpeer;
 mod operator;
 mod pods;
 mod rights;
+mod state;
+mod vm;
 
 use anyhow::{Result, bail};
 use chart::{Cluster, Helm, chart, values};

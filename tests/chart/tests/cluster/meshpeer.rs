@@ -7,9 +7,11 @@ use api::{
     record::StalePolicy,
 };
 use chart::{Cluster, eventually};
+use clustermesh_apiserver::{peers::Home, source::kubernetes::Events};
 use expect_test::expect;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// An object as `connect` writes it.
 fn peer(name: &str) -> MeshPeer {
@@ -185,6 +187,59 @@ async fn what_nobody_could_use_is_refused_with_the_field_named() {
     let other = json!({"spec": {"uuid": ClusterUuid([3; 16])}});
     let error = peers.patch("west", &PatchParams::default(), &Patch::Merge(&other)).await.unwrap_err();
     expect![[r#"spec.uuid: Invalid value: "03030303-0303-0303-0303-030303030303": a peer with another UUID is another cluster; disconnect first"#]].assert_eq(&said(&error.into()));
+}
+
+#[tokio::test]
+#[ignore = "needs the real parts of Kubernetes: make test-kubernetes"]
+async fn an_object_of_the_same_name_that_nobody_looked_at_is_neither_changed_nor_removed() {
+    let cluster = with_crd().await;
+    let cancel = CancellationToken::new();
+    let events = Events::spawn(cluster.client(), cancel.clone());
+    let home = Home::Kubernetes { client: cluster.client(), events };
+    let api = cluster.api(KIND, None).await.unwrap();
+    let active = {
+        let mut it = peer("west");
+        it.spec.connect = Some(Connect { nonce: Nonce([7; 16]), deadline_s: None });
+        it
+    };
+
+    let prepared = home.write(&peer("west"), None).await.unwrap();
+    let first = home.write(&active, Some(&prepared)).await.unwrap();
+    let spec = &cluster.get(KIND, "west").await.unwrap()["spec"];
+    assert!(spec["connect"].get("deadlineS").is_none(), "what is not said any more is gone: {spec}");
+
+    // The same words, and another object.
+    api.delete("west", &DeleteParams::default()).await.unwrap();
+    let second = home.write(&active, None).await.unwrap();
+    let mut other = active.clone();
+    other.spec.endpoints = vec!["192.0.2.99:2379".to_owned()];
+    let mut said = String::new();
+    for refused in [
+        home.write(&other, Some(&first)).await.map(drop),
+        home.remove(&first).await,
+        home.write(&other, None).await.map(drop),
+    ] {
+        said += &format!("{:#}\n", refused.unwrap_err());
+    }
+    // And what somebody edits while we think is his.
+    let label = json!({"metadata": {"labels": {"team": "a"}}});
+    api.patch("west", &PatchParams::default(), &Patch::Merge(&label)).await.unwrap();
+    let second = home.write(&peer("west"), Some(&second)).await.expect("a label is no edit");
+    let edit = json!({"spec": {"contract": {"namespaces": ["shop"]}}});
+    api.patch("west", &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+    for refused in [home.write(&other, Some(&second)).await.map(drop), home.remove(&second).await] {
+        said += &format!("{:#}\n", refused.unwrap_err());
+    }
+    expect![[r#"
+        cannot write MeshPeer west to Kubernetes: MeshPeer west is not the one any more that was looked at: look again, and do it again
+        cannot remove MeshPeer west from Kubernetes: MeshPeer west is not the one any more that was looked at: look again, and do it again
+        cannot write MeshPeer west to Kubernetes: there is a MeshPeer west already, which was made meanwhile or cannot be read: see kubectl describe meshpeer west
+        cannot write MeshPeer west to Kubernetes: somebody has changed MeshPeer west meanwhile: look at it, and do it again
+        cannot remove MeshPeer west from Kubernetes: somebody has changed MeshPeer west meanwhile: look at it, and do it again
+    "#]].assert_eq(&said);
+    let held = cluster.get(KIND, "west").await.unwrap();
+    assert_eq!(held["spec"]["contract"]["namespaces"], json!(["shop"]));
+    cancel.cancel();
 }
 
 /// What the API server has against it.

@@ -20,7 +20,7 @@ use std::{
 const ALICE: &str = "alice";
 
 /// The apiserver of the chart, which says that it is at the address where it is.
-async fn running(cluster: &Cluster, helm: &chart::Helm) -> (Pod, Running) {
+pub(super) async fn running(cluster: &Cluster, helm: &chart::Helm) -> (Pod, Running) {
     let at = free_port();
     apply(helm, "install", "minimal", &[&format!("apiserver.advertise={{{at}}}")]).unwrap();
     started(cluster, at).await
@@ -41,7 +41,7 @@ async fn started(cluster: &Cluster, at: std::net::SocketAddr) -> (Pod, Running) 
 }
 
 /// Alice's kubeconfig: a program tells her token, as those of cloud providers do.
-async fn alice(cluster: &Cluster, dir: &Path) -> PathBuf {
+pub(super) async fn alice(cluster: &Cluster, dir: &Path) -> PathBuf {
     let metadata = json!({"name": ALICE, "namespace": NAMESPACE});
     cluster
         .create(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}))
@@ -67,7 +67,7 @@ async fn alice(cluster: &Cluster, dir: &Path) -> PathBuf {
 }
 
 /// Binds alice to a Role.
-async fn bind(cluster: &Cluster, role: &str) {
+pub(super) async fn bind(cluster: &Cluster, role: &str) {
     let metadata = json!({"name": format!("alice-{role}"), "namespace": NAMESPACE});
     let subject = json!({"kind": "ServiceAccount", "name": ALICE, "namespace": NAMESPACE});
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role});
@@ -95,7 +95,7 @@ fn as_documented(cluster: &Cluster) {
 }
 
 /// Exit code, stdout and stderr of `meshctl --context ctx-a`.
-fn meshctl(kubeconfig: &Path, args: &[&str]) -> (i32, String, String) {
+pub(super) fn meshctl(kubeconfig: &Path, args: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(ours("meshctl").unwrap());
     command.args(["--context", "ctx-a"]).args(args);
     // Whatever the one who runs the tests has at home.

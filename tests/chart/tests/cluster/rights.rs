@@ -22,7 +22,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api,
-    api::{ListParams, PostParams},
+    api::{ListParams, Patch, PatchParams, PostParams},
 };
 use rpc::mesh::enrolment::v1::{EnrolNodeRequest, enrolment_client::EnrolmentClient};
 use serde_json::{Value, json};
@@ -180,6 +180,17 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
     })
     .await
     .unwrap();
+    // Which spec that is about: after a change, the changed one.
+    let limits = json!({"spec": {"contract": {"limits": {"nodes": 7}}}});
+    let peers = cluster.api("MeshPeer", None).await.unwrap();
+    peers.patch("west", &PatchParams::default(), &Patch::Merge(&limits)).await.unwrap();
+    eventually("the change is observed", async || {
+        let peer = cluster.get("MeshPeer", "west").await?;
+        let observed = &peer["status"]["conditions"][0]["observedGeneration"];
+        super::so(peer["metadata"]["generation"] == 2 && *observed == 2, || format!("{peer}"))
+    })
+    .await
+    .unwrap();
     eventually("it removes a peer whose connect has expired", async || {
         match cluster.get("MeshPeer", "gone").await {
             Ok(peer) => bail!("{peer}"),
@@ -284,7 +295,7 @@ async fn token(cluster: &Cluster, account: &str, audience: &str, bound: bool) ->
 }
 
 /// A peer that does not answer, with a real trust bundle; prepared by a connect when there is a deadline.
-fn stranger(name: &str, deadline_s: Option<u64>) -> Value {
+pub fn stranger(name: &str, deadline_s: Option<u64>) -> Value {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let mut init = Command::new(ours("clustermesh-apiserver").unwrap());

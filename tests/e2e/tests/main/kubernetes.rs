@@ -26,6 +26,29 @@ endpoints:
   - {addresses: [10.1.2.11], nodeName: a2, conditions: {ready: true}}
 "#;
 
+/// A Service of the pods behind cart that the mesh balances, until it is told not to.
+const PLAIN: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: shop}
+spec:
+  clusterIP: 10.101.0.20
+  clusterIPs: [10.101.0.20]
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: plain-v4, namespace: shop, labels: {kubernetes.io/service-name: plain}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}]
+endpoints:
+  - {addresses: [10.1.1.11], nodeName: a1, conditions: {ready: true}}
+  - {addresses: [10.1.2.11], nodeName: a2, conditions: {ready: true}}
+"#;
+
+/// Its address.
+const PLAIN_AT: &str = "http://10.101.0.20/";
+
 /// What each mode writes of its own: the Service that the mesh serves, and what it drops beside.
 const MODES: [(ProxyMode, &str, &[&str]); 2] = [
     (
@@ -66,6 +89,9 @@ fn a_global_service_works_beside_the_rules_of_a_real_kube_proxy_of_either_mode()
         story.said(&format!("{}/node/{node}", A.name), HARDENED);
     }
 
+    a_service_that_is_not_to_be_balanced_is_left_alone(&story);
+    kubernetes.apply_text(PLAIN).unwrap();
+
     for (mode, list, written) in MODES {
         let proxies = A.nodes.map(|node| kubernetes.proxy(node, mode).unwrap());
         for node in A.nodes {
@@ -73,11 +99,14 @@ fn a_global_service_works_beside_the_rules_of_a_real_kube_proxy_of_either_mode()
             assert!(written.iter().all(|rule| rules.contains(rule)), "{mode:?} on {node}: {rules}");
         }
         story.carts("cluster-a/pod/client", &A, |answers| only(answers, &A));
+        // What the mesh leaves alone, kube-proxy serves.
+        for place in ASKING {
+            story.ask_until(place, PLAIN_AT, SHOWN, |answers| carts(answers, &[A])).unwrap();
+        }
         opens(&story, mode);
 
         story.connect();
-        for place in ["cluster-a/pod/client", "cluster-a/pod/shell", "cluster-a/node/a1", "cluster-a/node/a2"]
-        {
+        for place in ASKING {
             for cart in [A.cart, A.cart_v6] {
                 story.ask_until(place, &format!("http://{cart}/"), SHOWN, both).unwrap();
             }
@@ -97,6 +126,29 @@ fn a_global_service_works_beside_the_rules_of_a_real_kube_proxy_of_either_mode()
         story.carts("cluster-a/pod/client", &A, |answers| only(answers, &A));
         proxies.into_iter().for_each(|proxy| proxy.stop().unwrap());
     }
+}
+
+/// Pods on both nodes, and the nodes themselves.
+const ASKING: [&str; 4] =
+    ["cluster-a/pod/client", "cluster-a/pod/shell", "cluster-a/node/a1", "cluster-a/node/a2"];
+
+/// While there are no rules of a kube-proxy, what is answered is what the mesh balances.
+fn a_service_that_is_not_to_be_balanced_is_left_alone(story: &Story) {
+    let answered = |place: &str| story.curl(place, PLAIN_AT);
+    story.write(&A, "plain.yaml", PLAIN).unwrap();
+    for place in ASKING {
+        story.ask_until(place, PLAIN_AT, SHOWN, |answers| carts(answers, &[A])).unwrap();
+    }
+    let metadata = "metadata: {name: plain, namespace: shop";
+    let left_alone = format!("{metadata}, annotations: {{clustermesh.io/balance: \"false\"}}");
+    story.write(&A, "plain.yaml", &PLAIN.replacen(metadata, &left_alone, 1)).unwrap();
+    for place in ASKING {
+        eventually("nobody answers", SHOWN, || match answered(place) {
+            Err(said) if said.contains("timed out") || said.contains("onnect") => Ok(()),
+            other => Err(format!("{place}: {other:?}")),
+        });
+    }
+    story.carts(ASKING[0], &A, |answers| only(answers, &A));
 }
 
 /// The node port of either node leads a stranger to the pods of both.

@@ -41,7 +41,7 @@ const SERVICE: &str = "cart.yaml";
 #[test]
 #[ignore = "needs the real parts of Kubernetes: make test-kubernetes"]
 fn two_clusters_of_real_kubernetes_act_as_one() {
-    let story = story();
+    let story = Story::made_in("kubernetes", topology(|text| text).path());
     let mut a = started(&story, A);
     let b = started(&story, B);
 
@@ -121,10 +121,26 @@ fn two_clusters_of_real_kubernetes_act_as_one() {
         assert_eq!(kubernetes.kubectl(&["get", "meshpeers", "-o", "name"]).unwrap(), "");
     }
     story.carts("cluster-b/pod/client", &B, |answers| carts(answers, &[B]));
+
+    // A peer's object goes while the apiserver is away, and its disk with it: what was encrypted stays closed.
+    by_contexts(&story, [&a, &b], "connect ctx-a ctx-b");
+    story.lab.kill(control, nix::sys::signal::Signal::SIGKILL).unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    a.kubectl(&["delete", "meshpeer", B.name]).unwrap();
+    init(&story, &a, A);
+    story.lab.start(control).unwrap();
+    let why = eventually("cluster-b's prefixes are closed", SHOWN, || {
+        let (_, why, stderr) = story.try_ctl(&["why", "--cluster", A.name, "10.2.1.11"]);
+        if why.contains("closed: 10.2.0.0/16 was cluster-b's") { Ok(why) } else { Err(why + &stderr) }
+    });
+    assert!(why.contains("cluster-b"), "{why}");
+    story.carts("cluster-a/pod/client", &A, |answers| answers.keys().all(|who| who.starts_with(A.name)));
+    let plain = story.curl("cluster-a/pod/client", "http://10.2.1.11:8080/");
+    assert!(plain.as_ref().is_err_and(|said| said.contains("timed out")), "dropped, not in plain: {plain:?}");
 }
 
-/// The topology of the other tests, with the products started as the chart starts them.
-fn story() -> Story {
+/// The topology of the other tests, with the products started as the chart starts them, and what the caller makes of it.
+pub fn topology(change: impl FnOnce(String) -> String) -> tempfile::NamedTempFile {
     let mut text = fs::read_to_string(files().join("topology.yaml")).unwrap();
     for cluster in [A, B] {
         let name = cluster.name;
@@ -152,12 +168,12 @@ fn story() -> Story {
     assert_eq!(text.matches("--enrol-token").count(), 4, "every node enrols");
     assert_eq!(text.matches("--kubernetes ").count(), 2, "both apiservers read Kubernetes");
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-    fs::write(file.path(), text).unwrap();
-    Story::made_in("kubernetes", file.path())
+    fs::write(file.path(), change(text)).unwrap();
+    file
 }
 
 /// Kubernetes, the mesh's apiserver in it, and its nodes.
-fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
+pub fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
     let kubernetes = Kubernetes::start(story, cluster).unwrap();
     kubernetes.start_controllers().unwrap();
     for crd in ["meshpeers", "externalworkloads"] {
@@ -219,7 +235,7 @@ fn started(story: &Story, cluster: Cluster) -> Kubernetes<'_> {
 }
 
 /// What `meshctl` prints to an operator who has both clusters' kubeconfigs and no context file.
-fn by_contexts(story: &Story, all: [&Kubernetes<'_>; 2], command: &str) -> String {
+pub fn by_contexts(story: &Story, all: [&Kubernetes<'_>; 2], command: &str) -> String {
     let kubeconfig = all.map(Kubernetes::kubeconfig).join(":");
     let meshctl = story.lab.state().unwrap().bin.join("meshctl");
     let line = format!(

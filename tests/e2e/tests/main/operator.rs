@@ -11,7 +11,7 @@ fn an_operator_reads_records_edits_contracts_restores_a_dump_and_leaves_a_dead_p
     let story = Story::running("operator");
     a_check_says_what_stands_in_the_way(&story);
     dry_runs_change_nothing(&story);
-    story.connect();
+    a_reader_that_goes_away_ends_nothing(&story);
     story.carts("cluster-a/pod/client", &A, both);
     a_test_is_a_new_round_trip_on_every_pair(&story);
     records_are_decoded_and_read_as_of_a_revision(&story);
@@ -66,6 +66,19 @@ fn dry_runs_change_nothing(story: &Story) {
     assert!(code == 0 && json.matches("\"on\"").count() == 2, "{json}");
     story.ctl(&["status"]);
     story.ctl(&["disconnect", A.name, B.name]);
+}
+
+fn a_reader_that_goes_away_ends_nothing(story: &Story) {
+    for args in [
+        &["connect", A.name, B.name][..],
+        &["status", "--wait", "--timeout", "40"],
+        &["why", "shop/cart", "--cluster", A.name],
+    ] {
+        let argv = story.meshctl_argv(args.iter().copied()).join(" ");
+        let (code, _, stderr) = story.sh("host/admin", &format!("set -o pipefail; {argv} | true"));
+        assert_eq!((code, &*stderr), (0, ""), "{args:?}");
+    }
+    story.ctl(&["status"]);
 }
 
 fn a_test_is_a_new_round_trip_on_every_pair(story: &Story) {

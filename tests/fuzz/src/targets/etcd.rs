@@ -21,6 +21,8 @@ const PEER_UUID: ClusterUuid = ClusterUuid([2; 16]);
 /// The node that asks, and the keys that it may write.
 const NODE: &str = "e1";
 const NODE_KEYS: [&str; 2] = ["mesh/v1/east/keys/e1", "mesh-local/v1/applied/e1"];
+const VM_KEYS: [&str; 3] =
+    ["mesh/v1/east/keys/vm1", "mesh-local/v1/applied/vm1", "mesh-local/v1/presence/vm1"];
 
 /// The first byte of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +66,9 @@ pub(super) fn request(input: &[u8]) {
     let who = SpiffeId::new(domain, role, name).expect("the subjects are well formed");
     let may_read = |key: &str| match (domain == OUR_UUID, role) {
         (false, _) => key.starts_with("mesh/v1/east/"),
-        (true, Role::Node) => key.starts_with("mesh/") || key.starts_with("mesh-local/"),
+        // Of what a VM may list, the face shows it a part.
+        (true, Role::Node | Role::Vm) => key.starts_with("mesh/") || key.starts_with("mesh-local/"),
         (true, Role::Cluster | Role::Operator | Role::Reader) => true,
-        (true, Role::Vm) => false,
     };
     let (mut here, mut there) = (world(|_| true, "here"), world(may_read, "there"));
     let before = all(&here);
@@ -77,7 +79,8 @@ pub(super) fn request(input: &[u8]) {
         Role::Node => NODE_KEYS.contains(&key),
         Role::Cluster => domain == OUR_UUID,
         Role::Operator => true,
-        Role::Reader | Role::Vm => false,
+        Role::Vm => VM_KEYS.contains(&key),
+        Role::Reader => false,
     };
     assert!(changed.iter().all(|key| allowed(key)), "{who} wrote {changed:?}");
 }
