@@ -53,12 +53,10 @@ impl Import {
         // What stays was numbered by another history, maybe; whatever this one says of it is newer.
         self.accepted.forget_revisions();
         let had = self.accepted.count(Kind::Backends);
-        self.unconfirmed = self
-            .accepted
-            .keys()
-            .filter(|key| !records.contains_key(key) && !refused.contains(key))
-            .cloned()
-            .collect();
+        // A peering that is prepared anew reads what the peer says of itself, and no records: none of them is missing.
+        let is_missing =
+            |key: &&MeshKey| self.active && !records.contains_key(*key) && !refused.contains(*key);
+        self.unconfirmed = self.accepted.keys().filter(is_missing).cloned().collect();
         self.waiting.clear();
         let missing = self.unconfirmed.len();
         self.vouched();

@@ -216,6 +216,17 @@ fn nothing_is_imported_before_the_peering_is_active() {
 }
 
 #[test]
+fn a_list_of_a_peering_that_is_prepared_anew_takes_nothing_away() {
+    let mut bench = Bench::new();
+    // Of a node that the contract does not allow: its key is held, and the node is not.
+    bench.apply("mesh/v1/west/keys/n1", key(1));
+    bench.apply("mesh/v1/west/services/shop/cart", service().into());
+    bench.import.set_active(false);
+    bench.list(&["peerings"], |_| ());
+    assert_eq!(bench.held(), "keys/n1 services/shop/cart");
+}
+
+#[test]
 fn absence_counts_only_when_the_peer_vouches_for_the_kind() {
     let mut bench = Bench::new();
     bench.apply("mesh/v1/west/services/shop/cart", service().into());

@@ -26,4 +26,5 @@ scripts!(
     a_missed_compaction_is_no_missed_delete,
     a_cut_longer_than_the_history_costs_no_list,
     a_store_that_lost_everything_gets_its_nodes_keys_again,
+    a_peering_that_is_prepared_anew_loses_nothing,
 );
