@@ -72,7 +72,10 @@ async fn a_crd_that_is_missing_is_named_and_waited_for() {
     assert!(why.contains("install the CRDs of docs/kubernetes.md"), "{why}");
 
     let mut apply = Command::new("kubectl");
-    apply.args(["apply", "-f"]).arg(chart().join("files/meshpeers.yaml"));
+    apply.arg("apply");
+    for crd in ["files/meshpeers.yaml", "files/externalworkloads.yaml"] {
+        apply.arg("-f").arg(chart().join(crd));
+    }
     let applied = apply.env("KUBECONFIG", cluster.kubeconfig()).output().unwrap();
     assert!(applied.status.success(), "{applied:?}");
     eventually("it is ready", async || running.ready()).await.unwrap();
