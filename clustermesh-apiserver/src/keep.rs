@@ -33,9 +33,11 @@ use kube::{
     Api, Client, Resource,
     api::{Patch, PatchParams, PostParams},
 };
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -104,6 +106,21 @@ impl Keep {
         }
         let path = self.path(file);
         durable::write_as(&path, bytes, 0o600).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+/// What a file of the data directory holds; a missing one holds nothing. `without` says what it costs to go on without one
+/// that cannot be understood.
+///
+/// # Errors
+/// When it cannot be read or is not ours.
+pub fn load<T: Default + DeserializeOwned>(path: &Path, without: &str) -> anyhow::Result<T> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
+            format!("cannot understand {}: restore it, or move it away {without}", path.display())
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
@@ -381,7 +398,7 @@ fn read(root: &Path) -> anyhow::Result<BTreeMap<String, ByteString>> {
         let path = root.join(file);
         match std::fs::read(&path) {
             Ok(bytes) => drop(data.insert(key.to_owned(), ByteString(bytes))),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         }
     }

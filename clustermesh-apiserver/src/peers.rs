@@ -24,7 +24,7 @@ mod tests;
 mod world;
 
 pub use closed::{ClosedPrefixes, FILE as CLOSED_FILE};
-pub use home::{Changed, Home, file_name};
+pub use home::{Changed, Home, MANAGER, file_name, others};
 pub use world::World;
 
 use crate::{

@@ -129,12 +129,9 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         tokio::spawn(inner.clone().run_until_cancelled_owned(keep::publish(client, name, published)));
     }
     let (vm_states, states) = watch::channel(VmStates::default());
-    let (vms_known, known) = watch::channel(presence::Known::default());
-    tokio::spawn(inner.clone().run_until_cancelled_owned(presence::follow(
-        engine.clone(),
-        vm_states,
-        vms_known,
-    )));
+    let (vms_heard, heard) = watch::channel(presence::Heard::new());
+    let looking = presence::follow(engine.clone(), vm_states, vms_heard);
+    tokio::spawn(inner.clone().run_until_cancelled_owned(looking));
     let source = source_config(origin, keep.clone(), &config);
     let sources = source::driver::spawn(source, states, inner.clone())?;
     let register = Register::load(keep.clone(), sources.clone())?;
@@ -144,7 +141,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         home: home.clone(),
         register: register.clone(),
         source: sources.clone(),
-        known,
+        heard,
     };
     if let Some(client) = client.filter(|_| args.readiness_gate) {
         let opening = readiness_gate::follow(engine.clone(), client, sources.clone());

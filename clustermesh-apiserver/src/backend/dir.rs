@@ -15,10 +15,10 @@ const ASIDE_MAX: u32 = 10;
 
 /// How long we wait for the one before us to let go: the kernel closes the files of a killed process after it has
 /// reported its end, and a process that is just being forked holds its parent's for a moment.
-pub(super) const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often we look.
-pub(super) const LOCK_RETRY: Duration = Duration::from_millis(20);
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Why the store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,17 @@ pub enum OpenError {
     },
 }
 
+/// Locks a file that somebody may be about to let go.
+pub(super) fn lock_in_time(file: &File) -> Result<(), TryLockError> {
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_RETRY),
+            locked => return locked,
+        }
+    }
+}
+
 /// The data directory, locked.
 #[derive(Debug)]
 pub(super) struct DataDir {
@@ -71,14 +82,10 @@ impl DataDir {
         fs::create_dir_all(path).map_err(io_error("make", path))?;
         let at = path.join("lock");
         let lock = File::options().create(true).append(true).open(&at).map_err(io_error("open", &at))?;
-        let give_up = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match lock.try_lock() {
-                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
-                Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_RETRY),
-                Err(TryLockError::WouldBlock) => return Err(OpenError::Locked { path: at }),
-                Err(TryLockError::Error(source)) => return Err(io_error("lock", &at)(source)),
-            }
+        match lock_in_time(&lock) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: at }),
+            Err(TryLockError::Error(source)) => Err(io_error("lock", &at)(source)),
         }
     }
 

@@ -1,16 +1,15 @@
 //! The embedded backend: sled, and the sync that sled does not do in time.
 
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use bytes::Bytes;
 use store::{Batch, RowId};
 
 use super::chunks::{self, COMPACTED_KEY, Join, LEASES, ROWS};
-use super::dir::{LOCK_PATIENCE, LOCK_RETRY};
+use super::dir::lock_in_time;
 use super::head::Head;
 use super::{Backend, BackendError, Loaded};
 
@@ -145,14 +144,8 @@ fn wait_until_free(data: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let give_up = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return file.unlock(),
-            Err(TryLockError::WouldBlock) if Instant::now() < give_up => std::thread::sleep(LOCK_RETRY),
-            Err(error) => return Err(error.into()),
-        }
-    }
+    lock_in_time(&file)?;
+    file.unlock()
 }
 
 /// Calls sled, which panics on some of the damage it meets.

@@ -5,10 +5,10 @@
 //! close also when the peer goes while nobody looks, and the store with it. No source can rebuild them, so they live in
 //! a synced file.
 
-use anyhow::Context;
+use crate::keep;
 use api::name::ClusterName;
 use ipnet::IpNet;
-use std::{collections::BTreeMap, io, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 /// Where they are kept in the data directory.
 pub const FILE: &str = "closed.json";
@@ -24,16 +24,7 @@ impl ClosedPrefixes {
     /// # Errors
     /// When it cannot be read or is not ours: going on without it would open what should stay closed.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!(
-                    "cannot understand {}: restore it, or move it away to open all prefixes",
-                    path.display()
-                )
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        keep::load(path, "to open all prefixes")
     }
 
     /// As the file's content.

@@ -21,7 +21,7 @@ use replica::peering::CONNECT_WITHIN;
 use std::path::{Path, PathBuf};
 
 /// Who we are among those that write custom resources.
-const MANAGER: &str = "clustermesh-apiserver";
+pub const MANAGER: &str = "clustermesh-apiserver";
 
 /// Where MeshPeer objects are written. The source reads them there.
 #[derive(Clone)]
@@ -52,16 +52,9 @@ impl Home {
     /// # Errors
     /// Where it stands, and what to do.
     pub fn may_change(&self, peer: &ClusterName, place: &Place) -> Result<(), String> {
-        match place {
-            Place::File { file, .. } if *file == file_name(peer) => Ok(()),
-            Place::File { file, .. } => Err(format!(
-                "MeshPeer {peer} stands in {file}, which `connect` did not write: change it there"
-            )),
-            Place::Kubernetes { managed_by } if managed_by == MANAGER => Ok(()),
-            Place::Kubernetes { managed_by } => {
-                let owner = if managed_by.is_empty() { "somebody else" } else { managed_by };
-                Err(format!("MeshPeer {peer} is managed by {owner}, not by `connect`: change it there"))
-            }
+        match others(place, &file_name(peer), "connect") {
+            None => Ok(()),
+            Some(whose) => Err(format!("MeshPeer {peer} {whose}: change it there")),
         }
     }
 
@@ -100,6 +93,20 @@ impl Home {
                 Ok(())
             }
             Self::Kubernetes { client, .. } => custom_resource::remove(client, judged).await,
+        }
+    }
+}
+
+/// Whose an object is that our own `command`, which writes `file`, has not written; none where it is ours.
+#[must_use]
+pub fn others(place: &Place, file: &str, command: &str) -> Option<String> {
+    match place {
+        Place::File { file: at, .. } if at == file => None,
+        Place::File { file: at, .. } => Some(format!("stands in {at}, which `{command}` did not write")),
+        Place::Kubernetes { managed_by } if managed_by == MANAGER => None,
+        Place::Kubernetes { managed_by } => {
+            let owner = if managed_by.is_empty() { "somebody else" } else { managed_by };
+            Some(format!("is managed by {owner}, not by `{command}`"))
         }
     }
 }

@@ -137,6 +137,8 @@ struct Session {
     around: Surroundings,
     objects: watch::Receiver<MeshPeer>,
     peer: MeshPeer,
+    /// What it says of its connect and its terms.
+    object: Object,
     name: ClusterName,
     started: Instant,
     /// When the oldest event came that is not in our store yet.
@@ -172,7 +174,8 @@ impl Session {
         let counters = read(engine, &LocalKey::Import(name.clone()).into(), ImportState::decode).await?;
 
         let verdict = held.as_ref().map(|held| Verdict { freshness: held.freshness, dropped: held.dropped });
-        let side = Side::new(&Object::from(&peer), held.as_ref(), Now::START);
+        let object = Object::from(&peer);
+        let side = Side::new(&object, held.as_ref(), Now::START);
         let active = held.as_ref().is_some_and(|held| held.phase == Phase::Active);
         let setup = Setup {
             us: around.own.name.clone(),
@@ -201,6 +204,7 @@ impl Session {
             around,
             objects,
             peer,
+            object,
             name,
             started,
             import,
@@ -237,6 +241,7 @@ impl Session {
         self.age.set_policy(peer.spec.stale);
         let elsewhere = peer.spec.endpoints != self.peer.spec.endpoints
             || peer.spec.trust_bundle != self.peer.spec.trust_bundle;
+        self.object = Object::from(&peer);
         self.peer = peer;
         if elsewhere {
             self.following = follow(&self.around.tls, &self.peer, &self.import);
@@ -301,11 +306,10 @@ impl Session {
             retry = Some(Instant::now() + RETRY);
         }
         let count = self.count().await;
-        let object = Object::from(&self.peer);
         let cores = [
             self.import.poll_timeout(),
             self.age.poll_timeout(now),
-            self.side.poll_timeout(&object, now, unix_s()),
+            self.side.poll_timeout(&self.object, now, unix_s()),
         ];
         let cores = cores.into_iter().flatten().map(|at| self.started + at.elapsed());
         // A core that is due and cannot be served must not spin.

@@ -11,14 +11,9 @@ use crate::{backend::Engine, source::driver::State};
 use api::{
     bytes::BootId,
     key::{Key, LOCAL, LocalKey, MeshKey, cluster_prefix},
-    name::NodeName,
 };
 use prometheus_client::metrics::histogram::Histogram;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
@@ -109,8 +104,8 @@ impl Publisher {
         if let Some(state) = state {
             desired.extend(state.desired.records.iter().map(|(key, record)| (key.clone(), record.encode())));
         }
-        let gone = self.gone(&desired).await?;
-        let held = self.held(&gone).await?;
+        let mut held = self.held().await?;
+        held.extend(self.left(&desired).await?.into_iter().map(|key| (key, Vec::new())));
         self.linger.keep(&mut desired, &held, self.started.elapsed());
         let mut ops = diff(&desired, &held);
         if state.is_none() {
@@ -145,34 +140,33 @@ impl Publisher {
         Ok(())
     }
 
-    /// VMs that are no more: what they wrote is nobody's, and nobody lets them write any longer.
-    async fn gone(&self, desired: &BTreeMap<Key, Vec<u8>>) -> Result<BTreeSet<NodeName>, WriteError> {
-        let mut gone = BTreeSet::new();
+    /// What VMs that are no more wrote of themselves: it is nobody's, and nobody lets them write any longer.
+    async fn left(&self, desired: &BTreeMap<Key, Vec<u8>>) -> Result<Vec<Key>, WriteError> {
+        let mut left = Vec::new();
         writes::list(&self.engine, &format!("{LOCAL}presence/"), |key, _| {
             if let Key::Local(LocalKey::Presence(vm)) = key
                 && !desired.contains_key(&LocalKey::Vm(vm.clone()).into())
             {
-                gone.insert(vm);
+                left.push(MeshKey::Key(vm.clone()).of(&self.own.name));
+                left.extend([LocalKey::Applied(vm.clone()), LocalKey::Presence(vm)].map(Key::from));
             }
         })
         .await?;
-        Ok(gone)
+        Ok(left)
     }
 
-    /// What the store holds of ours, whoever wrote it, and of what VMs wrote that are gone. A key we cannot parse is not
-    /// ours.
-    async fn held(&self, gone: &BTreeSet<NodeName>) -> Result<BTreeMap<Key, Vec<u8>>, WriteError> {
+    /// What the store holds of ours, whoever wrote it. A key we cannot parse is not ours.
+    async fn held(&self) -> Result<BTreeMap<Key, Vec<u8>>, WriteError> {
         let mut held = BTreeMap::new();
         let own = cluster_prefix(&self.own.name);
-        let local = ["services/", "backends/", "vms/", "applied/", "presence/"];
+        let local = ["services/", "backends/", "vms/"];
         for prefix in local.map(|kind| format!("{LOCAL}{kind}")).into_iter().chain([own]) {
             writes::list(&self.engine, &prefix, |key, value| {
                 let ours = match author(&key, &self.own.name) {
                     Author::Source => true,
                     // The heartbeat has its own clock.
                     Author::Store => !matches!(key, Key::Mesh(_, api::key::MeshKey::Heartbeat)),
-                    Author::Node => writer(&key).is_some_and(|writer| gone.contains(writer)),
-                    Author::Peers => false,
+                    Author::Peers | Author::Node => false,
                 };
                 // `synced/peerings` is the peerings' to say.
                 let theirs = matches!(key, Key::Mesh(_, api::key::MeshKey::Synced(api::key::Kind::Peerings)));
@@ -183,16 +177,6 @@ impl Publisher {
             .await?;
         }
         Ok(held)
-    }
-}
-
-/// The node or VM that wrote a record about itself.
-fn writer(key: &Key) -> Option<&NodeName> {
-    match key {
-        Key::Mesh(_, MeshKey::Key(node)) | Key::Local(LocalKey::Applied(node) | LocalKey::Presence(node)) => {
-            Some(node)
-        }
-        Key::Mesh(..) | Key::Local(_) => None,
     }
 }
 

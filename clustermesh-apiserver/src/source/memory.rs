@@ -9,13 +9,12 @@ use super::{
     object::{Body, Object, ObjectKey},
     snapshot::Snapshot,
 };
+use crate::keep;
 use allocation::Allocation;
-use anyhow::Context;
 use api::{bytes::ClusterUuid, name::NodeName};
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::IpAddr,
     path::Path,
 };
@@ -48,13 +47,7 @@ impl Memory {
     /// # Errors
     /// When it cannot be read or is not ours. Going on without it would give every node another address.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!("cannot understand {}: restore it, or move it away to begin anew", path.display())
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        keep::load(path, "to begin anew")
     }
 
     /// As the file's content.

@@ -1,6 +1,9 @@
 //! What an operator does to VMs: add, invite, list, remove.
 
-use super::{Enrollable, Register, home, presence::Known};
+use super::{
+    Enrollable, Register, home,
+    presence::{Heard, is_silent},
+};
 use crate::{
     peers::Home,
     source::{
@@ -54,8 +57,8 @@ pub struct VmAdmin {
     pub register: Register,
     /// What the objects say.
     pub source: watch::Receiver<Option<State>>,
-    /// Who was heard of.
-    pub known: watch::Receiver<Known>,
+    /// When each was last heard of.
+    pub heard: watch::Receiver<Heard>,
 }
 
 impl VmAdmin {
@@ -162,19 +165,19 @@ impl VmAdmin {
     /// # Errors
     /// When the source has not been read yet.
     pub async fn list(&self) -> Result<Vec<pb::Vm>, Status> {
-        let (state, known) = (self.state()?, self.known.borrow().clone());
+        let (state, heard) = (self.state()?, self.heard.borrow().clone());
         let now = Instant::now();
         let mut vms = Vec::new();
         for (name, Enrollable { object, addresses, .. }) in &state.desired.vms {
             let enrolment = self.register.get(name).await;
             let joined = enrolment.as_ref().and_then(|enrolment| enrolment.joined.as_ref());
-            let vm_state = known.states.get(name);
-            let presence = match vm_state {
+            let heard_at = heard.get(name);
+            let presence = match heard_at {
                 None => pb::Presence::Unknown,
-                Some(state) if state.lapsed => pb::Presence::Lapsed,
+                Some(at) if is_silent(*at, now) => pb::Presence::Lapsed,
                 Some(_) => pb::Presence::Present,
             };
-            let heard = known.heard.get(name).map(|at| now.saturating_duration_since(*at).as_millis());
+            let silent = heard_at.map(|at| now.saturating_duration_since(*at).as_millis());
             let notices = state.desired.notices.iter().filter(|notice| notice.object == *object);
             vms.push(pb::Vm {
                 name: name.to_string(),
@@ -187,7 +190,7 @@ impl VmAdmin {
                     .and_then(|e| e.token.as_ref())
                     .map_or(0, |token| token.expires_s),
                 presence: presence.into(),
-                silent_ms: heard.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+                silent_ms: silent.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
                 problem: notices.map(|notice| notice.text.clone()).collect::<Vec<_>>().join("; "),
             });
         }
@@ -211,8 +214,8 @@ impl VmAdmin {
         let cluster = "west".parse().expect("a name");
         let inviter = Inviter { cluster, uuid: ClusterUuid([0; 16]), endpoints: vec![], ca: vec![] };
         let home = Home::Directory(data_dir.to_owned());
-        let known = watch::Sender::new(Known::default()).subscribe();
-        std::sync::Arc::new(Self { inviter, home, register, source, known })
+        let heard = watch::Sender::new(Heard::new()).subscribe();
+        std::sync::Arc::new(Self { inviter, home, register, source, heard })
     }
 }
 

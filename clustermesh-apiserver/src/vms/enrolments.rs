@@ -3,12 +3,12 @@
 //! A VM's token is bound to its name and to the first key that redeems it; one for the administrator of another cluster to the
 //! first cluster.
 
-use anyhow::Context;
+use crate::keep;
 use api::{
     bytes::{ClusterUuid, KeyFingerprint, Secret, SecretHash, Uid},
     name::NodeName,
 };
-use std::{collections::BTreeMap, io, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 /// Where they are kept in the data directory.
 pub const FILE: &str = "enrolments.json";
@@ -112,16 +112,7 @@ impl Enrolments {
     /// # Errors
     /// When it cannot be read or is not ours: going on without it would shut every VM out.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
-        match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).with_context(|| {
-                format!(
-                    "cannot understand {}: restore it, or move it away and let every VM join again",
-                    path.display()
-                )
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        keep::load(path, "and let every VM join again")
     }
 
     /// As the file's content.
@@ -204,7 +195,7 @@ impl Enrolments {
         Ok(found.is_some_and(|it| it.redeemed_by.replace(uuid).is_none()))
     }
 
-    /// Enrols a key under a name, if it may be. True when that changed something: the same key may come again, with the
+    /// Enrols a key under the name of a VM with this object, if it may be. True when that changed something: the same key may come again, with the
     /// token that it redeemed or without any.
     ///
     /// # Errors
@@ -212,11 +203,12 @@ impl Enrolments {
     pub fn enrol(
         &mut self,
         name: &NodeName,
+        uid: Uid,
         secret: Option<&Secret>,
         key: KeyFingerprint,
         now_s: u64,
     ) -> Result<bool, Refusal> {
-        let enrolment = self.vms.get_mut(name);
+        let enrolment = self.vms.get_mut(name).filter(|enrolment| enrolment.uid == uid);
         let no_token =
             || if secret.is_some() { Refusal::Other(name.clone()) } else { Refusal::OtherKey(name.clone()) };
         let enrolment = enrolment.ok_or_else(no_token)?;
@@ -264,62 +256,62 @@ mod tests {
     #[test]
     fn a_token_counts_once_and_the_key_that_redeemed_it_may_come_again() {
         let mut enrolments = invited();
-        assert_eq!(enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S + 899), Ok(true));
+        assert_eq!(enrolments.enrol(&web(), UID, Some(&secret(7)), FIRST, NOW_S + 899), Ok(true));
         assert_eq!(
-            enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S + 5_000),
+            enrolments.enrol(&web(), UID, Some(&secret(7)), FIRST, NOW_S + 5_000),
             Ok(false),
             "its reply was lost"
         );
         assert_eq!(
-            enrolments.enrol(&web(), None, FIRST, NOW_S + 50_000_000),
+            enrolments.enrol(&web(), UID, None, FIRST, NOW_S + 50_000_000),
             Ok(false),
             "renewed by the key"
         );
-        let refused = enrolments.enrol(&web(), Some(&secret(7)), SECOND, NOW_S).unwrap_err();
+        let refused = enrolments.enrol(&web(), UID, Some(&secret(7)), SECOND, NOW_S).unwrap_err();
         assert!(
             refused.to_string().starts_with("the token of web-1 was used already, by another key"),
             "{refused}"
         );
-        assert_eq!(enrolments.enrol(&web(), None, SECOND, NOW_S), Err(Refusal::OtherKey(web())));
+        assert_eq!(enrolments.enrol(&web(), UID, None, SECOND, NOW_S), Err(Refusal::OtherKey(web())));
     }
 
     #[test]
     fn a_token_is_of_one_name_and_one_time_and_a_later_one_takes_its_place() {
         let mut enrolments = invited();
         let other: NodeName = "web-2".parse().unwrap();
-        assert_eq!(enrolments.enrol(&other, Some(&secret(7)), FIRST, NOW_S), Err(Refusal::Other(other)));
-        assert_eq!(enrolments.enrol(&web(), Some(&secret(8)), FIRST, NOW_S), Err(Refusal::Other(web())));
+        assert_eq!(enrolments.enrol(&other, UID, Some(&secret(7)), FIRST, NOW_S), Err(Refusal::Other(other)));
+        assert_eq!(enrolments.enrol(&web(), UID, Some(&secret(8)), FIRST, NOW_S), Err(Refusal::Other(web())));
         assert_eq!(
-            enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S + 900),
+            enrolments.enrol(&web(), UID, Some(&secret(7)), FIRST, NOW_S + 900),
             Err(Refusal::Expired(web()))
         );
         enrolments.invite(&web(), UID, secret(9).hash(), NOW_S);
-        assert_eq!(enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S), Err(Refusal::Other(web())));
-        assert_eq!(enrolments.enrol(&web(), Some(&secret(9)), FIRST, NOW_S), Ok(true));
+        assert_eq!(enrolments.enrol(&web(), UID, Some(&secret(7)), FIRST, NOW_S), Err(Refusal::Other(web())));
+        assert_eq!(enrolments.enrol(&web(), UID, Some(&secret(9)), FIRST, NOW_S), Ok(true));
     }
 
     #[test]
     fn whoever_joined_stays_until_the_next_token_is_redeemed_and_then_is_out() {
         let mut enrolments = invited();
-        enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S).unwrap();
+        enrolments.enrol(&web(), UID, Some(&secret(7)), FIRST, NOW_S).unwrap();
         enrolments.invite(&web(), UID, secret(9).hash(), NOW_S);
-        assert_eq!(enrolments.enrol(&web(), None, FIRST, NOW_S), Ok(false));
-        assert_eq!(enrolments.enrol(&web(), Some(&secret(9)), SECOND, NOW_S), Ok(true));
-        assert_eq!(enrolments.enrol(&web(), None, FIRST, NOW_S), Err(Refusal::OtherKey(web())));
+        assert_eq!(enrolments.enrol(&web(), UID, None, FIRST, NOW_S), Ok(false));
+        assert_eq!(enrolments.enrol(&web(), UID, Some(&secret(9)), SECOND, NOW_S), Ok(true));
+        assert_eq!(enrolments.enrol(&web(), UID, None, FIRST, NOW_S), Err(Refusal::OtherKey(web())));
     }
 
     #[test]
     fn a_vm_that_was_removed_or_made_anew_has_neither_key_nor_token() {
         for present in [None, Some(Uid([2; 16]))] {
             let mut enrolments = invited();
-            enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S).unwrap();
+            enrolments.enrol(&web(), UID, Some(&secret(7)), FIRST, NOW_S).unwrap();
             enrolments.keep(|_| present, NOW_S);
             assert_eq!(enrolments, Enrolments::default());
         }
         let mut enrolments = invited();
         enrolments.keep(|_| Some(UID), NOW_S + 900);
         assert_eq!(
-            enrolments.enrol(&web(), Some(&secret(7)), FIRST, NOW_S + 901),
+            enrolments.enrol(&web(), UID, Some(&secret(7)), FIRST, NOW_S + 901),
             Err(Refusal::Expired(web()))
         );
     }

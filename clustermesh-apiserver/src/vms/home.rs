@@ -2,7 +2,7 @@
 
 use crate::{
     kubernetes::within,
-    peers::Home,
+    peers::{Home, MANAGER, others},
     source::{
         kubernetes::{MANAGED_BY, resource},
         object::ObjectKind,
@@ -21,9 +21,6 @@ use kube::{
     api::{DeleteParams, DynamicObject, PostParams, Preconditions},
 };
 use serde_json::json;
-
-/// Who we are among those that write custom resources.
-const MANAGER: &str = "clustermesh-apiserver";
 
 /// The namespace of an object that names none.
 pub(super) fn namespace(workload: &ExternalWorkload) -> NamespaceName {
@@ -67,13 +64,17 @@ pub(super) async fn remove(
     (namespace, name): (&NamespaceName, &NodeName),
     (place, uid): (&Place, Uid),
 ) -> anyhow::Result<()> {
-    match (home, place) {
-        (Home::Directory(directory), Place::File { file, .. }) if *file == file_name(name.as_str()) => {
+    let file = file_name(name.as_str());
+    if let Some(whose) = others(place, &file, "vm add") {
+        bail!("ExternalWorkload {namespace}/{name} {whose}: remove it there");
+    }
+    match home {
+        Home::Directory(directory) => {
             let path = directory.join(file);
             durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
             Ok(())
         }
-        (Home::Kubernetes { client, .. }, Place::Kubernetes { managed_by }) if managed_by == MANAGER => {
+        Home::Kubernetes { client, .. } => {
             let api = objects(client, namespace);
             // One that was made anew under the name is another VM's.
             let judged = Preconditions { uid: Some(uid.to_string()), resource_version: None };
@@ -88,17 +89,6 @@ pub(super) async fn remove(
             removed
                 .await
                 .with_context(|| format!("cannot remove ExternalWorkload {namespace}/{name} from Kubernetes"))
-        }
-        (_, Place::File { file, .. }) => {
-            bail!(
-                "ExternalWorkload {namespace}/{name} stands in {file}, which `vm add` did not write: remove it there"
-            )
-        }
-        (_, Place::Kubernetes { managed_by }) => {
-            let owner = if managed_by.is_empty() { "somebody else" } else { managed_by };
-            bail!(
-                "ExternalWorkload {namespace}/{name} is managed by {owner}, not by `vm add`: remove it there"
-            )
         }
     }
 }

@@ -45,17 +45,26 @@ pub type Checked = (ServiceName, u16, IpAddr);
 /// Of each VM that was ever heard of.
 pub type VmStates = BTreeMap<NodeName, VmState>;
 
+/// When each was last heard of.
+pub type Heard = BTreeMap<NodeName, Instant>;
+
 /// What was heard. Pure.
 #[derive(Debug, Default)]
-pub struct Watcher(BTreeMap<NodeName, Heard>);
+pub struct Watcher(BTreeMap<NodeName, Said>);
 
 #[derive(Debug)]
-struct Heard {
+struct Said {
     record: Presence,
     at: Instant,
     /// Who spoke before the instance of the record, and when that was last.
     before: Option<(Instance, Instant)>,
     twins_at: Option<Instant>,
+}
+
+/// Whether a VM that was last heard of then has lapsed.
+#[must_use]
+pub fn is_silent(heard_at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(heard_at) >= LAPSES_AFTER
 }
 
 impl Watcher {
@@ -64,7 +73,7 @@ impl Watcher {
         self.0.retain(|name, _| records.contains_key(name));
         for (name, record) in records {
             let Some(heard) = self.0.get_mut(&name) else {
-                self.0.insert(name, Heard { record, at: now, before: None, twins_at: None });
+                self.0.insert(name, Said { record, at: now, before: None, twins_at: None });
                 continue;
             };
             if heard.record == record {
@@ -86,8 +95,8 @@ impl Watcher {
     /// How each is.
     #[must_use]
     pub fn states(&self, now: Instant) -> VmStates {
-        let state = |heard: &Heard| VmState {
-            lapsed: now.saturating_duration_since(heard.at) >= LAPSES_AFTER,
+        let state = |heard: &Said| VmState {
+            lapsed: is_silent(heard.at, now),
             failing: heard
                 .record
                 .serve
@@ -102,22 +111,14 @@ impl Watcher {
 
     /// When each was last heard of.
     #[must_use]
-    pub fn heard(&self) -> BTreeMap<NodeName, Instant> {
+    pub fn heard(&self) -> Heard {
         self.0.iter().map(|(name, heard)| (name.clone(), heard.at)).collect()
     }
 }
 
-/// What is known of the VMs, and when each was last heard of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Changes only when something does that others follow.
-    pub states: VmStates,
-    /// Signs of life.
-    pub heard: BTreeMap<NodeName, Instant>,
-}
-
-/// Looks until dropped. Two watches: one for those who follow, which wakes when a state changes, and one to be asked.
-pub async fn follow(engine: Engine, states: watch::Sender<VmStates>, known: watch::Sender<Known>) {
+/// Looks until dropped: tells how the VMs are, which wakes those who follow when that changes, and when each was heard of,
+/// for those who ask.
+pub async fn follow(engine: Engine, states: watch::Sender<VmStates>, heard: watch::Sender<Heard>) {
     let mut watcher = Watcher::default();
     loop {
         match records(&engine).await {
@@ -126,12 +127,13 @@ pub async fn follow(engine: Engine, states: watch::Sender<VmStates>, known: watc
             Err(error) => debug!(%error, "Cannot read what the VMs say"),
         }
         let now = watcher.states(Instant::now());
-        let heard = watcher.heard();
         states.send_if_modified(|held| {
             report(held, &now);
-            std::mem::replace(held, now.clone()) != now
+            let changed = *held != now;
+            *held = now;
+            changed
         });
-        known.send_replace(Known { states: now, heard });
+        heard.send_replace(watcher.heard());
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -46,15 +46,12 @@ impl Members {
         Some(enrollable.grant.clone())
     }
 
-    /// Wakes when somebody has joined, or is no member any more.
+    /// Wakes when somebody has joined, or is no member any more: who has no object loses its key.
     ///
     /// # Errors
     /// When the register is gone.
     pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
-        tokio::select! {
-            changed = self.keys.changed() => changed,
-            changed = self.source.changed() => changed,
-        }
+        self.keys.changed().await
     }
 }
 
@@ -195,8 +192,7 @@ impl Register {
         let mut held = self.0.held.lock().await;
         let mut next = held.clone();
         let vm = desired.vms.get(name).ok_or_else(|| Refusal::Unknown(name.clone()))?;
-        next.keep(|of| if of == name { Some(vm.uid) } else { held.get(of).map(|held| held.uid) }, 0);
-        if next.enrol(name, secret, key, unix_s())? {
+        if next.enrol(name, vm.uid, secret, key, unix_s())? {
             self.commit(&mut held, next).await?;
             info!(vm = %name, %key, "A VM has joined");
         }

@@ -12,7 +12,7 @@ use api::{
 };
 use replica::{
     import::Write,
-    peering::{self, Decision, Object},
+    peering::{self, Decision},
 };
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
@@ -22,7 +22,7 @@ impl Session {
     /// Our side of the peering, and the verdict; what differs is written.
     pub(super) async fn tell(&mut self) -> anyhow::Result<()> {
         let now = self.now();
-        let object = Object::from(&self.peer);
+        let object = self.object;
         let Decision { publish, wish, phase, .. } =
             self.side.decide(&object, self.import.seen().peering(), now, unix_s());
         let verdict = self.age.verdict(now);
