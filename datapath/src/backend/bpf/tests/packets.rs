@@ -197,3 +197,17 @@ fn each_program_answers_each_packet_as_the_design_says() {
         }
     });
 }
+
+#[test]
+fn a_pod_is_not_led_to_a_tunnel_that_is_not_there() {
+    on_each_hook(|host| {
+        let mut bpf = host.open();
+        ip("link add pod type veth peer name eth0");
+        let pod = ifindex("pod");
+        furnish(&mut bpf, pod, ifindex("eth0"), 0);
+        let context = Context { ifindex: pod, ..Context::default() };
+        for packet in [udp("10.1.0.5", "10.2.0.7", 9), udp("fd01::5", "fd02::7", 9)] {
+            assert_eq!(run(&bpf, "mesh_from_pod", &packet, context).verdict, "drop no_tunnel");
+        }
+    });
+}

@@ -54,6 +54,8 @@ fn out_of_the_tunnel_only_pods_of_this_node_are_reached_and_only_by_the_mesh() {
         ("extension headers to a pod", from(extended("fd02::7", "fd01::5")), "delivered"),
         ("SCTP to a pod", from(raw_ip("10.2.0.7", "10.1.0.5", 132, &[0; 12])), "delivered"),
         ("larger than the path", from(udp("10.2.0.7", "10.1.0.5", 1472)), "delivered"),
+        // The kernel gives no header to what is larger than an skb may be (BPF_SKB_MAX_LEN: 16 KiB and its own data).
+        ("larger than a frame may be", from(udp("10.2.0.7", "10.1.0.5", 16_200)), "not_delivered"),
         ("to the node", v4("10.2.0.7", "10.1.255.1"), "stack"),
         ("to the node, IPv6", v4("fd02::7", "fd01::ffff"), "stack"),
         ("to the LAN", v4("10.2.0.7", "192.0.2.1"), "not_local"),
