@@ -42,6 +42,8 @@ mod path_mtu;
 mod roll_out;
 #[path = "main/scope_all.rs"]
 mod scope_all;
+#[path = "main/site.rs"]
+mod site;
 #[path = "main/sizes.rs"]
 mod sizes;
 #[path = "main/sniffer.rs"]
