@@ -157,6 +157,8 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
             _ => false,
         },
         Step::AddAddress { .. } => needs_device(step, undone),
+        // It keeps what it has, so nothing that was refused before concerns it.
+        Step::Tunnel(TunnelStep::RenewPeer { .. }) => false,
         Step::SetMasquerade(Masquerade::To { .. } | Masquerade::Absent | Masquerade::Foreign)
         | Step::Attach(_)
         | Step::Detach(_)

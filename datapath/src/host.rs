@@ -4,6 +4,7 @@
 //! on without it: maps, programs and links are pinned, routes and rules are the kernel's, and the tunnel is the kernel's
 //! or `mesh-tunnel`'s. A restarted agent reads what is there and changes only what differs.
 
+mod clock_epochs;
 mod device;
 mod take;
 
@@ -24,6 +25,7 @@ use crate::{
     uplinks::{Link, MESH_DEVICE},
 };
 use api::bytes::PublicKey;
+use clock_epochs::ClockEpochs;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -43,6 +45,8 @@ pub struct Options {
     pub tunnel_device: TunnelDevice,
     /// What packet programs may be attached to.
     pub packet_hook: PacketHook,
+    /// The file that remembers of which epoch of its clock each peer was made.
+    pub clock_epochs: PathBuf,
 }
 
 /// The data path of this host.
@@ -54,6 +58,7 @@ pub struct Datapath {
     /// None while it does not answer.
     tunnel: Option<Tunnel>,
     private_key: PrivateKey,
+    clock_epochs: ClockEpochs,
 }
 
 /// The data path cannot be had on this host; nothing was set up.
@@ -105,7 +110,8 @@ impl Datapath {
         let netlink = Netlink::open()?;
         let kind = device::choose(&netlink, options.tunnel_device)?;
         let bpf = Bpf::open(&options.pin_dir, &options.cgroup_root, options.packet_hook)?;
-        Ok(Self { bpf, netlink, kind, tunnel: None, private_key: options.private_key })
+        let clock_epochs = ClockEpochs::kept_in(options.clock_epochs);
+        Ok(Self { bpf, netlink, kind, tunnel: None, private_key: options.private_key, clock_epochs })
     }
 
     /// Whose WireGuard serves `mesh0`.
@@ -270,7 +276,7 @@ impl Datapath {
             }
         };
         match observed {
-            Ok(observed) => Some(tunnel_observed(&observed, self.private_key.public())),
+            Ok(observed) => Some(tunnel_observed(&observed, self.private_key.public(), &self.clock_epochs)),
             Err(error) => {
                 problems.push(sentence(&error));
                 None
@@ -285,21 +291,26 @@ impl fmt::Debug for Datapath {
     }
 }
 
-fn tunnel_observed(observed: &wireguard::Observed, own_key: PublicKey) -> TunnelObserved {
+fn tunnel_observed(
+    observed: &wireguard::Observed,
+    own_key: PublicKey,
+    epochs: &ClockEpochs,
+) -> TunnelObserved {
     let is_fresh = |then| observed.at.duration_since(then).unwrap_or_default() < FRESH;
-    let peer = |peer: &wireguard::PeerObserved| PeerObserved {
+    let peer = |key: &PublicKey, peer: &wireguard::PeerObserved| PeerObserved {
         endpoint: peer.endpoint,
         asked_endpoint: peer.asked_endpoint,
         is_fresh: peer.last_handshake.is_some_and(is_fresh),
         allowed: peer.allowed_ips.clone(),
         keepalive_s: peer.keepalive_s,
+        clock_epoch: epochs.of(key),
     };
     TunnelObserved {
         own_key: Some(own_key),
         public_key: observed.public_key,
         listen_port: observed.port,
         fwmark: observed.fwmark,
-        peers: observed.peers.iter().map(|(key, known)| (*key, peer(known))).collect(),
+        peers: observed.peers.iter().map(|(key, known)| (*key, peer(key, known))).collect(),
     }
 }
 

@@ -82,4 +82,6 @@ pub struct TunnelPeer {
     pub endpoint: Option<SocketAddr>,
     /// What it may send from and is sent to.
     pub allowed: BTreeSet<IpNet>,
+    /// Of its clock: where it has grown, the peer is made anew, once. See [`api::record::TunnelKey::clock_epoch`].
+    pub clock_epoch: u64,
 }

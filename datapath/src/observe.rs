@@ -126,6 +126,8 @@ pub struct PeerObserved {
     pub allowed: BTreeSet<IpNet>,
     /// Interval of persistent keep-alives; 0: none.
     pub keepalive_s: u16,
+    /// Of its clock, when it was made here, as far as it is remembered.
+    pub clock_epoch: u64,
 }
 
 /// A setting of `mesh0` under `/proc/sys`.

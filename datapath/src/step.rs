@@ -171,6 +171,19 @@ pub enum TunnelStep {
         endpoint: Option<SocketAddr>,
         /// What it brings along.
         allowed: BTreeSet<IpNet>,
+        /// Of its clock.
+        clock_epoch: u64,
+    },
+    /// Makes a peer anew with what it has, as its clock went back: nothing moves to anybody else meanwhile.
+    RenewPeer {
+        /// Its public key.
+        peer: PublicKey,
+        /// Where it is dialled: where it was found last.
+        endpoint: Option<SocketAddr>,
+        /// What it has.
+        allowed: BTreeSet<IpNet>,
+        /// Of its clock.
+        clock_epoch: u64,
     },
     /// Dials a peer elsewhere.
     SetEndpoint {
@@ -288,8 +301,13 @@ impl fmt::Display for TunnelStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SetDevice { listen_port } => write!(f, "listen on port {listen_port}"),
-            Self::AddPeer { peer, endpoint, allowed } => {
+            Self::AddPeer { peer, endpoint, allowed, .. } => {
                 write!(f, "add peer {peer}")?;
+                endpoint.map_or(Ok(()), |at| write!(f, " at {at}"))?;
+                allowed.iter().try_for_each(|prefix| write!(f, " {prefix}"))
+            }
+            Self::RenewPeer { peer, endpoint, allowed, clock_epoch } => {
+                write!(f, "make peer {peer} anew, of clock epoch {clock_epoch}")?;
                 endpoint.map_or(Ok(()), |at| write!(f, " at {at}"))?;
                 allowed.iter().try_for_each(|prefix| write!(f, " {prefix}"))
             }

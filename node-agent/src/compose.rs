@@ -266,7 +266,8 @@ fn open_tunnel(
     for prefix in &allowed {
         composed.image.prefixes.insert(*prefix, Reach::Tunnel { mtu_bytes });
     }
-    let peer = TunnelPeer { endpoint: endpoint.map(|address| SocketAddr::new(address, key.port)), allowed };
+    let endpoint = endpoint.map(|address| SocketAddr::new(address, key.port));
+    let peer = TunnelPeer { endpoint, allowed, clock_epoch: key.clock_epoch };
     composed.image.tunnel.peers.insert(key.public_key, peer);
     let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address };
     composed.tunnels.insert((cluster.clone(), name.clone()), to);

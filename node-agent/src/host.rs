@@ -63,6 +63,7 @@ impl Host {
             private_key,
             tunnel_device: args.tunnel_device.into(),
             packet_hook: args.packet_hook.into(),
+            clock_epochs: state_dir.join("clock-epochs.json"),
         };
         let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
             .context("cannot watch the CNI's results")?;

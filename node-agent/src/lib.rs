@@ -15,6 +15,7 @@
 mod apiserver;
 mod args;
 pub mod beside;
+mod clock;
 pub mod compose;
 pub mod cri;
 mod host;

@@ -6,6 +6,7 @@ use crate::{
     apiserver::{Apiserver, KnownName},
     args::HostArgs,
     beside::{Beside, Then},
+    clock::KeptClock,
     compose::{Composed, Paths},
     host::Host,
     identity::Credentials,
@@ -136,7 +137,8 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
     let (answers, answered) = mpsc::channel(probe::IN_FLIGHT_MAX + path_mtu::IN_FLIGHT_MAX);
     let mtus = PathMtus::remember(host.path_mtus().await);
     let agent = Agent {
-        key: TunnelKey { public_key: host.public_key(), port: args.listen_port },
+        key: TunnelKey { public_key: host.public_key(), port: args.listen_port, clock_epoch: 0 },
+        clock: KeptClock::in_dir(&state_dir),
         budget: Instant::now() + Duration::from_secs(args.ready_budget),
         late: false,
         view,
@@ -257,6 +259,8 @@ struct Agent<B> {
     keeping: Keeping,
     node: NodeName,
     key: TunnelKey,
+    /// The one that stamps our handshakes.
+    clock: KeptClock,
     /// When the agent counts as ready whatever is missing.
     budget: Instant,
     late: bool,
@@ -452,6 +456,9 @@ impl<B: Beside> Agent<B> {
     }
 
     fn tell(&mut self, now: Instant) {
+        let told = self.view.cluster(self.view.own()).and_then(|own| own.keys.get(&self.node));
+        let told = told.filter(|told| told.public_key == self.key.public_key).map(|told| told.clock_epoch);
+        self.key.clock_epoch = self.clock.look(unix_ms(), told);
         if self.basis == Basis::Pins {
             return;
         }

@@ -59,6 +59,9 @@ pub struct TunnelKey {
     pub public_key: PublicKey,
     /// Its UDP port.
     pub port: u16,
+    /// Grows each time its clock was found to have gone back. WireGuard refuses a handshake that is not stamped later than
+    /// the last one of the same key, so whoever sees this grow forgets the stamp, by making the tunnel's peer anew, once.
+    pub clock_epoch: u64,
 }
 
 impl Wire for TunnelKey {
@@ -68,11 +71,16 @@ impl Wire for TunnelKey {
         Ok(Self {
             public_key: PublicKey::from_slice(&m.public_key).field("public_key")?,
             port: wire::port(m.port).field("port")?,
+            clock_epoch: m.clock_epoch,
         })
     }
 
     fn to_wire(&self) -> pb::Key {
-        pb::Key { public_key: self.public_key.0.to_vec(), port: self.port.into() }
+        pb::Key {
+            public_key: self.public_key.0.to_vec(),
+            port: self.port.into(),
+            clock_epoch: self.clock_epoch,
+        }
     }
 }
 

@@ -76,8 +76,13 @@ fn published_bytes_stay_as_they_are() {
     );
     check(
         "mesh/v1/west/keys/w1",
-        TunnelKey { public_key: PublicKey([5; 32]), port: 51871 },
+        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0 },
         expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f9503"],
+    );
+    check(
+        "mesh/v1/west/keys/w2",
+        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 300 },
+        expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f950318ac02"],
     );
     check(
         "mesh/v1/west/namespaces/shop",
@@ -266,7 +271,9 @@ fn a_field_that_breaks_its_rule_is_named() {
         let error = Record::decode(&Key::parse(key.as_bytes()).unwrap(), &bytes).expect_err(key);
         says.assert_eq(&error.to_string());
     };
-    let key = |public_key: Vec<u8>, port| prost::Message::encode_to_vec(&crate::pb::Key { public_key, port });
+    let key = |public_key: Vec<u8>, port| {
+        prost::Message::encode_to_vec(&crate::pb::Key { public_key, port, clock_epoch: 0 })
+    };
     refused(
         "mesh/v1/w/keys/a",
         key(vec![1; 31], 51871),
@@ -298,7 +305,7 @@ fn a_field_that_breaks_its_rule_is_named() {
 
 #[test]
 fn a_field_from_the_future_is_ignored_and_not_passed_on() {
-    let mut bytes = TunnelKey { public_key: PublicKey([5; 32]), port: 51871 }.encode();
+    let mut bytes = TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0 }.encode();
     let known = bytes.clone();
     bytes.extend([0xa2, 0x06, 3, b'n', b'e', b'w']);
     assert_eq!(TunnelKey::decode(&bytes).unwrap().encode(), known);

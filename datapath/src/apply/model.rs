@@ -3,7 +3,7 @@
 use super::Host;
 use crate::{
     backend::bpf::{BackendKey, RouteRow},
-    observe::{Observed, Sysctl, TunnelObserved},
+    observe::{Observed, PeerObserved, Sysctl, TunnelObserved},
     plan::{FWMARK, KEEPALIVE_S},
     step::{Step, TunnelStep},
 };
@@ -120,7 +120,7 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
             tunnel.listen_port = Some(*listen_port);
             tunnel.fwmark = FWMARK;
         }
-        TunnelStep::AddPeer { peer, endpoint, allowed } => {
+        TunnelStep::AddPeer { peer, endpoint, allowed, clock_epoch } => {
             peers.values_mut().for_each(|former| former.allowed.retain(|prefix| !allowed.contains(prefix)));
             // A peer that is there keeps what it owns.
             let known = peers.entry(*peer).or_default();
@@ -128,6 +128,18 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
             known.asked_endpoint = *endpoint;
             known.keepalive_s = KEEPALIVE_S;
             known.allowed.extend(allowed);
+            known.clock_epoch = *clock_epoch;
+        }
+        TunnelStep::RenewPeer { peer, endpoint, allowed, clock_epoch } => {
+            let anew = PeerObserved {
+                endpoint: *endpoint,
+                asked_endpoint: peers.get(peer).and_then(|known| known.asked_endpoint),
+                is_fresh: false,
+                allowed: allowed.clone(),
+                keepalive_s: KEEPALIVE_S,
+                clock_epoch: *clock_epoch,
+            };
+            peers.insert(*peer, anew);
         }
         TunnelStep::SetEndpoint { peer, endpoint } => {
             let peer = peers.get_mut(peer).expect("only a peer that is there is dialled elsewhere");

@@ -29,6 +29,7 @@ use ipnet::IpNet;
 mod kernel;
 mod key;
 mod plan;
+mod renewal;
 mod uapi;
 
 #[cfg(test)]
@@ -163,6 +164,14 @@ pub enum Step {
         /// How often.
         keepalive_s: u16,
     },
+    /// Make a peer anew: its session and the stamp of its last handshake are forgotten. No address has another owner
+    /// meanwhile, but for one that drops.
+    RenewPeer {
+        /// Who.
+        key: PublicKey,
+        /// All of it.
+        peer: Peer,
+    },
     /// Forget a peer, its session and its addresses.
     RemovePeer {
         /// Who.
@@ -269,9 +278,14 @@ impl Tunnel {
     /// Applies steps in their order. An error leaves the tunnel as it was, or (in the kernel, or of hundreds of steps) in
     /// between: observe and plan again.
     pub fn apply(&self, steps: &[Step]) -> Result<(), Error> {
-        match &self.backend {
-            Backend::Kernel(device) => device.set(steps)?,
-            Backend::Userspace(socket) => socket.set(steps)?,
+        let renews = |step: &Step| matches!(step, Step::RenewPeer { .. });
+        for steps in steps.chunk_by(|a, b| !renews(a) && !renews(b)) {
+            match steps {
+                [Step::RenewPeer { key, peer }] => {
+                    renewal::requests(*key, peer).iter().try_for_each(|request| self.set(request))?;
+                }
+                steps => self.set(steps)?,
+            }
         }
         let mut asked = self.asked.lock().expect("nobody panics with the endpoints in hand");
         for step in steps {
@@ -283,13 +297,22 @@ impl Tunnel {
                 Step::RemovePeer { key } | Step::AddPeer { key, peer: Peer { endpoint: None, .. } } => {
                     asked.remove(key);
                 }
-                Step::SetDevice { .. }
+                // A peer that is made anew is dialled where it was found, which nobody asked for.
+                Step::RenewPeer { .. }
+                | Step::SetDevice { .. }
                 | Step::AddAllowedIp { .. }
                 | Step::RemoveAllowedIp { .. }
                 | Step::SetKeepalive { .. } => {}
             }
         }
         Ok(())
+    }
+
+    fn set(&self, steps: &[Step]) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Kernel(device) => device.set(steps),
+            Backend::Userspace(socket) => socket.set(steps),
+        }
     }
 }
 

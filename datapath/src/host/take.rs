@@ -12,6 +12,8 @@ use crate::{
     step::{Step, TunnelStep},
 };
 use anyhow::Context;
+use ipnet::IpNet;
+use std::{collections::BTreeSet, net::SocketAddr};
 use tracing::debug;
 
 impl Host for Datapath {
@@ -46,7 +48,7 @@ impl Host for Datapath {
             Step::RemoveVip { address } => self.row(MapStep::RemoveServiceAddress(*address)),
             Step::SetSysctl(key) => Ok(sysctl::set(*key)?),
             Step::SetMasquerade(masquerade) => Ok(nft::set(*masquerade)?),
-            Step::Tunnel(step) => self.tunnel_steps(&[self.tunnel_step(step)]),
+            Step::Tunnel(step) => self.tunnel_steps(&[step]),
             Step::AddUnreachable { .. }
             | Step::RemoveUnreachable { .. }
             | Step::BringUp { .. }
@@ -61,10 +63,12 @@ impl Host for Datapath {
 
     /// Only what goes to the tunnel comes in groups.
     fn take_together(&mut self, steps: &[Step]) -> anyhow::Result<()> {
-        let tunnel = |step: &Step| match step {
-            Step::Tunnel(step) => Some(self.tunnel_step(step)),
-            _ => None,
-        };
+        fn tunnel(step: &Step) -> Option<&TunnelStep> {
+            match step {
+                Step::Tunnel(step) => Some(step),
+                _ => None,
+            }
+        }
         match steps.iter().map(tunnel).collect::<Option<Vec<_>>>() {
             Some(steps) => self.tunnel_steps(&steps),
             None => steps.iter().try_for_each(|step| self.take(step)),
@@ -77,8 +81,11 @@ impl Datapath {
         Ok(self.bpf.apply(&step)?)
     }
 
-    fn tunnel_steps(&self, steps: &[wireguard::Step]) -> anyhow::Result<()> {
-        Ok(self.tunnel.as_ref().context("the tunnel's device does not answer")?.apply(steps)?)
+    fn tunnel_steps(&mut self, steps: &[&TunnelStep]) -> anyhow::Result<()> {
+        let tunnel = self.tunnel.as_ref().context("the tunnel's device does not answer")?;
+        tunnel.apply(&steps.iter().map(|step| self.tunnel_step(step)).collect::<Vec<_>>())?;
+        self.clock_epochs.took(steps.iter().copied());
+        Ok(())
     }
 
     fn tunnel_step(&self, step: &TunnelStep) -> wireguard::Step {
@@ -88,10 +95,12 @@ impl Datapath {
                 port: *listen_port,
                 fwmark: FWMARK,
             },
-            TunnelStep::AddPeer { peer, endpoint, allowed } => wireguard::Step::AddPeer {
-                key: *peer,
-                peer: Peer { endpoint: *endpoint, allowed_ips: allowed.clone(), keepalive_s: KEEPALIVE_S },
-            },
+            TunnelStep::AddPeer { peer, endpoint, allowed, .. } => {
+                wireguard::Step::AddPeer { key: *peer, peer: wireguard_peer(*endpoint, allowed) }
+            }
+            TunnelStep::RenewPeer { peer, endpoint, allowed, .. } => {
+                wireguard::Step::RenewPeer { key: *peer, peer: wireguard_peer(*endpoint, allowed) }
+            }
             TunnelStep::SetEndpoint { peer, endpoint } => {
                 wireguard::Step::SetEndpoint { key: *peer, endpoint: *endpoint }
             }
@@ -107,4 +116,8 @@ impl Datapath {
             TunnelStep::RemovePeer { peer } => wireguard::Step::RemovePeer { key: *peer },
         }
     }
+}
+
+fn wireguard_peer(endpoint: Option<SocketAddr>, allowed: &BTreeSet<IpNet>) -> Peer {
+    Peer { endpoint, allowed_ips: allowed.clone(), keepalive_s: KEEPALIVE_S }
 }

@@ -334,6 +334,46 @@ fn the_mark_of_our_datagrams_means_nothing_to_others() {
 }
 
 #[test]
+fn a_peer_whose_clock_went_back_is_made_anew_once_where_it_was_found_and_with_what_it_has() {
+    let with = |prefixes: &str, epoch: u64| {
+        image(&format!("peer west {prefixes} at 192.0.2.65:51871; clock west {epoch}"))
+    };
+    let mut learnt = holding(&with("10.2.1.0/24", 0));
+    let peer = learnt.tunnel.as_mut().unwrap().peers.get_mut(&key("west")).unwrap();
+    peer.endpoint = Some("198.51.100.7:4500".parse().unwrap());
+    peer.is_fresh = true;
+    let steps = lines(&plan(&with("10.2.1.0/24", 1), &learnt, Completeness::Partial));
+    expect![[r#"
+        tunnel: make peer 77… anew, of clock epoch 1 at 198.51.100.7:4500 10.2.1.0/24
+    "#]]
+    .assert_eq(&steps);
+    check(
+        &with("10.2.1.0/24", 2),
+        &holding(&with("10.2.1.0/24 10.2.3.0/24", 1)),
+        expect![[r#"
+            tunnel: make peer 77… anew, of clock epoch 2 at 192.0.2.65:51871 10.2.1.0/24 10.2.3.0/24
+            close 10.2.3.0/24
+            remove route 10.2.3.0/24 over mesh0
+            tunnel: 10.2.3.0/24 does not belong to 77…
+            remove route unreachable 10.2.3.0/24
+            forget 10.2.3.0/24
+        "#]],
+    );
+    // A record from before the clock went back, as a view from the disk has it.
+    check(&with("10.2.1.0/24", 1), &holding(&with("10.2.1.0/24", 2)), expect![""]);
+    // A device without the peer knows no stamp of it.
+    check(
+        &with("10.2.1.0/24", 2),
+        &holding(&image("closed 10.2.1.0/24")),
+        expect![[r#"
+        tunnel: add peer 77… at 192.0.2.65:51871 10.2.1.0/24
+        route 10.2.1.0/24 over mesh0 mtu 1420 src 100.64.1.1
+        open 10.2.1.0/24 through the tunnel, mtu 1420
+    "#]],
+    );
+}
+
+#[test]
 fn nothing_is_swept_before_the_view_is_complete() {
     let before =
         image("peer west 10.2.1.0/24; pod 10.1.1.5 device 7; service 10.101.0.9:80 10.2.1.5:80 10.2.1.6:80");
@@ -379,7 +419,7 @@ fn holding(image: &Image) -> Observed {
     model.observed
 }
 
-/// `peer NAME PREFIX… [at ENDPOINT]`, `closed PREFIX`, `pod ADDRESS device INDEX`, `uplink INDEX`,
+/// `peer NAME PREFIX… [at ENDPOINT]`, `clock PEER EPOCH`, `closed PREFIX`, `pod ADDRESS device INDEX`, `uplink INDEX`,
 /// `service FRONTEND BACKEND…`, separated by semicolons.
 fn image(text: &str) -> Image {
     let mut image = Image { mesh_addresses: ["100.64.1.1".parse().unwrap()].into(), ..Image::default() };
@@ -398,6 +438,10 @@ fn image(text: &str) -> Image {
                     peer.allowed.insert(prefix.parse().unwrap());
                     image.prefixes.insert(prefix.parse().unwrap(), Reach::Tunnel { mtu_bytes: 1420 });
                 }
+            }
+            ["clock", name, epoch] => {
+                let peer = image.tunnel.peers.get_mut(&key(name)).expect("a clock is of a peer");
+                peer.clock_epoch = epoch.parse().unwrap();
             }
             ["closed", prefix] => drop(image.prefixes.insert(prefix.parse().unwrap(), Reach::Closed)),
             ["pod", address, "device", ifindex] => {

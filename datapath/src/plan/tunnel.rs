@@ -45,9 +45,27 @@ pub(super) fn plan(desired: &TunnelImage, observed: &Observed, steps: &mut Steps
     }
     let wanted = Owners::of(desired.peers.iter().map(|(peer, wanted)| (peer, &wanted.allowed)));
     let held = Owners::of(there.peers.iter().map(|(peer, held)| (peer, &held.allowed)));
+    renew(desired, there, steps);
     change(desired, there, steps);
     gain(desired, there, &wanted.unlike(&held), steps);
     lose(desired, there, &held.without(&wanted), steps);
+}
+
+/// Peers whose clock went back since they were made here. They keep what they have, so that renewing one changes nothing
+/// for anybody else; what they gain and lose are steps of their own. A smaller epoch is a record from before the last one.
+fn renew(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
+    for (peer, wanted) in &desired.peers {
+        let Some(known) = there.peers.get(peer).filter(|known| known.clock_epoch < wanted.clock_epoch) else {
+            continue;
+        };
+        let renewal = TunnelStep::RenewPeer {
+            peer: *peer,
+            endpoint: known.endpoint.or(wanted.endpoint),
+            allowed: known.allowed.clone(),
+            clock_epoch: wanted.clock_epoch,
+        };
+        steps.add(Stage::Tunnel, Step::Tunnel(renewal));
+    }
 }
 
 /// Peers that were there before and stay.
@@ -79,7 +97,12 @@ fn gain(desired: &TunnelImage, there: &TunnelObserved, gained: &Owners, steps: &
     let (mut brought, mut single) = gained.divide(is_new);
     for (peer, new) in desired.peers.iter().filter(|(peer, _)| is_new(peer)) {
         let allowed = brought.remove(peer).unwrap_or_default();
-        add(TunnelStep::AddPeer { peer: *peer, endpoint: new.endpoint, allowed });
+        add(TunnelStep::AddPeer {
+            peer: *peer,
+            endpoint: new.endpoint,
+            allowed,
+            clock_epoch: new.clock_epoch,
+        });
     }
     single.sort_by_key(|(prefix, _)| Reverse(prefix.prefix_len()));
     for (prefix, peer) in single {

@@ -76,6 +76,8 @@ pub fn run(wish: &Wish) -> String {
         private_key: wish.private_key.clone(),
         tunnel_device: TunnelDevice::Auto,
         packet_hook: wish.hook.map_or(PacketHook::Auto, PacketHook::Only),
+        // Of each node alone.
+        clock_epochs: "/run/clock-epochs.json".into(),
     })
     .unwrap();
     let image = image(&datapath, wish);
@@ -126,7 +128,7 @@ fn image(datapath: &Datapath, wish: &Wish) -> Image {
         let reach = Reach::Tunnel { mtu_bytes: 1420 };
         image.prefixes.extend(reached.iter().map(|prefix| (*prefix, reach)));
         let endpoint = Some(format!("{}:{PORT}", ENDPOINTS[other]).parse().unwrap());
-        image.tunnel.peers.insert(wish.peer, TunnelPeer { endpoint, allowed: reached });
+        image.tunnel.peers.insert(wish.peer, TunnelPeer { endpoint, allowed: reached, clock_epoch: 0 });
     }
     let mut serve = |frontend: &str, backend: Option<&str>| {
         let at: std::net::SocketAddr = frontend.parse().unwrap();

@@ -36,7 +36,7 @@ pub fn all(host: &Host, other: &Host, stream: &Stream) {
     let own = net(&format!("10.77.0.{}/32", other.number));
     let (extra, foreign) = (net("10.78.0.0/24"), net("10.79.0.0/24"));
     let device = || Step::SetDevice { private_key: host.key.clone(), port: PORT, fwmark: FWMARK };
-    let calls: [Call<'_>; 15] = [
+    let calls: [Call<'_>; 16] = [
         ("add an allowed-ip", vec![Step::AddAllowedIp { key, net: extra }], &[own, extra], &[]),
         ("remove it", vec![Step::RemoveAllowedIp { key, net: extra }], &[own], &[]),
         (
@@ -67,6 +67,15 @@ pub fn all(host: &Host, other: &Host, stream: &Stream) {
                 Step::AddAllowedIp { key: stranger, net: foreign },
                 Step::AddAllowedIp { key: stranger, net: extra },
             ],
+            &[own],
+            &[extra, foreign],
+        ),
+        (
+            "make the other peer anew",
+            vec![Step::RenewPeer {
+                key: stranger,
+                peer: Peer { allowed_ips: [extra, foreign].into(), ..Peer::default() },
+            }],
             &[own],
             &[extra, foreign],
         ),

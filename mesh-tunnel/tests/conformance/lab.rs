@@ -17,6 +17,8 @@ use tempfile::TempDir;
 
 /// A process that is not ready by then is not getting ready.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Another wall clock for one process. (Debian's package libfaketime)
+const FAKETIME: &str = "/usr/$LIB/faketime/libfaketimeMT.so.1";
 /// The tunnel's UDP port and fwmark, as the product uses them.
 pub const PORT: u16 = 51871;
 pub const FWMARK: u32 = 0x6d65;
@@ -80,6 +82,8 @@ pub struct Host {
     state: PathBuf,
     mtu: u16,
     kind: Kind,
+    /// How far the clock of its process is ahead, when it is started.
+    pub clock_ahead: Duration,
     process: Option<Child>,
 }
 
@@ -109,6 +113,7 @@ impl Host {
             state: dir.join(format!("state{number}/mesh.conf")),
             mtu,
             kind,
+            clock_ahead: Duration::ZERO,
             process: None,
         };
         match kind {
@@ -126,6 +131,10 @@ impl Host {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mesh-tunnel"));
         command.args(["--interface", &self.interface, "--mtu", &self.mtu.to_string()]);
         command.arg("--state").arg(&self.state).arg("--uapi-dir").arg(&self.uapi_dir);
+        if self.clock_ahead > Duration::ZERO {
+            command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+            command.env("FAKETIME", format!("+{}", self.clock_ahead.as_secs()));
+        }
         command
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datapath::backend::wireguard::{Device, Kind, Peer, PrivateKey, plan};
+use datapath::backend::wireguard::{Device, Kind, Peer, PrivateKey, Step, plan};
 
 mod calls;
 mod lab;
@@ -23,6 +23,8 @@ use stream::{CANARY, Stream, packet, sockets};
 
 /// A restarted tunnel carries traffic again within it; by the protocol's timers alone it takes 15 s.
 const RESUMED: Duration = Duration::from_secs(10);
+/// A tunnel that starts has a session within a moment, and repeats what is not answered after 5 s: longer than both.
+const UNHEARD: Duration = Duration::from_secs(7);
 
 #[test]
 fn no_configuration_call_costs_a_packet_or_moves_a_foreign_address() {
@@ -83,6 +85,39 @@ fn a_killed_tunnel_sends_nothing_in_plain_and_its_successor_goes_on_by_itself() 
     lab.two.kill();
     lab.two.start();
     arrives_again(&lab, "the receiver's tunnel started again");
+}
+
+#[test]
+fn a_host_whose_clock_went_back_is_heard_again_as_soon_as_its_peer_was_made_anew() {
+    let mut lab = Lab::new(1420, Underlay::V4);
+    for (ahead, when) in [(Duration::from_secs(3_600), "an hour ahead"), (Duration::ZERO, "an hour back")] {
+        lab.one.kill();
+        lab.one.clock_ahead = ahead;
+        lab.one.start();
+        if !ahead.is_zero() {
+            arrives_again(&lab, when);
+        }
+    }
+    // The new process opens a session at once, and its peer does not answer a stamp of an hour ago.
+    let (sender, receiver, to) = sockets(&lab);
+    receiver.set_read_timeout(Some(UNHEARD)).expect("a timeout");
+    sender.send_to(&packet(0), to).expect("the tunnel's device takes it");
+    let heard = receiver.recv(&mut [0; 64]);
+    assert!(heard.is_err(), "a clock that went back is no matter, and what this test is about has no reason");
+
+    let two = lab.two.tunnel();
+    let before = two.observe().expect("the tunnel answers").peers[&lab.one.key.public()].clone();
+    let peer = Peer {
+        endpoint: before.endpoint,
+        allowed_ips: before.allowed_ips.clone(),
+        keepalive_s: before.keepalive_s,
+    };
+    two.apply(&[Step::RenewPeer { key: lab.one.key.public(), peer }]).expect("a peer is made anew");
+    arrives_again(&lab, "after the peer was made anew");
+    let after = two.observe().expect("the tunnel answers");
+    assert_eq!(after.peers.keys().collect::<Vec<_>>(), [&lab.one.key.public()], "the parking peer is gone");
+    let after = &after.peers[&lab.one.key.public()];
+    assert_eq!((after.endpoint, &after.allowed_ips), (before.endpoint, &before.allowed_ips));
 }
 
 /// Neighbour discovery of both families (and the multicast of a new IPv6 device), and the tunnel's own packets.

@@ -25,7 +25,7 @@ fn east() -> East {
         };
         east.put(MeshKey::Node(node.parse().unwrap()).of(&cluster.parse().unwrap()), record, 10);
     }
-    let key = TunnelKey { public_key: PublicKey([1; 32]), port: 51871 };
+    let key = TunnelKey { public_key: PublicKey([1; 32]), port: 51871, clock_epoch: 0 };
     east.put(MeshKey::Key("w1".parse().unwrap()).of(&"west".parse().unwrap()), key, 12);
     east.put(
         LocalKey::Peer("west".parse().unwrap()).into(),

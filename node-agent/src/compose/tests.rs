@@ -81,7 +81,7 @@ impl Mesh {
         self.put(MeshKey::Node(name.clone()).of(&cluster), node);
         self.put(
             MeshKey::Key(name).of(&cluster),
-            TunnelKey { public_key: PublicKey([id * 16 + number; 32]), port: LISTEN_PORT },
+            TunnelKey { public_key: PublicKey([id * 16 + number; 32]), port: LISTEN_PORT, clock_epoch: 0 },
         );
     }
 

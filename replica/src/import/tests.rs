@@ -470,7 +470,7 @@ fn ips(text: &str) -> Vec<IpAddr> {
 }
 
 fn key(byte: u8) -> Record {
-    TunnelKey { public_key: PublicKey([byte; 32]), port: 51_871 }.into()
+    TunnelKey { public_key: PublicKey([byte; 32]), port: 51_871, clock_epoch: 0 }.into()
 }
 
 fn port() -> NamedPort {

@@ -210,7 +210,7 @@ fn value(key: &str, revision: u64) -> Value {
             node.into()
         }
         Key::Mesh(_, MeshKey::Key(_)) => {
-            TunnelKey { public_key: api::bytes::PublicKey([7; 32]), port: 51_871 }.into()
+            TunnelKey { public_key: api::bytes::PublicKey([7; 32]), port: 51_871, clock_epoch: 0 }.into()
         }
         Key::Mesh(_, MeshKey::Backend(..)) => backend().into(),
         Key::Local(LocalKey::Peer(_)) => peer_state().into(),

@@ -64,7 +64,8 @@ pub fn parse(key: &Key, words: &[&str]) -> Record {
         }
         .into(),
         MeshKey::Key(_) => {
-            TunnelKey { public_key: PublicKey([number("key", 1) as u8; 32]), port: 51_871 }.into()
+            TunnelKey { public_key: PublicKey([number("key", 1) as u8; 32]), port: 51_871, clock_epoch: 0 }
+                .into()
         }
         MeshKey::Namespace(_) => Namespace { labels: BTreeMap::new() }.into(),
         MeshKey::Identity(..) => Identity {

@@ -135,6 +135,7 @@ fn write_step(text: &mut String, step: &Step) {
             write!(text, "public_key={key}\nupdate_only=true\npersistent_keepalive_interval={keepalive_s}\n")
         }
         Step::RemovePeer { key } => write!(text, "public_key={key}\nremove=true\n"),
+        Step::RenewPeer { .. } => unreachable!("a renewal comes as its requests"),
     };
     written.expect("a String takes every write");
 }

@@ -63,6 +63,7 @@ pub(super) fn pack(steps: &[Step]) -> Vec<Request> {
             }
             Step::RemovePeer { key } => requests.peer(key, vec![remove_me()]),
             Step::RemoveAllowedIp { .. } => unreachable!("removals of addresses come apart"),
+            Step::RenewPeer { .. } => unreachable!("a renewal comes as its requests"),
         }
     }
     requests.finish()
