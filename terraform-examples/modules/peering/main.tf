@@ -9,8 +9,12 @@ locals {
       endpoints   = it.endpoints
       trustBundle = it.trust_bundle
       contract = {
-        # ClusterIPs never leave their cluster.
-        cidrs      = concat(it.pod_cidrs, it.mesh_cidrs)
+        # ClusterIPs never leave their cluster. IPv4 first, as `meshctl connect` has them: who takes over changes nothing.
+        cidrs = concat([
+          for is_v6 in [false, true] : [
+            for cidr in concat(it.pod_cidrs, it.mesh_cidrs) : cidr if strcontains(cidr, ":") == is_v6
+          ]
+        ]...)
         namespaces = it.namespaces
         limits = {
           nodes            = it.limits.nodes

@@ -44,7 +44,7 @@ run "each_side_is_told_what_to_accept_from_the_other" {
         endpoints   = ["mesh.core.example:2379", "[2001:db8::10]:2379"]
         trustBundle = "-----BEGIN CERTIFICATE-----\nY29yZQ==\n-----END CERTIFICATE-----\n"
         contract = {
-          cidrs      = ["10.1.0.0/16", "fd00:10:1::/48", "100.64.1.0/24"]
+          cidrs      = ["10.1.0.0/16", "100.64.1.0/24", "fd00:10:1::/48"]
           namespaces = ["shop"]
           limits = {
             nodes = 10000, identities = 10000, endpoints = 10000, services = 10000, backends = 10000, changesPerSecond = 5000

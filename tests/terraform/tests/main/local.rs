@@ -13,6 +13,8 @@ use std::{
 };
 use terraform::{QUIET, Tofu, examples};
 
+use crate::modules::as_said;
+
 const EXAMPLE: &str = "edge-to-core-local";
 
 /// As its topology is called.
@@ -57,6 +59,8 @@ fn a_reader_applies_the_example_uses_a_database_across_two_edges_and_destroys_it
     );
     let said = reader.follow(operator);
     assert!(said.contains("in core/c1: used"), "{said}");
+
+    the_peering_is_rendered_as_connect_has_written_it(&reader, &lab);
 
     let before = reader.orders("edge-1");
     reader.follow(cut);
@@ -140,6 +144,19 @@ impl Drop for Reader {
             eprintln!("cannot take the lab {LAB} down: {error:#}");
         }
     }
+}
+
+/// Of what modules/peering renders of two of the clusters, the core's apiserver would change nothing but the connect's trace.
+fn the_peering_is_rendered_as_connect_has_written_it(reader: &Reader, lab: &Lab) {
+    let state = &lab.paths().state;
+    let sides = ["core", "edge-1"].map(|cluster| as_said(&state.join(cluster).join("data")));
+    let outputs = reader.tofu.outputs("modules/peering", &json!({"clusters": sides})).unwrap();
+    let file = state.join("peer.yaml");
+    fs::write(&file, outputs["objects"]["core"].as_str().unwrap()).unwrap();
+    let said = reader.meshctl(&format!("peer apply --cluster core --dry-run --file {}", file.display()));
+    let changes: Vec<&str> = said.lines().filter(|line| line.starts_with(['-', '+'])).collect();
+    let [connect, nonce] = changes[..] else { panic!("{said}") };
+    assert!(connect.trim_end() == "-   connect:" && nonce.starts_with("-     nonce: "), "{said}");
 }
 
 /// The user data of a real token do on a machine what cloud-init would have them do.

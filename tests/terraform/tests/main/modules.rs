@@ -79,9 +79,16 @@ fn the_object_of_a_vm_is_one_that_an_apiserver_reads() {
 fn both_peers_are_what_an_apiserver_accepts_of_the_clusters_that_were_made() {
     let (tofu, dir) = (Tofu::new().unwrap(), tempfile::tempdir().unwrap());
     let sides = [(1, "core"), (2, "edge-1")].map(|(nth, name)| made(&dir.path().join(name), nth, name));
-    let clusters: Vec<Value> = sides.iter().map(|(config, bundle)| as_said(config, bundle)).collect();
+    let more = json!({
+        "namespaces": ["shop"], "limits": {"nodes": 5}, "stale": {"policy": "drop-after", "drop_after_s": 600},
+    });
+    let clusters = sides.each_ref().map(|config| {
+        let mut said = as_said(&dir.path().join(config.name.as_str()));
+        said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        said
+    });
     let outputs = tofu.outputs("modules/peering", &json!({"clusters": clusters})).unwrap();
-    for (own, other) in [(&sides[0].0, &sides[1].0), (&sides[1].0, &sides[0].0)] {
+    for (own, other) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
         let peer: MeshPeer = serde_saphyr::from_str(&text(&outputs["objects"][own.name.as_str()])).unwrap();
         assert_eq!((&peer.metadata.name, peer.spec.uuid), (&other.name, other.uuid));
         let (own, others) = (of(own), BTreeMap::new());
@@ -108,8 +115,8 @@ fn cloud_init(tofu: &Tofu, user_data: &str) -> Output {
     command.args(["schema", "--config-file"]).arg(file).output().unwrap()
 }
 
-/// A cluster's configuration and its bundle, as `clustermesh-apiserver init` leaves them.
-fn made(data: &Path, nth: u8, name: &str) -> (ClusterConfig, String) {
+/// A cluster as `clustermesh-apiserver init` makes it.
+fn made(data: &Path, nth: u8, name: &str) -> ClusterConfig {
     let range = |text: String| vec![text.parse().unwrap()];
     let config = ClusterConfig {
         name: name.parse().unwrap(),
@@ -121,17 +128,17 @@ fn made(data: &Path, nth: u8, name: &str) -> (ClusterConfig, String) {
         advertise: vec![format!("192.0.2.{nth}:2379")],
     };
     init(data, &config, SystemTime::now()).unwrap();
-    let layout = Layout::new(data);
-    let bundle = fs::read_to_string(layout.admin().bundle).unwrap();
-    (ClusterConfig::load(&layout).unwrap(), bundle)
+    config
 }
 
-/// The same as the module's variable has it.
-fn as_said(config: &ClusterConfig, bundle: &str) -> Value {
+/// What modules/peering has to be told of the cluster of a data directory.
+pub fn as_said(data: &Path) -> Value {
+    let layout = Layout::new(data);
+    let config = ClusterConfig::load(&layout).unwrap();
     json!({
-        "name": config.name, "uuid": config.uuid, "endpoints": config.advertise, "trust_bundle": bundle,
+        "name": config.name, "uuid": config.uuid, "endpoints": config.advertise,
+        "trust_bundle": fs::read_to_string(layout.admin().bundle).unwrap(),
         "pod_cidrs": config.pod_cidrs, "service_cidrs": config.service_cidrs, "mesh_cidrs": config.mesh_cidrs,
-        "namespaces": ["shop"], "limits": {"nodes": 5}, "stale": {"policy": "drop-after", "drop_after_s": 600},
     })
 }
 
