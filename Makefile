@@ -7,13 +7,14 @@ RELEASE := target/release
 # Random days of `make sim`; the ordinary tests run 500.
 SEEDS   ?= 10000
 
-.PHONY: help demo test sim test-kernels test-kubernetes fuzz lint deps build release images packages test-packages clean
+.PHONY: help demo test sim test-kernels test-kubernetes test-terraform fuzz lint deps build release images packages test-packages clean
 
 help:
 	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
 	@echo 'make test   everything that is checked: format, lints, docs, unit, property, simulation and end-to-end tests (root)'
 	@echo 'make sim    random days of whole meshes, simulated, beyond those of the tests: SEEDS=10000'
 	@echo 'make test-kubernetes   beside a real kube-apiserver and kube-proxy, built once from their Go modules (root, Go 1.26)'
+	@echo 'make test-terraform    the Terraform examples, by OpenTofu, built once from its Go modules (root, Go 1.26)'
 	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
 	@echo 'make fuzz TARGET=… SECONDS=…   look for bytes that a decoder does not survive (C++ compiler; targets: tests/fuzz/corpus)'
 	@echo 'make images container images of the four programs, as OCI archives in target/images (root)'
@@ -37,6 +38,13 @@ test-kubernetes: deps
 	$(CARGO) build --workspace --bins --locked
 	$(CARGO) test -p e2e --locked --test main -- --ignored
 	$(CARGO) test -p chart --locked -- --ignored
+
+test-terraform: deps
+	@ci/tofu.sh
+	@ci/cloud-init.sh
+	@ci/postgres.sh
+	$(CARGO) build --workspace --bins --locked
+	$(CARGO) test -p terraform --locked -- --ignored
 
 test-kernels:
 	@tests/kernels/run

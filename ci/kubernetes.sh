@@ -35,17 +35,8 @@ look() {
 look "$@"
 [[ ${#missing[@]} -gt 0 ]] || exit 0
 
-if ! command -v go >/dev/null; then
-    echo "error: building ${missing[*]} needs Go $needs_go or newer, and there is no \`go\` in PATH" >&2
-    echo "hint: install Go, or copy $cache from a machine that has built them" >&2
-    exit 1
-fi
+"$(dirname "$0")/need-go" "${missing[*]}"
 export GOTOOLCHAIN=local GOFLAGS='-p=2 -buildvcs=false' CGO_ENABLED=0 GOWORK=off
-has_go=$(go env GOVERSION)
-if [[ $(printf '%s\n' "$needs_go" "${has_go#go}" | sort -V | head -n 1) != "$needs_go" ]]; then
-    echo "error: building ${missing[*]} needs Go $needs_go or newer, and $(command -v go) is $has_go" >&2
-    exit 1
-fi
 
 # One build at a time on a machine: who waits here finds what the other one built.
 mkdir -p "$cache"
@@ -106,7 +97,7 @@ build() {
 
 for program in "${missing[@]}"; do
     target=$(place "$program")
-    echo "building $program with $has_go: $target"
+    echo "building $program with $(go env GOVERSION): $target"
     start=$SECONDS
     building=$program
     (build "$program") </dev/null

@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::netfilter::{Message, Netfilter};
 use crate::place::{Name, Place};
 use crate::shell::feed;
-use crate::topology::{Nat, NatKind};
+use crate::topology::{DualAddr, Forward, Nat, NatKind};
 use crate::underlay::UPLINK;
 
 #[cfg(test)]
@@ -60,6 +60,7 @@ pub(crate) fn ruleset(nat: &Nat, rebinds: u8) -> String {
         NatKind::FullCone => cone(nat.udp_timeout_s),
         NatKind::PortRestricted | NatKind::Symmetric => String::new(),
     };
+    let forwarded: String = nat.forward.iter().map(hand_on).collect();
     // Declared first, because deleting what is not there is an error.
     format!(
         "table inet mesh_lab_nat {{}}
@@ -79,7 +80,20 @@ table inet mesh_lab_nat {{
     type filter hook input priority filter; policy accept;
     iifname \"{UPLINK}\" meta l4proto {{ tcp, udp }} ct state {{ new, invalid }} drop
   }}
+  chain hand_on {{
+    type nat hook prerouting priority dstnat - 1; policy accept;
+{forwarded}  }}
 {cone}}}
+"
+    )
+}
+
+/// What comes to a port that was opened goes to the machine that it was opened for.
+fn hand_on(Forward { port, to }: &Forward) -> String {
+    let DualAddr { v4, v6 } = to.value;
+    format!(
+        "    iifname \"{UPLINK}\" tcp dport {port} dnat ip to {v4}
+    iifname \"{UPLINK}\" tcp dport {port} dnat ip6 to {v6}
 "
     )
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 pub use dual::{DualAddr, DualNet};
-pub use nat::{Nat, NatKind};
+pub use nat::{Forward, Nat, NatKind};
 pub use process::{CommandLine, ProcessSpec, Ready, Templates};
 
 use crate::place::{Name, Place};

@@ -51,6 +51,11 @@ pub(super) fn problems(topology: &Topology) -> Vec<Problem> {
             Some(cluster) => found.check_on_lan(&owner, cluster.subnets.value, &nat.addresses),
         }
         found.check_prefix(format!("prefixes inside {name}"), &nat.inside);
+        for forward in &nat.forward {
+            if !nat.inside.value.contains(forward.to.value) {
+                found.add(&forward.to, format!("{owner}: port {} leads to nothing behind it", forward.port));
+            }
+        }
         if nat.udp_timeout_s == 0 {
             found.add(&nat.segment, format!("{owner}: udp_timeout_s is at least 1"));
         }

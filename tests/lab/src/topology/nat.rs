@@ -21,9 +21,22 @@ pub struct Nat {
     /// How long it remembers a silent UDP mapping. Boxes do for 30 s and longer; a test wants less.
     #[serde(default = "default_udp_timeout_s")]
     pub udp_timeout_s: u16,
+    /// Ports that it hands on to machines behind it.
+    #[serde(default)]
+    pub forward: Vec<Forward>,
     /// Its processes.
     #[serde(default)]
     pub run: Vec<ProcessSpec>,
+}
+
+/// A TCP port of a box that somebody has opened on it, for a machine behind it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// The port, on both sides.
+    pub port: u16,
+    /// The machine.
+    pub to: Spanned<DualAddr>,
 }
 
 /// The kinds of RFC 3489 that differ for hole punching. (RFC 4787: mapping and filtering behaviour)

@@ -56,6 +56,7 @@ fn a_box_stands_on_a_segment_and_what_is_behind_it_has_addresses_of_it() {
         ("[172.16.1.0/24", "[172.16.2.0/24", "overlap the prefixes inside home"),
         ("[172.16.1.2, ", "[192.0.2.13, ", "not in the subnets of its segment"),
         ("[172.16.1.2, ", "[172.16.1.1, ", "is the router's"),
+        ("to: [172.16.2.2, ", "to: [172.16.1.2, ", "port 8080 leads to nothing behind it"),
     ];
     for (from, to, reason) in table {
         let (said, _) = complaint(NATS, from, to);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -129,6 +129,26 @@ fn what_stands_behind_a_box_reaches_out_and_is_reached_by_nobody() {
     assert!(reaches(&lab, "host/laptop", ONE.1[0]), "only the box of the desk is cut off");
     let error = lab.cut("host/desk", ONE.0, Traffic::All).unwrap_err().to_string();
     assert!(error.contains("behind a NAT box the box can be cut"), "{error}");
+}
+
+#[test]
+fn a_port_that_somebody_has_opened_on_a_box_leads_to_a_machine_behind_it_and_no_other_port_does() {
+    let lab = nats("opened");
+    let desk = &CASES[1];
+    for family in [0, 1] {
+        let listeners = [8080, 8081].map(|port| {
+            let here = (ip(desk.inside[family]), port);
+            lab.inside(desk.place, move || TcpListener::bind(here)).unwrap().unwrap()
+        });
+        let dial = |port| {
+            let box_at = SocketAddr::new(ip(desk.outside[family]), port);
+            lab.inside(ONE.0, move || TcpStream::connect_timeout(&box_at, PATIENCE)).unwrap()
+        };
+        let dialled = dial(8080).expect("the port is open");
+        let (_, from) = listeners[0].accept().unwrap();
+        assert_eq!(from, dialled.local_addr().unwrap(), "the machine sees who dialled");
+        dial(8081).expect_err("nobody has opened it");
+    }
 }
 
 fn nats(test: &str) -> Lab {
