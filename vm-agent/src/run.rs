@@ -33,7 +33,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (naming, serving) = serve_names(args.names, end_names.clone());
     let beside = VmBeside::new(membership.name, Instance(rand::random()), health::spawn(), naming);
     let credentials = VmCredentials { state_dir: state_dir.clone() };
-    let start = Start { state_dir, apiserver: membership.endpoints, host: args.host, credentials, beside };
+    let start = Start {
+        state_dir,
+        apiserver: membership.endpoints,
+        host: args.host,
+        balancer: args.balancer.into(),
+        credentials,
+        beside,
+    };
     let ended = agent::run(start).await;
     end_names.cancel();
     if let Some(serving) = serving {

@@ -58,6 +58,8 @@ mod tokens;
 mod udp_cut;
 #[path = "main/upgrade.rs"]
 mod upgrade;
+#[path = "main/vm_nftables.rs"]
+mod vm_nftables;
 #[path = "main/vms.rs"]
 mod vms;
 #[path = "main/workspace.rs"]

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The VM's machine in the lab, and who asks it.
-const VM: &str = "cluster-b/node/b2";
+pub const VM: &str = "cluster-b/node/b2";
 const POD: &str = "cluster-a/pod/client";
 
 /// The address of the Service `shop/legacy` in cluster-a; nothing but the VM serves it.
@@ -31,7 +31,7 @@ const ADD: [&str; 10] = [
 ];
 
 /// The cluster's own pods behind cart: those of the machine that is a VM here are no pods.
-const CART: &str = "\
+pub const CART: &str = "\
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: cart-v4, namespace: shop, labels: {kubernetes.io/service-name: cart}}
@@ -117,7 +117,7 @@ fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_co
 }
 
 /// Pastes the line on the VM.
-fn join(story: &Story, line: &str) -> (i32, String, String) {
+pub fn join(story: &Story, line: &str) -> (i32, String, String) {
     let bin = story.lab.state().unwrap().bin;
     story.sh(VM, &format!("{}/{}", bin.display(), line.trim()))
 }
