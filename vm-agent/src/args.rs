@@ -23,7 +23,8 @@ pub enum Command {
     Join(JoinArgs),
     /// Runs the agent; the machine has joined before.
     Run(RunArgs),
-    /// Forgets the cluster that this machine has joined. To shut it out there: `meshctl vm remove`.
+    /// Forgets the cluster that this machine has joined, and takes everything of the mesh off it. To shut it out there:
+    /// `meshctl vm remove`.
     Leave(LeaveArgs),
     /// Puts this machine's resolver back as it was before the agent pointed it at itself; for an agent that was killed.
     RestoreResolver,

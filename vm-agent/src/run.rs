@@ -2,6 +2,7 @@
 
 use crate::{
     DEVICE,
+    alone::Alone,
     args::{NamesArgs, RunArgs},
     beside::{Naming, VmBeside},
     credentials::VmCredentials,
@@ -28,6 +29,7 @@ const PUT_BACK_WITHIN: Duration = Duration::from_secs(15);
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let state_dir = args.state.state_dir;
     let membership = Membership::required(&state_dir)?;
+    let _alone = Alone::on_this_host()?;
     info!(vm = %membership.name, cluster = %membership.cluster, "Starting as a VM of a cluster");
     let end_names = CancellationToken::new();
     let (naming, serving) = serve_names(args.names, end_names.clone());
