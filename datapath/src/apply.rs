@@ -125,7 +125,9 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         Step::PutService { to, .. } => matches!(undone, Step::PutSet { set, .. } if *set == to.set),
         // A frontend that was not moved may still refer to it.
         // While a frontend still gives that backend, whoever connects anew gets it again.
-        Step::CloseUdp { .. } => matches!(undone, Step::PutService { .. } | Step::RemoveService { .. }),
+        Step::CloseUdp { .. } => {
+            matches!(undone, Step::PutService { .. } | Step::RemoveService { .. } | Step::Balance)
+        }
         Step::RemoveSet { .. } => matches!(undone, Step::PutService { .. } | Step::RemoveService { .. }),
         Step::RemoveVip { address } => {
             matches!(undone, Step::RemoveService { frontend } if frontend.address == *address)
@@ -177,6 +179,7 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         | Step::PutAffinity { .. }
         | Step::RemoveAffinity { .. }
         | Step::RemoveService { .. }
+        | Step::Balance
         | Step::PutVip { .. } => false,
     }
 }

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod conntrack;
 mod exchange;
 pub mod netlink;
 pub mod nft;

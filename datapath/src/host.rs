@@ -13,13 +13,14 @@ pub use device::{DeviceError, TunnelDevice};
 use crate::{
     apply::apply,
     backend::{
-        bpf::{self, Bpf, DropReason, Hook, PacketHook, RouteRow},
+        bpf::{self, Balancer, Balancing, Bpf, DropReason, Hook, PacketHook, RouteRow, Rows},
         netlink::{self, Netlink},
-        nft, sysctl,
+        nft::{self, services::Services},
+        sysctl,
         wireguard::{self, FRESH, Kind, PrivateKey, Tunnel},
     },
     image::Image,
-    observe::{Masquerade, Observed, PeerObserved, TunnelObserved},
+    observe::{Balanced, Masquerade, Observed, PeerObserved, TunnelObserved},
     plan::{Completeness, plan},
     step::Step,
     uplinks::{Link, MESH_DEVICE},
@@ -28,6 +29,7 @@ use api::bytes::PublicKey;
 use clock_epochs::ClockEpochs;
 use ipnet::IpNet;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use tracing::warn;
 
 /// Where our maps and links are pinned.
 pub const PIN_DIR: &str = "/sys/fs/bpf/mesh";
@@ -45,6 +47,8 @@ pub struct Options {
     pub tunnel_device: TunnelDevice,
     /// What packet programs may be attached to.
     pub packet_hook: PacketHook,
+    /// Who may balance Services.
+    pub balancer: Balancer,
     /// The file that remembers of which epoch of its clock each peer was made.
     pub clock_epochs: PathBuf,
 }
@@ -59,6 +63,8 @@ pub struct Datapath {
     tunnel: Option<Tunnel>,
     private_key: PrivateKey,
     clock_epochs: ClockEpochs,
+    /// The table that balances, where nftables does.
+    services: Services,
 }
 
 /// The data path cannot be had on this host; nothing was set up.
@@ -109,9 +115,33 @@ impl Datapath {
     pub fn open(options: Options) -> Result<Self, OpenError> {
         let netlink = Netlink::open()?;
         let kind = device::choose(&netlink, options.tunnel_device)?;
-        let bpf = Bpf::open(&options.pin_dir, &options.cgroup_root, options.packet_hook)?;
-        let clock_epochs = ClockEpochs::kept_in(options.clock_epochs);
-        Ok(Self { bpf, netlink, kind, tunnel: None, private_key: options.private_key, clock_epochs })
+        let Options {
+            pin_dir,
+            cgroup_root,
+            private_key,
+            tunnel_device: _,
+            packet_hook,
+            balancer,
+            clock_epochs,
+        } = options;
+        let bpf = Bpf::open(&pin_dir, &cgroup_root, packet_hook, balancer)?;
+        if bpf.balancing() == Balancing::Socket {
+            // Of an agent that balanced otherwise: from now on, connections are balanced before they get there.
+            // Without nft there is none, and what needs it says so.
+            if let Err(error) = nft::services::remove() {
+                warn!(%error, "Cannot look for a table of nftables that balances");
+            }
+        }
+        let clock_epochs = ClockEpochs::kept_in(clock_epochs);
+        Ok(Self {
+            bpf,
+            netlink,
+            kind,
+            tunnel: None,
+            private_key,
+            clock_epochs,
+            services: Services::default(),
+        })
     }
 
     /// Whose WireGuard serves `mesh0`.
@@ -124,6 +154,12 @@ impl Datapath {
     #[must_use]
     pub fn packet_hook(&self) -> Hook {
         self.bpf.hook()
+    }
+
+    /// Who balances Services.
+    #[must_use]
+    pub fn balancing(&self) -> Balancing {
+        self.bpf.balancing()
     }
 
     /// What peers know this host by.
@@ -254,6 +290,7 @@ impl Datapath {
             });
         }
         Some(Observed {
+            balanced: self.observe_balanced(&rows, problems),
             rows,
             attachments,
             device: kernel.device,
@@ -266,6 +303,19 @@ impl Datapath {
             masquerade: nft::observe().unwrap_or(Masquerade::Foreign),
             tunnel: self.observe_tunnel(problems),
         })
+    }
+
+    fn observe_balanced(&self, rows: &Rows, problems: &mut Vec<String>) -> Balanced {
+        match self.bpf.balancing() {
+            Balancing::Socket => Balanced::AtSockets,
+            Balancing::Nftables => {
+                let is_current = self.services.holds(rows).unwrap_or_else(|error| {
+                    problems.push(sentence(&error));
+                    false
+                });
+                Balanced::ByNftables { is_current }
+            }
+        }
     }
 
     fn observe_tunnel(&mut self, problems: &mut Vec<String>) -> Option<TunnelObserved> {

@@ -16,6 +16,8 @@ use std::{
 pub struct Observed {
     /// Rows of the BPF maps.
     pub rows: Rows,
+    /// Who balances by them.
+    pub balanced: Balanced,
     /// Programs at devices that exist.
     pub attachments: BTreeSet<Attachment>,
     /// `mesh0`. None: `mesh-tunnel` has not made it, and nothing that needs it can be planned.
@@ -34,6 +36,19 @@ pub struct Observed {
     pub masquerade: Masquerade,
     /// The tunnels. None: `mesh-tunnel` does not answer, and nothing of them can be planned.
     pub tunnel: Option<TunnelObserved>,
+}
+
+/// Who balances Services by the rows of the maps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Balanced {
+    /// The programs that read them.
+    #[default]
+    AtSockets,
+    /// A table of nftables that is written from them.
+    ByNftables {
+        /// It says what they say.
+        is_current: bool,
+    },
 }
 
 /// The tunnel's device.

@@ -11,6 +11,7 @@
 //!
 //! Before the view is complete only additions are planned ("no sweep before sync", design decision 18).
 
+mod balance;
 mod host;
 mod pods;
 mod scope;
@@ -37,11 +38,13 @@ pub enum Completeness {
 #[must_use]
 pub fn plan(desired: &Image, observed: &Observed, completeness: Completeness) -> Vec<Step> {
     let mut steps = Steps { steps: Vec::new(), completeness };
+    let desired = &*balance::with_routes(desired, observed.balanced);
     host::plan(desired, observed, &mut steps);
     scope::plan(desired, observed, &mut steps);
     tunnel::plan(&desired.tunnel, observed, &mut steps);
     pods::plan(desired, observed, &mut steps);
     services::plan(desired, observed, &mut steps);
+    balance::plan(observed, &mut steps);
     steps.in_order()
 }
 
@@ -73,6 +76,8 @@ enum Stage {
     // From here on, back.
     UnService,
     UnVip,
+    /// When the rows are as they are to be: a table that is written from them is written once.
+    Balance,
     /// After the frontends were pointed elsewhere: what connects anew is balanced anew.
     CloseSockets,
     UnSet,

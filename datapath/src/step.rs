@@ -129,6 +129,8 @@ pub enum Step {
         /// What clients connect to.
         frontend: Frontend,
     },
+    /// Writes the table of nftables that balances, from the rows.
+    Balance,
     /// Closes UDP sockets that are connected to backends that no service has any more.
     CloseUdp {
         /// The backends.
@@ -276,6 +278,7 @@ impl fmt::Display for Step {
                 write!(f, "close the UDP sockets of {} namespaces to", namespaces.len() + 1)?;
                 backends.iter().try_for_each(|backend| write!(f, " {backend}"))
             }
+            Self::Balance => f.write_str("balance by nftables as the maps say"),
             Self::RemoveSet { set, slots } => write!(f, "empty set {set} of {}", slots.len()),
             Self::PutVip { address } => write!(f, "other ports of {address} refuse"),
             Self::RemoveVip { address } => write!(f, "{address} is no service any more"),

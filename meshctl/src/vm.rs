@@ -283,6 +283,9 @@ fn tunnels(applied: &Applied, text: &mut String, bad: &mut impl FnMut(String)) {
         "  tunnels    {up}/{all} carry{slowest} ({}, {})",
         applied.datapath, applied.packet_hook
     );
+    if !applied.balancer.is_empty() {
+        let _ = writeln!(text, "  balancer   {}", applied.balancer);
+    }
     for tunnel in applied.tunnels.iter().filter(|tunnel| !carries(tunnel)) {
         bad(format!("the tunnel to {}/{} is silent", tunnel.cluster, tunnel.node));
     }

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use api::{bytes::PublicKey, name::NodeName};
 use datapath::{
     backend::{
-        bpf::{self, DropReason, Hook},
+        bpf::{self, Balancer, Balancing, DropReason, Hook},
         wireguard,
     },
     bindings::{self, Bindings},
@@ -49,10 +49,10 @@ pub struct Host {
 
 impl Host {
     /// Checks what the host has, then takes over what an earlier agent left on it.
-    pub fn open(args: &HostArgs, state_dir: &Path) -> anyhow::Result<Self> {
+    pub fn open(args: &HostArgs, balancer: Balancer, state_dir: &Path) -> anyhow::Result<Self> {
         let cgroup_root = args.cgroup_root.clone().unwrap_or_else(bpf::default_cgroup_root);
         let pin_dir = Path::new(PIN_DIR);
-        bpf::preflight(pin_dir, &cgroup_root)?;
+        bpf::preflight(pin_dir, &cgroup_root, balancer)?;
         let key = state_dir.join("wireguard.key");
         let private_key = wireguard::load_or_create_private_key(&key)
             .with_context(|| format!("cannot keep the tunnel's private key in {}", key.display()))?;
@@ -63,6 +63,7 @@ impl Host {
             private_key,
             tunnel_device: args.tunnel_device.into(),
             packet_hook: args.packet_hook.into(),
+            balancer,
             clock_epochs: state_dir.join("clock-epochs.json"),
         };
         let watch = bindings::Watch::on(Path::new(bindings::RESULTS_DIR))
@@ -95,6 +96,11 @@ impl Host {
     /// What packet programs are attached to.
     pub async fn packet_hook(&self) -> Hook {
         self.datapath.run(|datapath| datapath.packet_hook()).await
+    }
+
+    /// What balances Services.
+    pub async fn balancing(&self) -> Balancing {
+        self.datapath.run(|datapath| datapath.balancing()).await
     }
 
     /// Nothing of an earlier agent was in the kernel, as after a reboot.

@@ -30,10 +30,12 @@ mod worker;
 pub mod writer;
 
 pub use args::HostArgs;
+pub use datapath::backend::bpf::{Balancer, Balancing};
 
 use args::Args;
 use beside::Nothing;
 use clap::Parser as _;
+
 use identity::NodeCredentials;
 use run::Start;
 use std::process::ExitCode;
@@ -45,7 +47,9 @@ pub async fn main() -> ExitCode {
         Ok(()) => {
             let credentials = NodeCredentials::new(&args.identity, &args.apiserver, &args.state_dir);
             let Args { apiserver, state_dir, host, .. } = args;
-            run::run(Start { state_dir, apiserver, host, credentials, beside: Nothing }).await
+            // Pods have their sockets where no table of the host's output hook sees them.
+            let balancer = Balancer::Only(Balancing::Socket);
+            run::run(Start { state_dir, apiserver, host, balancer, credentials, beside: Nothing }).await
         }
         Err(error) => Err(error.into()),
     })

@@ -2,6 +2,7 @@
 
 use crate::{compose::Composed, kept::Outcome, report::DatapathMeasured};
 use api::record::Applied;
+use datapath::backend::bpf::Balancing;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -29,6 +30,7 @@ pub struct Metrics {
     pods: Gauge,
     drops: Family<Reason, Gauge>,
     tunnels: Family<TunnelLabels, Gauge>,
+    balancer: Family<Kind, Gauge>,
     start: Gauge<f64, AtomicU64>,
     kept_at: Gauge<f64, AtomicU64>,
     kept_bytes: Gauge,
@@ -46,6 +48,11 @@ struct TunnelLabels {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
 impl Metrics {
     /// The metrics and the registry that shows them.
     pub fn new() -> (Self, Registry) {
@@ -58,6 +65,7 @@ impl Metrics {
             pods: Gauge::default(),
             drops: Family::default(),
             tunnels: Family::default(),
+            balancer: Family::default(),
             start: Gauge::default(),
             kept_at: Gauge::default(),
             kept_bytes: Gauge::default(),
@@ -90,6 +98,7 @@ impl Metrics {
             "Tunnels by cluster and by what the last probes showed",
             metrics.tunnels.clone(),
         );
+        registry.register("balancer", "1 for what balances Services", metrics.balancer.clone());
         registry.register_with_unit(
             "start",
             "From the start of this process to its first complete view in the maps; 0: not there yet",
@@ -114,6 +123,11 @@ impl Metrics {
             metrics.kept_failures.clone(),
         );
         (metrics, registry)
+    }
+
+    /// What balances Services.
+    pub fn balances(&self, balancing: Balancing) {
+        self.balancer.get_or_create(&Kind { kind: balancing.name() }).set(1);
     }
 
     /// The first complete view is in the maps.

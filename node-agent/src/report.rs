@@ -7,7 +7,10 @@ use api::{
     name::NodeName,
     record::{Applied, AppliedCluster, Record, Tunnel, TunnelKey},
 };
-use datapath::backend::{bpf::Hook, wireguard::Kind};
+use datapath::backend::{
+    bpf::{Balancing, Hook},
+    wireguard::Kind,
+};
 use replica::view::View;
 use std::{
     collections::BTreeMap,
@@ -55,6 +58,8 @@ pub struct Progress {
     pub tunnel: Kind,
     /// What packet programs are attached to.
     pub hook: Hook,
+    /// What balances Services.
+    pub balancing: Balancing,
     /// The first complete view is in the maps.
     pub programmed: bool,
     /// The newest revision of our own store whose image is in the maps.
@@ -67,8 +72,8 @@ pub struct Progress {
 
 impl Progress {
     /// At the start.
-    pub fn with(tunnel: Kind, hook: Hook) -> Self {
-        Self { tunnel, hook, programmed: false, revision: 0, problems: Vec::new(), disk: None }
+    pub fn with(tunnel: Kind, hook: Hook, balancing: Balancing) -> Self {
+        Self { tunnel, hook, balancing, programmed: false, revision: 0, problems: Vec::new(), disk: None }
     }
 }
 
@@ -112,6 +117,7 @@ pub fn applied(
             Kind::Userspace => "wireguard-user".to_owned(),
         },
         packet_hook: progress.hook.name().to_owned(),
+        balancer: progress.balancing.name().to_owned(),
         problems: [&progress.problems, &composed.problems, &datapath.problems]
             .into_iter()
             .flatten()

@@ -30,6 +30,7 @@ use daemon::{
     shutdown,
     tls::Tls,
 };
+use datapath::backend::bpf::Balancer;
 use follow::Following;
 use maps::{Basis, Keeping};
 use replica::{
@@ -71,6 +72,8 @@ pub struct Start<C, B> {
     pub apiserver: Vec<String>,
     /// How the data path is programmed.
     pub host: HostArgs,
+    /// Who may balance Services.
+    pub balancer: Balancer,
     /// Who it is.
     pub credentials: C,
     /// What else it does.
@@ -82,7 +85,7 @@ pub struct Start<C, B> {
 /// # Errors
 /// What is missing at the start, by name.
 pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Result<()> {
-    let Start { state_dir, apiserver: endpoints, host: args, credentials, beside } = start;
+    let Start { state_dir, apiserver: endpoints, host: args, balancer, credentials, beside } = start;
     let started = Instant::now();
     let ending = shutdown::on_signal()?;
     fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
@@ -104,10 +107,12 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
     let id = identity.id();
     let node =
         id.node_name().or_else(|| id.vm_name()).context("the certificate names neither node nor VM")?;
-    let mut host = Host::open(&args, &state_dir)?;
+    let mut host = Host::open(&args, balancer, &state_dir)?;
     let tunnel = host.tunnel_kind().await;
     let hook = host.packet_hook().await;
-    info!(device = %tunnel, %hook, "Chose the tunnel's device, and what packet programs stand at");
+    let balancing = host.balancing().await;
+    info!(device = %tunnel, %hook, balancer = %balancing, "Chose what the data path is made of");
+    metrics.balances(balancing);
 
     let owner = Owner { uuid: identity.id().trust_domain(), node: node.clone() };
     let tls = Tls::new(identity);
@@ -151,7 +156,7 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
         measured: DatapathMeasured::default(),
         probes: Probes::default(),
         paths: Paths { silent: Silent::new(), mtus },
-        progress: Progress::with(tunnel, hook),
+        progress: Progress::with(tunnel, hook, balancing),
         programmed,
         metrics,
         wishes,

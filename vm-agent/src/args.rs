@@ -1,9 +1,9 @@
 //! The command line.
 
 use crate::dns::{server::ADDRESS, zone::Domain};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use daemon::args::LogArgs;
-use mesh_node_agent::HostArgs;
+use mesh_node_agent::{Balancer, Balancing, HostArgs};
 use std::{net::SocketAddr, path::PathBuf};
 
 /// Puts this machine into the mesh of a cluster, as a workload with an identity of its own.
@@ -23,7 +23,8 @@ pub enum Command {
     Join(JoinArgs),
     /// Runs the agent; the machine has joined before.
     Run(RunArgs),
-    /// Forgets the cluster that this machine has joined. To shut it out there: `meshctl vm remove`.
+    /// Forgets the cluster that this machine has joined, and takes everything of the mesh off it. To shut it out there:
+    /// `meshctl vm remove`.
     Leave(LeaveArgs),
     /// Puts this machine's resolver back as it was before the agent pointed it at itself; for an agent that was killed.
     RestoreResolver,
@@ -47,8 +48,29 @@ pub struct RunArgs {
     pub state: StateArgs,
     #[command(flatten)]
     pub host: HostArgs,
+    /// What balances Services. `auto`: socket programs where the kernel has them (from 5.18 on), else nftables.
+    #[arg(long, value_enum, value_name = "WHICH", default_value_t = WhichBalancer::Auto)]
+    pub balancer: WhichBalancer,
     #[command(flatten)]
     pub names: NamesArgs,
+}
+
+/// What balances Services.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum WhichBalancer {
+    Auto,
+    Socket,
+    Nftables,
+}
+
+impl From<WhichBalancer> for Balancer {
+    fn from(which: WhichBalancer) -> Self {
+        match which {
+            WhichBalancer::Auto => Self::Auto,
+            WhichBalancer::Socket => Self::Only(Balancing::Socket),
+            WhichBalancer::Nftables => Self::Only(Balancing::Nftables),
+        }
+    }
 }
 
 /// How the mesh's names are served to this machine.

@@ -1,6 +1,7 @@
 //! `join`: a token becomes a membership.
 
 use crate::{
+    UNIT,
     args::JoinArgs,
     credentials::{self, Enrolled},
     membership::{self, Membership},
@@ -13,9 +14,6 @@ use daemon::{
     tls::{IdentityPaths, bundle_pem},
 };
 use std::{io, path::Path, process::Command};
-
-/// The unit that the package brings.
-const UNIT: &str = "mesh-vm-agent.service";
 
 /// Redeems the token, and keeps what it brings.
 ///

@@ -17,12 +17,14 @@
 //! - a name of the mesh is never asked for elsewhere, and no other name is answered by us;
 //! - when names cannot be served, the host's resolver is as it was, and readiness says why.
 
+mod alone;
 mod args;
 mod beside;
 mod credentials;
 pub mod dns;
 mod health;
 mod join;
+mod leave;
 mod membership;
 pub mod names;
 pub mod resolv;
@@ -35,13 +37,16 @@ use std::process::ExitCode;
 /// The mesh's device, which is called so on every host.
 const DEVICE: &str = "mesh0";
 
+/// The agent's unit, where a package has put it.
+const UNIT: &str = "mesh-vm-agent.service";
+
 /// Reads the arguments and does what they say.
 pub async fn main() -> ExitCode {
     let args = Args::parse();
     daemon::args::exit(match daemon::log::init(&args.log) {
         Ok(()) => match args.command {
             Command::Join(join) => join::join(&join).await,
-            Command::Leave(leave) => membership::leave(&leave.state.state_dir),
+            Command::Leave(leave) => leave::leave(&leave.state.state_dir).await,
             Command::Run(run) => run::run(run).await,
             Command::RestoreResolver => resolv::Host::this().restore(DEVICE).await,
         },

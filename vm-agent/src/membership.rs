@@ -11,8 +11,17 @@ use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 const FILE: &str = "membership.yaml";
 
 /// What is in the state directory beside, and is of this membership alone.
-const OF_IT: [&str; 7] =
-    ["cert.pem", "key.pem", "bundle.pem", "cluster-name", "last-view", "last-view.refused", "wireguard.key"];
+const OF_IT: [&str; 9] = [
+    "cert.pem",
+    "key.pem",
+    "bundle.pem",
+    "cluster-name",
+    "last-view",
+    "last-view.refused",
+    "wireguard.key",
+    "clock.json",
+    "clock-epochs.json",
+];
 
 /// The file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -75,6 +84,14 @@ impl Membership {
         let text = serde_saphyr::to_string(self).context("cannot write the membership as YAML")?;
         durable::write(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
     }
+
+    /// Forgets it.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn remove(state_dir: &Path) -> anyhow::Result<()> {
+        remove(&state_dir.join(FILE))
+    }
 }
 
 /// Where the identity is.
@@ -96,22 +113,23 @@ pub fn make_dir(state_dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot close {} to others", state_dir.display()))
 }
 
-/// `leave`: forgets the membership and what came with it. The membership goes first: half of the rest is no membership.
+/// Whether something of a membership is there, which a `leave` that failed has left.
+#[must_use]
+pub fn has_remains(state_dir: &Path) -> bool {
+    OF_IT.iter().any(|name| state_dir.join(name).exists())
+}
+
+/// Removes what came with a membership.
 ///
 /// # Errors
 /// Names the file that cannot be removed.
-pub fn leave(state_dir: &Path) -> anyhow::Result<()> {
-    let membership = Membership::load(state_dir);
-    for file in [FILE].into_iter().chain(OF_IT) {
-        let path = state_dir.join(file);
-        durable::remove(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-    }
-    match membership {
-        Ok(Some(Membership { name, cluster, .. })) => println!(
-            "this machine is {name} of {cluster} no longer; until `meshctl vm remove {name}` its name is taken there"
-        ),
-        Ok(None) => println!("this machine had not joined a cluster"),
-        Err(_) => println!("what was left of a membership is removed"),
+pub fn remove_remains(state_dir: &Path) -> anyhow::Result<()> {
+    for name in OF_IT {
+        remove(&state_dir.join(name))?;
     }
     Ok(())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    durable::remove(path).map(drop).with_context(|| format!("cannot remove {}", path.display()))
 }

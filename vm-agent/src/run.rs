@@ -2,6 +2,7 @@
 
 use crate::{
     DEVICE,
+    alone::Alone,
     args::{NamesArgs, RunArgs},
     beside::{Naming, VmBeside},
     credentials::VmCredentials,
@@ -28,12 +29,20 @@ const PUT_BACK_WITHIN: Duration = Duration::from_secs(15);
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let state_dir = args.state.state_dir;
     let membership = Membership::required(&state_dir)?;
+    let _alone = Alone::on_this_host()?;
     info!(vm = %membership.name, cluster = %membership.cluster, "Starting as a VM of a cluster");
     let end_names = CancellationToken::new();
     let (naming, serving) = serve_names(args.names, end_names.clone());
     let beside = VmBeside::new(membership.name, Instance(rand::random()), health::spawn(), naming);
     let credentials = VmCredentials { state_dir: state_dir.clone() };
-    let start = Start { state_dir, apiserver: membership.endpoints, host: args.host, credentials, beside };
+    let start = Start {
+        state_dir,
+        apiserver: membership.endpoints,
+        host: args.host,
+        balancer: args.balancer.into(),
+        credentials,
+        beside,
+    };
     let ended = agent::run(start).await;
     end_names.cancel();
     if let Some(serving) = serving {

@@ -97,6 +97,8 @@ pub struct Applied {
     pub datapath: String,
     /// What packet programs are attached to: `tcx` or `clsact`.
     pub packet_hook: String,
+    /// What balances Services: `socket` or `nftables`.
+    pub balancer: String,
     /// What does not hold now, a sentence each.
     pub problems: Vec<String>,
     /// The first complete view is in the maps.
@@ -172,6 +174,7 @@ impl Wire for Applied {
             agent_version: m.agent_version,
             datapath: m.datapath,
             packet_hook: m.packet_hook,
+            balancer: m.balancer,
             problems: m.problems,
             programmed: m.programmed,
             drops_guard: m.drops_guard,
@@ -202,6 +205,7 @@ impl Wire for Applied {
             agent_version: self.agent_version.clone(),
             datapath: self.datapath.clone(),
             packet_hook: self.packet_hook.clone(),
+            balancer: self.balancer.clone(),
             problems: self.problems.clone(),
             programmed: self.programmed,
             drops_guard: self.drops_guard,

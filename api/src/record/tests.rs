@@ -178,6 +178,7 @@ fn published_bytes_stay_as_they_are() {
             agent_version: "0.1.0".into(),
             datapath: "wireguard-user".into(),
             packet_hook: String::new(),
+            balancer: String::new(),
             problems: vec!["mesh0 is down".into()],
             programmed: true,
             drops_guard: 3,
@@ -193,6 +194,11 @@ fn published_bytes_stay_as_they_are() {
         "mesh-local/v1/applied/w1",
         Applied { packet_hook: "clsact".into(), ..Default::default() },
         expect!["5a06636c73616374"],
+    );
+    check(
+        "mesh-local/v1/applied/w1",
+        Applied { balancer: "nftables".into(), ..Default::default() },
+        expect!["62086e667461626c6573"],
     );
     check(
         "mesh-local/v1/peers/east",

@@ -59,9 +59,9 @@ impl Certificate {
     /// Whether its time is now.
     pub(super) fn check_time(&self, now_s: i64) -> Result<(), Reason> {
         if now_s < self.not_before_s {
-            Err(Reason::NotYetValid(self.not_before_s))
+            Err(Reason::NotYetValid { from_s: self.not_before_s, now_s })
         } else if now_s > self.not_after_s {
-            Err(Reason::Expired(self.not_after_s))
+            Err(Reason::Expired { until_s: self.not_after_s, now_s })
         } else {
             Ok(())
         }

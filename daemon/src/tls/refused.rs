@@ -52,11 +52,24 @@ pub enum Reason {
     #[error(transparent)]
     Id(#[from] BadId),
     /// Its time is over.
-    #[error("it expired on {}", date(*.0))]
-    Expired(i64),
+    #[error("it expired on {}, and this host's clock shows {}", date(*.until_s), date(*.now_s))]
+    Expired {
+        /// When it ended, Unix time in seconds.
+        until_s: i64,
+        /// What the clock showed.
+        now_s: i64,
+    },
     /// Its time has not come: usually a clock is wrong.
-    #[error("it is not valid before {}; check the clocks", date(*.0))]
-    NotYetValid(i64),
+    #[error(
+        "it is not valid before {}, and this host's clock shows {}: if that is wrong, set it (`timedatectl` shows \
+         whether it is synchronized)", date(*.from_s), date(*.now_s)
+    )]
+    NotYetValid {
+        /// When it begins, Unix time in seconds.
+        from_s: i64,
+        /// What the clock showed.
+        now_s: i64,
+    },
     /// Nobody here vouches for its trust domain.
     #[error("its trust domain {0} is neither ours nor a peer's")]
     UnknownTrustDomain(ClusterUuid),
@@ -109,8 +122,8 @@ impl Reason {
     /// The error whose alert tells the other side as much as TLS can.
     pub(super) fn as_rustls(&self) -> CertificateError {
         match self {
-            Self::Expired(_) => CertificateError::Expired,
-            Self::NotYetValid(_) => CertificateError::NotValidYet,
+            Self::Expired { .. } => CertificateError::Expired,
+            Self::NotYetValid { .. } => CertificateError::NotValidYet,
             Self::UnknownTrustDomain(_) | Self::WrongSigner { .. } => CertificateError::UnknownIssuer,
             Self::NotThePeer { .. } | Self::NotExpected(_) | Self::WrongRole { .. } => {
                 CertificateError::ApplicationVerificationFailure

@@ -88,7 +88,7 @@ async fn a_client_that_must_not_come_in_is_refused_and_both_sides_say_why() {
     let early = west.issue_at(WEST, Role::Node, "w1", SystemTime::now() + day, SystemTime::now() + 2 * day);
     let table = [
         (expired, "it expired on", "expired or not yet valid"),
-        (early, "it is not valid before", "expired or not yet valid"),
+        (early, "`timedatectl` shows", "expired or not yet valid"),
         (
             evil.issue(WEST, Role::Node, "w1"),
             "not signed by a CA in the trust bundle of our own cluster",
@@ -202,7 +202,10 @@ fn our_own_certificate_is_refused_at_load_by_name_and_reason() {
     for (text, reason) in [
         (says(&node, Role::Cluster, now), "needs role `cluster`, and it is for role `node`"),
         (says(&node, Role::Node, later), "it expired on"),
-        (says(&node, Role::Node, SystemTime::UNIX_EPOCH), "it is not valid before"),
+        (
+            says(&node, Role::Node, SystemTime::UNIX_EPOCH),
+            "this host's clock shows Jan  1 00:00:00 1970 +00:00: if that is wrong, set it",
+        ),
         (says(&evil.issue(WEST, Role::Node, "w1").with_bundle(&west), Role::Node, now), "not signed by a CA"),
         (
             says(&node.with_key(&west.issue(WEST, Role::Node, "w2")), Role::Node, now),

@@ -3,7 +3,7 @@
 use super::Host;
 use crate::{
     backend::bpf::{BackendKey, RouteRow},
-    observe::{Observed, PeerObserved, Sysctl, TunnelObserved},
+    observe::{Balanced, Observed, PeerObserved, Sysctl, TunnelObserved},
     plan::{FWMARK, KEEPALIVE_S},
     step::{Step, TunnelStep},
 };
@@ -100,6 +100,7 @@ fn take(host: &mut Observed, step: &Step) {
         Step::PutAffinity { frontend, seconds } => drop(rows.affinity.insert(*frontend, *seconds)),
         Step::RemoveAffinity { frontend } => drop(rows.affinity.remove(frontend)),
         Step::RemoveService { frontend } => drop(rows.services.remove(frontend)),
+        Step::Balance => host.balanced = Balanced::ByNftables { is_current: true },
         // Sockets are nothing that a plan looks at.
         Step::CloseUdp { .. } => {}
         Step::RemoveSet { set, .. } => rows.backends.retain(|key, _| key.set != *set),

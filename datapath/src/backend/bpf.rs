@@ -17,6 +17,7 @@
 
 mod abi;
 mod attachment;
+mod balancing;
 mod clsact;
 mod error;
 mod hook;
@@ -34,6 +35,7 @@ mod tests;
 
 pub use abi::DropReason;
 pub use attachment::{Attachment, Program};
+pub use balancing::{Balancer, Balancing};
 pub use error::Error;
 pub use hook::{Hook, PacketHook};
 pub use preflight::{Missing, default_cgroup_root, preflight};
@@ -62,14 +64,15 @@ pub struct Bpf {
     links: Links,
     /// None: packet programs stand in links of TCX.
     clsact: Option<Clsact>,
+    balancing: Balancing,
     cgroup_root: PathBuf,
     lookout: Lookout,
     began_empty: bool,
 }
 
 impl Bpf {
-    /// Loads the programs with new or pinned maps, puts the socket programs at `cgroup_root`, and replaces the
-    /// packet programs where they already stand, also where an earlier run used the other hook. Pinned links of
+    /// Loads the programs with new or pinned maps, puts the socket programs at `cgroup_root` if it is they that balance,
+    /// and replaces the packet programs where they already stand, also where an earlier run used the other hook. Pinned links of
     /// devices that are gone are swept.
     ///
     /// `pin_dir` is on a BPF file system, by convention `/sys/fs/bpf/mesh`.
@@ -78,15 +81,22 @@ impl Bpf {
     ///
     /// What the host lacks, a pinned map of another geometry, or what the kernel refused. Where nothing was pinned
     /// before, nothing is afterwards.
-    pub fn open(pin_dir: &Path, cgroup_root: &Path, hook: PacketHook) -> Result<Self, Error> {
-        preflight(pin_dir, cgroup_root)?;
-        if let Some(rival) = Lookout::at(cgroup_root).look()? {
+    pub fn open(
+        pin_dir: &Path,
+        cgroup_root: &Path,
+        hook: PacketHook,
+        balancer: Balancer,
+    ) -> Result<Self, Error> {
+        let balancing = preflight(pin_dir, cgroup_root, balancer)?;
+        if balancing == Balancing::Socket
+            && let Some(rival) = Lookout::at(cgroup_root).look()?
+        {
             return Err(rival.into());
         }
         let hook = hook::choose(hook)?;
         let dir = pin_dir.join(abi::PIN_VERSION);
         let is_first = !dir.exists();
-        let opened = Self::open_in(&dir, cgroup_root, hook);
+        let opened = Self::open_in(&dir, cgroup_root, hook, balancing);
         if opened.is_err() && is_first {
             // Half a set of pins would outlive us; the error is what the caller has to hear of.
             fs::remove_dir_all(&dir).ok();
@@ -109,10 +119,16 @@ impl Bpf {
         }
     }
 
-    fn open_in(dir: &Path, cgroup_root: &Path, hook: Hook) -> Result<Self, Error> {
+    /// Who balances Services.
+    #[must_use]
+    pub fn balancing(&self) -> Balancing {
+        self.balancing
+    }
+
+    fn open_in(dir: &Path, cgroup_root: &Path, hook: Hook, balancing: Balancing) -> Result<Self, Error> {
         let links = Links { dir: dir.join("links"), earlier: succession::earlier(dir)? };
         create_dir(&links.dir)?;
-        let objects = Objects::load(dir)?;
+        let objects = Objects::load(dir, balancing)?;
         let maps = Maps::open(dir)?;
         // By the rows, not by the pins: an agent may have died between the two.
         let began_empty = links.earlier.is_empty() && maps.read().is_ok_and(|rows| rows == Rows::default());
@@ -121,7 +137,7 @@ impl Bpf {
             Hook::Clsact => Some(Clsact::open(Netlink::open()?, dir, &objects)?),
         };
         let (cgroup_root, lookout) = (cgroup_root.to_owned(), Lookout::at(cgroup_root));
-        let bpf = Self { objects, maps, links, clsact, cgroup_root, lookout, began_empty };
+        let bpf = Self { objects, maps, links, clsact, balancing, cgroup_root, lookout, began_empty };
         if !bpf.has_earlier() {
             bpf.settle(dir)?;
         }
@@ -135,8 +151,10 @@ impl Bpf {
 
     /// Puts our programs where they belong, in the places of those that stand there, at whichever hook.
     fn settle(&self, dir: &Path) -> Result<(), Error> {
-        for program in SOCKET_PROGRAMS {
-            self.links.put_socket(program, self.objects.socket(program.0), &self.cgroup_root)?;
+        if self.balancing == Balancing::Socket {
+            for program in SOCKET_PROGRAMS {
+                self.links.put_socket(program, self.objects.socket(program.0), &self.cgroup_root)?;
+            }
         }
         match &self.clsact {
             None => self.move_to_tcx(dir),
@@ -222,6 +240,15 @@ impl Bpf {
         }
     }
 
+    /// Takes away the socket programs of an earlier agent, when somebody else balances in their place.
+    ///
+    /// # Errors
+    ///
+    /// A pin could not be removed.
+    pub fn retire_socket_programs(&self) -> Result<(), Error> {
+        SOCKET_PROGRAMS.iter().try_for_each(|(name, _)| self.links.remove_socket(name))
+    }
+
     /// Where packet programs stand in force: before all others, as [`Self::attach`] puts them; those of an earlier
     /// version, too, until [`Self::succeed`]. Pins of devices that are gone are swept, not returned.
     ///
@@ -260,7 +287,10 @@ impl Bpf {
     ///
     /// The kernel could not be asked.
     pub fn rival(&mut self) -> Result<Option<Rival>, Error> {
-        self.lookout.look()
+        match self.balancing {
+            Balancing::Socket => self.lookout.look(),
+            Balancing::Nftables => Ok(None),
+        }
     }
 
     /// How often each reason refused something since the maps were made.
@@ -278,6 +308,15 @@ impl Bpf {
             Some(clsact) => clsact.put(at),
         }
     }
+}
+
+/// Takes our filters of `clsact` away, from every device.
+///
+/// # Errors
+///
+/// The kernel refused.
+pub fn remove_filters(netlink: &Netlink) -> Result<(), Error> {
+    clsact::standing(netlink)?.into_iter().try_for_each(|at| clsact::remove(netlink, at))
 }
 
 fn create_dir(dir: &Path) -> Result<(), Error> {

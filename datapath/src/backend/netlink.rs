@@ -135,7 +135,8 @@ impl Netlink {
             | Step::CloseUdp { .. }
             | Step::RemoveSet { .. }
             | Step::PutVip { .. }
-            | Step::RemoveVip { .. } => return None,
+            | Step::RemoveVip { .. }
+            | Step::Balance => return None,
         };
         Some(result)
     }

@@ -1,4 +1,5 @@
-//! Our own nftables table, `inet mesh`, by the program `nft`: replaced whole, in one transaction.
+//! Our own nftables table, `inet mesh`, by the program `nft`: replaced whole, in one transaction. What balances Services
+//! where no socket program does is another one, in [`services`].
 //!
 //! It has one chain at postrouting, before the CNI's and kube-proxy's (their nat chains are at priority 100, and the
 //! first that translates a connection wins): what leaves by `mesh0` takes the host's mesh address as its source, so that
@@ -6,6 +7,7 @@
 //! address of an uplink. The direct path never comes here: `bpf_redirect` puts a pod's packet at the device behind every
 //! hook of the IP stack, which is also why the CNI's `ipMasq` does not touch it.
 
+pub mod services;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +34,7 @@ pub enum Error {
     #[error("cannot talk to nft")]
     Io(#[source] io::Error),
     /// It refused; the text is its own.
-    #[error("nft refused the table inet {TABLE}: {0}")]
+    #[error("nft refused a table of ours: {0}")]
     Refused(String),
     /// Its answer is not what `nft --json` answers.
     #[error("cannot read what nft says of the table inet {TABLE}")]
@@ -62,7 +64,10 @@ pub fn observe() -> Result<Masquerade, Error> {
 /// # Errors
 /// When `nft` is missing or refuses; then nothing has changed.
 pub fn set(wanted: Masquerade) -> Result<(), Error> {
-    let output = run(&["--file", "-"], &script(wanted))?;
+    accepted(&run(&["--file", "-"], &script(wanted))?)
+}
+
+fn accepted(output: &Output) -> Result<(), Error> {
     match output.status.success() {
         true => Ok(()),
         false => Err(Error::Refused(String::from_utf8_lossy(&output.stderr).trim().to_owned())),

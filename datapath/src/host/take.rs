@@ -4,8 +4,8 @@ use super::Datapath;
 use crate::{
     apply::Host,
     backend::{
-        bpf::{BackendKey, MapStep},
-        nft, sockets, sysctl,
+        bpf::{BackendKey, Balancing, MapStep},
+        conntrack, nft, sockets, sysctl,
         wireguard::{self, Peer},
     },
     plan::{FWMARK, KEEPALIVE_S},
@@ -39,6 +39,14 @@ impl Host for Datapath {
             Step::PutAffinity { frontend, seconds } => self.row(MapStep::PutAffinity(*frontend, *seconds)),
             Step::RemoveAffinity { frontend } => self.row(MapStep::RemoveAffinity(*frontend)),
             Step::RemoveService { frontend } => self.row(MapStep::RemoveService(*frontend)),
+            Step::Balance => {
+                self.services.put(&self.bpf.observe()?)?;
+                // Not before: until now they balanced, if an earlier agent had left them.
+                Ok(self.bpf.retire_socket_programs()?)
+            }
+            Step::CloseUdp { backends, .. } if self.bpf.balancing() == Balancing::Nftables => {
+                conntrack::forget_udp(backends)
+            }
             Step::CloseUdp { backends, namespaces } => {
                 let closed = sockets::close_udp(namespaces, backends)?;
                 debug!(closed, "Closed UDP sockets whose backend is gone");

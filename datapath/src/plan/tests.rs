@@ -5,7 +5,7 @@ use crate::{
     apply::{apply, model::Model},
     backend::bpf::BackendKey,
     image::{Frontend, Image, Pod, Reach},
-    observe::{Device, Observed, TunnelObserved},
+    observe::{Balanced, Device, Observed, TunnelObserved},
     step::Step,
 };
 use api::{bytes::PublicKey, record::Protocol};
@@ -370,6 +370,52 @@ fn a_peer_whose_clock_went_back_is_made_anew_once_where_it_was_found_and_with_wh
         route 10.2.1.0/24 over mesh0 mtu 1420 src 100.64.1.1
         open 10.2.1.0/24 through the tunnel, mtu 1420
     "#]],
+    );
+}
+
+#[test]
+fn where_nftables_balances_its_table_follows_the_rows_and_services_have_a_route_and_a_source() {
+    let by_nftables = |is_current, image: &Image| {
+        let balanced = Balanced::ByNftables { is_current };
+        let empty = Observed { balanced, ..fresh() };
+        let mut model = Model::of(empty.clone());
+        apply(&plan(image, &empty, Completeness::Complete), &mut model);
+        Observed { balanced, ..model.observed }
+    };
+    let before = image("peer west 10.2.1.0/24; service 10.101.0.9:80 10.2.1.5:80");
+    check(
+        &before,
+        &by_nftables(true, &image("peer west 10.2.1.0/24")),
+        expect![[r#"
+        close 10.101.0.9/32
+        add route unreachable 10.101.0.9/32
+        route 10.101.0.9/32 over mesh0 mtu 1420 src 100.64.1.1
+        open 10.101.0.9/32 through the tunnel, mtu 1420
+        fill set 1: 10.2.1.5:80
+        10.101.0.9:80/TCP → set 1 of 1
+        other ports of 10.101.0.9 refuse
+        balance by nftables as the maps say
+    "#]],
+    );
+    check(&before, &by_nftables(true, &before), expect![""]);
+    // Somebody else's change of the table, or another agent's table.
+    check(
+        &before,
+        &by_nftables(false, &before),
+        expect![[r#"
+        balance by nftables as the maps say
+    "#]],
+    );
+    check(
+        &image("peer west 10.2.1.0/24; udp 10.101.0.9:80 10.2.1.6:80"),
+        &by_nftables(true, &image("peer west 10.2.1.0/24; udp 10.101.0.9:80 10.2.1.5:80")),
+        expect![[r#"
+            fill set 2: 10.2.1.6:80
+            10.101.0.9:80/UDP → set 2 of 1
+            balance by nftables as the maps say
+            close the UDP sockets of 1 namespaces to 10.2.1.5:80
+            empty set 1 of 1
+        "#]],
     );
 }
 

@@ -3,7 +3,7 @@
 use api::{bytes::PublicKey, record::Protocol};
 use datapath::{
     backend::{
-        bpf::{Hook, PacketHook, default_cgroup_root},
+        bpf::{Balancer, Hook, PacketHook, default_cgroup_root},
         wireguard::PrivateKey,
     },
     bindings,
@@ -76,6 +76,7 @@ pub fn run(wish: &Wish) -> String {
         private_key: wish.private_key.clone(),
         tunnel_device: TunnelDevice::Auto,
         packet_hook: wish.hook.map_or(PacketHook::Auto, PacketHook::Only),
+        balancer: Balancer::Auto,
         // Of each node alone.
         clock_epochs: "/run/clock-epochs.json".into(),
     })

@@ -110,6 +110,7 @@ fn the_status_is_well_only_when_it_is_there_and_every_tunnel_carries() {
             tunnels,
             datapath: "wireguard-kernel".into(),
             packet_hook: "tcx".into(),
+            balancer: "nftables".into(),
             ..Applied::default()
         };
         let key = LocalKey::Applied("web-1".parse().unwrap());
@@ -126,6 +127,7 @@ fn the_status_is_well_only_when_it_is_there_and_every_tunnel_carries() {
           addresses  100.64.1.7 fd64:1::7
           present    seen 2.1 s ago
           tunnels    2/2 carry, rtt at most 3.4 ms (wireguard-kernel, tcx)
+          balancer   nftables
     "#]]
     .assert_eq(&text);
     assert!(well);

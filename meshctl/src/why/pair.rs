@@ -66,13 +66,14 @@ fn tunnel(facts: &Facts, ours: &(ClusterName, String), theirs: &(ClusterName, St
         None => "no handshake yet".to_owned(),
     };
     format!(
-        "{works} encrypted: {} → {} at {}, {rtt}, {handshake}, MTU {}, tunnel device: {}, packet programs at: {} (measured {age_s} s ago)",
+        "{works} encrypted: {} → {} at {}, {rtt}, {handshake}, MTU {}, tunnel device: {}, packet programs at: {}, balancer: {} (measured {age_s} s ago)",
         ours.1,
         theirs.1,
         tunnel.endpoint,
         tunnel.mtu_bytes,
         device(&applied.datapath),
-        said(&applied.packet_hook)
+        said(&applied.packet_hook),
+        said(&applied.balancer)
     )
 }
 

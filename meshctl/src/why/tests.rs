@@ -104,6 +104,7 @@ fn east() -> Facts {
         written_ms: 998_000,
         datapath: "wireguard-kernel".into(),
         packet_hook: "tcx".into(),
+        balancer: "socket".into(),
         ..Default::default()
     };
     put(&mut facts, LocalKey::Applied("e1".parse().unwrap()), applied, 30);
@@ -241,7 +242,7 @@ fn a_pair_is_the_way_between_two_and_what_was_measured_of_it() {
         shop/client of east → shop/cart-1 of west as east sees it
           10.1.1.10 is carried by east/e1
           10.2.1.10 is carried by west/w1
-          ✓ encrypted: e1 → w1 at 192.0.2.2:51871, rtt 900 µs, handshake 9 s ago, MTU 1420, tunnel device: kernel, packet programs at: tcx (measured 2 s ago)
+          ✓ encrypted: e1 → w1 at 192.0.2.2:51871, rtt 900 µs, handshake 9 s ago, MTU 1420, tunnel device: kernel, packet programs at: tcx, balancer: socket (measured 2 s ago)
           no policy: mesh traffic is not subject to NetworkPolicy
     "#]],
     );
@@ -252,7 +253,7 @@ fn a_pair_is_the_way_between_two_and_what_was_measured_of_it() {
         shop/cart-1 of west → shop/client of east as east sees it
           10.2.1.10 is carried by west/w1
           10.1.1.10 is carried by east/e1
-          ✓ encrypted: e1 → w1 at 192.0.2.2:51871, rtt 900 µs, handshake 9 s ago, MTU 1420, tunnel device: kernel, packet programs at: tcx (measured 2 s ago)
+          ✓ encrypted: e1 → w1 at 192.0.2.2:51871, rtt 900 µs, handshake 9 s ago, MTU 1420, tunnel device: kernel, packet programs at: tcx, balancer: socket (measured 2 s ago)
           no policy: mesh traffic is not subject to NetworkPolicy
     "#]],
     );

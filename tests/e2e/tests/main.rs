@@ -60,6 +60,12 @@ mod tokens;
 mod udp_cut;
 #[path = "main/upgrade.rs"]
 mod upgrade;
+#[path = "main/vm_clock.rs"]
+mod vm_clock;
+#[path = "main/vm_nftables.rs"]
+mod vm_nftables;
+#[path = "main/vm_postgres.rs"]
+mod vm_postgres;
 #[path = "main/vms.rs"]
 mod vms;
 #[path = "main/workspace.rs"]

@@ -92,15 +92,22 @@ impl Links {
 
     /// Takes a packet program away from a device, at once; succeeds when it is not there.
     pub(super) fn remove(&self, at: Attachment) -> Result<(), Error> {
-        for path in self.pins(&pin_name(at)) {
+        self.remove_pins(&pin_name(at)).map_err(|(_, source)| Error::at_device("detach", at, source))
+    }
+
+    /// Takes a socket program away from its cgroup, at once; succeeds when it is not there.
+    pub(super) fn remove_socket(&self, name: &str) -> Result<(), Error> {
+        self.remove_pins(name).map_err(|(path, source)| Error::Pins { action: "detach", path, source })
+    }
+
+    fn remove_pins(&self, name: &str) -> Result<(), (PathBuf, io::Error)> {
+        for path in self.pins(name) {
             let removed = raw::open_pin(&path).and_then(|link| {
                 raw::link_detach(link.as_fd())?;
                 fs::remove_file(&path)
             });
             match removed {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::at_device("detach", at, source));
-                }
+                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err((path, source)),
                 Ok(()) | Err(_) => {}
             }
         }

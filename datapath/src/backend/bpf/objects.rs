@@ -1,6 +1,6 @@
 //! The two objects: their maps are pinned or taken over from pins of the same make, their programs are verified.
 
-use super::Error;
+use super::{Balancing, Error};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::MapData,
@@ -23,11 +23,16 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    /// Loads both, with the maps that are pinned in `dir`, or new ones pinned there.
-    pub(super) fn load(dir: &Path) -> Result<Self, Error> {
+    /// Loads both, with the maps that are pinned in `dir`, or new ones pinned there. Where nftables balances, the kernel
+    /// may refuse the socket programs, and their maps alone are made.
+    pub(super) fn load(dir: &Path, balancing: Balancing) -> Result<Self, Error> {
         check_geometry("socket.bpf.o", SOCKET, dir)?;
         check_geometry("packet.bpf.o", PACKET, dir)?;
-        Ok(Self { socket: load("socket.bpf.o", SOCKET, dir)?, packet: load("packet.bpf.o", PACKET, dir)? })
+        let socket = match balancing {
+            Balancing::Socket => load("socket.bpf.o", SOCKET, dir)?,
+            Balancing::Nftables => load_maps("socket.bpf.o", SOCKET, dir)?,
+        };
+        Ok(Self { socket, packet: load("packet.bpf.o", PACKET, dir)? })
     }
 
     pub(super) fn socket(&self, function: &str) -> BorrowedFd<'_> {

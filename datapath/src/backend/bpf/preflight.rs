@@ -1,5 +1,6 @@
 //! What the host must have before anything is touched: facts are gathered, then judged.
 
+use super::balancing::{self, Balancer, Balancing};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use std::{
     fs,
@@ -7,8 +8,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// `bpf_set_retval`, by which the socket programs refuse at once; `bpf_loop` is of 5.17. `make test-kernels` runs 6.1.
-const KERNEL_MIN: (u32, u32) = (5, 18);
 /// Inode of the first cgroup namespace (`PROC_CGROUP_INIT_INO` in linux/proc_ns.h).
 const FIRST_CGROUP_NAMESPACE: u64 = 0xEFFF_FFFB;
 const CAP_NET_ADMIN: u32 = 12;
@@ -23,8 +22,10 @@ pub enum Missing {
     #[error("CAP_BPF and CAP_NET_ADMIN are missing: run as root, or give the unit these capabilities")]
     Capabilities,
     /// Too old.
-    #[error("kernel {found} is too old: 5.18 or newer is needed, and 6.1 or newer is tested")]
-    Kernel {
+    #[error(
+        "kernel {found} is too old to balance at sockets: 5.18 or newer is needed, and 6.1 or newer is tested"
+    )]
+    SocketPrograms {
         /// What `uname -r` says.
         found: String,
     },
@@ -60,6 +61,8 @@ pub(super) struct Facts {
     pub capabilities: u64,
     /// `uname -r`
     pub kernel: String,
+    /// What the socket programs call is there.
+    pub has_socket_programs: bool,
     pub cgroup_namespace: u64,
     pub cgroup_root: PathBuf,
     pub cgroup_root_is_v2: bool,
@@ -67,13 +70,13 @@ pub(super) struct Facts {
     pub pins_on_bpffs: bool,
 }
 
-/// Says whether this host can run the data path, before anything is touched.
+/// Says whether this host can run the data path, and who is to balance, before anything is touched.
 ///
 /// # Errors
 ///
 /// The first thing that is [`Missing`].
-pub fn preflight(pin_dir: &Path, cgroup_root: &Path) -> Result<(), Missing> {
-    judge(&gather(pin_dir, cgroup_root))
+pub fn preflight(pin_dir: &Path, cgroup_root: &Path, balancer: Balancer) -> Result<Balancing, Missing> {
+    judge(&gather(pin_dir, cgroup_root), balancer)
 }
 
 /// The host's cgroup v2 root, where nothing was named: the unified hierarchy, also where it lives beside v1.
@@ -83,24 +86,23 @@ pub fn default_cgroup_root() -> PathBuf {
     PathBuf::from(found.unwrap_or(&CGROUP_ROOTS[0]))
 }
 
-pub(super) fn judge(facts: &Facts) -> Result<(), Missing> {
+pub(super) fn judge(facts: &Facts, balancer: Balancer) -> Result<Balancing, Missing> {
     let has = |capability: u32| facts.capabilities & (1 << capability) != 0;
     if !has(CAP_NET_ADMIN) || !(has(CAP_BPF) || has(CAP_SYS_ADMIN)) {
         return Err(Missing::Capabilities);
     }
-    if kernel_version(&facts.kernel).is_none_or(|version| version < KERNEL_MIN) {
-        return Err(Missing::Kernel { found: facts.kernel.clone() });
-    }
-    if facts.cgroup_namespace != FIRST_CGROUP_NAMESPACE {
+    let balancing = balancing::judge(balancer, facts)?;
+    // Nothing but socket programs stands at a cgroup.
+    if balancing == Balancing::Socket && facts.cgroup_namespace != FIRST_CGROUP_NAMESPACE {
         return Err(Missing::PrivateCgroupNamespace);
     }
-    if !facts.cgroup_root_is_v2 {
+    if balancing == Balancing::Socket && !facts.cgroup_root_is_v2 {
         return Err(Missing::Cgroup2 { path: facts.cgroup_root.clone() });
     }
     if !facts.pins_on_bpffs {
         return Err(Missing::Bpffs { path: facts.pin_dir.clone() });
     }
-    Ok(())
+    Ok(balancing)
 }
 
 fn gather(pin_dir: &Path, cgroup_root: &Path) -> Facts {
@@ -108,6 +110,7 @@ fn gather(pin_dir: &Path, cgroup_root: &Path) -> Facts {
     Facts {
         capabilities: effective_capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+        has_socket_programs: balancing::has_socket_programs(),
         cgroup_namespace: fs::metadata("/proc/self/ns/cgroup").map_or(0, |m| m.ino()),
         cgroup_root: cgroup_root.to_owned(),
         cgroup_root_is_v2: is_on(cgroup_root, CGROUP2_SUPER_MAGIC),
@@ -126,47 +129,59 @@ fn effective_capabilities(status: &str) -> u64 {
     hex.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Major and minor of `6.18.44-cloud`.
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_missing_thing_is_named_with_the_way_to_get_it() {
-        let good = Facts {
+    fn good() -> Facts {
+        Facts {
             capabilities: 1 << CAP_NET_ADMIN | 1 << CAP_BPF,
             kernel: "5.18.0-cloud".into(),
+            has_socket_programs: true,
             cgroup_namespace: FIRST_CGROUP_NAMESPACE,
             cgroup_root: "/cg".into(),
             cgroup_root_is_v2: true,
             pin_dir: "/pins".into(),
             pins_on_bpffs: true,
-        };
-        assert_eq!(judge(&good), Ok(()));
-        let cases: [(&str, Facts); 7] = [
-            ("CAP_BPF", Facts { capabilities: 1 << CAP_NET_ADMIN, ..good.clone() }),
-            ("CAP_NET_ADMIN", Facts { capabilities: 1 << CAP_BPF, ..good.clone() }),
-            ("5.18 or newer", Facts { kernel: "5.17.15".into(), ..good.clone() }),
-            ("5.18 or newer", Facts { kernel: "nonsense".into(), ..good.clone() }),
-            ("--cgroupns=host", Facts { cgroup_namespace: 4_026_532_999, ..good.clone() }),
-            ("--cgroup-root", Facts { cgroup_root_is_v2: false, ..good.clone() }),
-            ("mount -t bpf", Facts { pins_on_bpffs: false, ..good }),
+        }
+    }
+
+    #[test]
+    fn each_missing_thing_is_named_with_the_way_to_get_it() {
+        let wanted = Balancer::Only(Balancing::Socket);
+        assert_eq!(judge(&good(), wanted), Ok(Balancing::Socket));
+        let cases: [(&str, Facts); 6] = [
+            ("CAP_BPF", Facts { capabilities: 1 << CAP_NET_ADMIN, ..good() }),
+            ("CAP_NET_ADMIN", Facts { capabilities: 1 << CAP_BPF, ..good() }),
+            (
+                "kernel 5.17.15 is too old",
+                Facts { kernel: "5.17.15".into(), has_socket_programs: false, ..good() },
+            ),
+            ("--cgroupns=host", Facts { cgroup_namespace: 4_026_532_999, ..good() }),
+            ("--cgroup-root", Facts { cgroup_root_is_v2: false, ..good() }),
+            ("mount -t bpf", Facts { pins_on_bpffs: false, ..good() }),
         ];
         for (hint, facts) in cases {
-            let message = judge(&facts).expect_err(hint).to_string();
+            let message = judge(&facts, wanted).expect_err(hint).to_string();
             assert!(message.contains(hint) && !message.contains('\n'), "{message}");
         }
     }
 
     #[test]
-    fn kernels_are_compared_as_numbers() {
-        assert_eq!(kernel_version("6.18.44-fc"), Some((6, 18)));
-        assert_eq!(kernel_version("10.0"), Some((10, 0)));
-        assert_eq!(kernel_version("6"), None);
+    fn nftables_balances_where_sockets_cannot_or_where_it_was_asked_for_and_needs_no_cgroup() {
+        let only = Balancer::Only;
+        for (wanted, has_socket_programs, expected) in [
+            (Balancer::Auto, true, Ok(Balancing::Socket)),
+            (Balancer::Auto, false, Ok(Balancing::Nftables)),
+            (only(Balancing::Nftables), true, Ok(Balancing::Nftables)),
+            (only(Balancing::Nftables), false, Ok(Balancing::Nftables)),
+            (only(Balancing::Socket), true, Ok(Balancing::Socket)),
+            (only(Balancing::Socket), false, Err(Missing::SocketPrograms { found: good().kernel })),
+        ] {
+            let facts = Facts { has_socket_programs, ..good() };
+            assert_eq!(judge(&facts, wanted), expected, "{wanted:?}, socket programs: {has_socket_programs}");
+        }
+        let private = Facts { cgroup_namespace: 1, cgroup_root_is_v2: false, ..good() };
+        assert_eq!(judge(&private, only(Balancing::Nftables)), Ok(Balancing::Nftables));
     }
 }

@@ -52,6 +52,18 @@ impl Netlink {
         }
     }
 
+    /// Removes `mesh0`, if one of us has made it.
+    pub(crate) fn remove_mesh_device(&self) -> Result<(), Error> {
+        let request = self.handle.link().get().match_name(MESH_DEVICE.to_owned()).execute();
+        let found = match self.runtime.block_on(request.try_collect::<Vec<_>>()) {
+            Err(error) if errno(&error) == Some(libc::ENODEV) => Vec::new(),
+            found => found.map_err(|source| Error::Request { action: "show mesh0", source })?,
+        };
+        let ours = found.iter().filter(|device| matches!(kind(device), Found::Device(_)));
+        ours.map(|device| device.header.index)
+            .try_for_each(|ifindex| self.gone("remove mesh0", self.handle.link().del(ifindex).execute()))
+    }
+
     /// Makes `mesh0` in the kernel, which loads its module for it.
     pub(crate) fn make_wireguard(&self) -> Result<Made, Error> {
         let device = LinkWireguard::new(MESH_DEVICE).mtu(MTU_BYTES).build();

@@ -17,6 +17,21 @@ pub enum Says {
     NoAddress,
     /// There is none: the machine is a VM.
     NothingAsItIsNoNode,
+    /// The same, and its programs have the clock of [`set_clock`].
+    NothingAsItIsNoNodeAndItsClockIsOurs,
+    /// The same, and its agent is told to balance by nftables.
+    NothingAsItIsNoNodeAndNftablesBalances,
+}
+
+impl Says {
+    fn is_vm(self) -> bool {
+        match self {
+            Self::ItsInnerAddress | Self::NoAddress => false,
+            Self::NothingAsItIsNoNode
+            | Self::NothingAsItIsNoNodeAndItsClockIsOurs
+            | Self::NothingAsItIsNoNodeAndNftablesBalances => true,
+        }
+    }
 }
 
 #[test]
@@ -91,6 +106,8 @@ pub fn behind_a_box(kind: &str, says: Says) -> Story {
         Says::ItsInnerAddress => "",
         Says::NoAddress => "-undialled",
         Says::NothingAsItIsNoNode => "-vm",
+        Says::NothingAsItIsNoNodeAndItsClockIsOurs => "-vm-clock",
+        Says::NothingAsItIsNoNodeAndNftablesBalances => "-vm-nft",
     };
     behind_boxes(&format!("nat-{kind}{says_nothing}"), &[Boxed { kind, says, ..HOME }])
 }
@@ -145,14 +162,21 @@ fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
             list(prefixes)
         );
     }
-    for Boxed { cluster, .. } in boxes.iter().filter(|it| it.says == Says::NothingAsItIsNoNode) {
+    for Boxed { cluster, says, .. } in boxes.iter().filter(|it| it.says.is_vm()) {
         let node = format!("{{lab}}/{}/nodes/{}", cluster.name, cluster.nodes[1]);
         let agent = format!(
             "{{bin}}/mesh-node-agent --apiserver {} --cert {node}/cert.pem --key {node}/key.pem --bundle {node}/bundle.pem",
             cluster.apiserver
         );
         assert!(topology.contains(&agent), "{topology}");
-        topology = topology.replace(&agent, &vm_agent());
+        let flag = match says {
+            Says::NothingAsItIsNoNodeAndNftablesBalances => " --balancer nftables",
+            _ => "",
+        };
+        topology = topology.replace(&agent, &(vm_agent() + flag));
+        if *says == Says::NothingAsItIsNoNodeAndItsClockIsOurs {
+            topology = with_our_clock(&topology, cluster.nodes[1]);
+        }
     }
     let file = dir.path().join("topology.yaml");
     std::fs::write(&file, topology).unwrap();
@@ -174,7 +198,7 @@ fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
     }
     let is_vm = |cluster: &Cluster, node: &str| {
         let here = boxes.iter().filter(|it| it.cluster.name == cluster.name && node == cluster.nodes[1]);
-        here.map(|it| it.says).any(|says| says == Says::NothingAsItIsNoNode)
+        here.map(|it| it.says).any(Says::is_vm)
     };
     for cluster in [A, B] {
         story.lab.start(&format!("{}/host/control/apiserver", cluster.name)).unwrap();
@@ -192,7 +216,7 @@ fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
 impl Boxed<'_> {
     /// The cluster's nodes, with what the one behind the box says.
     fn as_told(&self, nodes: &str) -> String {
-        if self.says == Says::NothingAsItIsNoNode {
+        if self.says.is_vm() {
             let others = nodes.split("---\n").filter(|node| !node.contains(self.outside[0]));
             return others.collect::<Vec<_>>().join("---\n");
         }
@@ -212,4 +236,21 @@ fn vm_agent() -> String {
     let capabilities = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let capabilities = capabilities.expect("the unit bounds them").to_lowercase().replace("cap_", "+");
     format!("setpriv --bounding-set=-all,{} {{bin}}/mesh-vm-agent run", capabilities.replace(' ', ","))
+}
+
+/// What stands in front of a program whose wall clock is the one of a file. (Debian's package libfaketime)
+const OUR_CLOCK: &str = "env LD_PRELOAD=/usr/$LIB/faketime/libfaketimeMT.so.1 FAKETIME_DONT_FAKE_MONOTONIC=1 \
+                         FAKETIME_NO_CACHE=1 FAKETIME_TIMESTAMP_FILE={lab}/clock ";
+
+/// A topology in which the programs of this node have our clock.
+fn with_our_clock(topology: &str, node: &str) -> String {
+    let (before, rest) = topology.split_once(&format!("      {node}:\n")).expect("the node is in it");
+    let programs = rest.replacen("command: \"", &format!("command: \"{OUR_CLOCK}"), 3);
+    // Beside the two there is the command that says whether the tunnel is ready, which has the clock, too.
+    format!("{before}      {node}:\n{programs}")
+}
+
+/// How far, in seconds, the clocks of those programs are ahead, from now on.
+pub fn set_clock(story: &Story, seconds: &str) {
+    std::fs::write(story.dir().join("clock"), format!("{seconds}\n")).unwrap();
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The VM's machine in the lab, and who asks it.
-const VM: &str = "cluster-b/node/b2";
+pub const VM: &str = "cluster-b/node/b2";
 const POD: &str = "cluster-a/pod/client";
 
 /// The address of the Service `shop/legacy` in cluster-a; nothing but the VM serves it.
@@ -31,7 +31,7 @@ const ADD: [&str; 10] = [
 ];
 
 /// The cluster's own pods behind cart: those of the machine that is a VM here are no pods.
-const CART: &str = "\
+pub const CART: &str = "\
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
 metadata: {name: cart-v4, namespace: shop, labels: {kubernetes.io/service-name: cart}}
@@ -114,10 +114,32 @@ fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_co
     });
     let (code, _, stderr) = join(&story, &line);
     assert!(code == 1 && stderr.contains("there is no VM web-1 in this cluster"), "{stderr}");
+    leaves_nothing(&story);
+}
+
+/// The machine leaves, and is as it was before it joined.
+fn leaves_nothing(story: &Story) {
+    let agent = format!("{}/mesh-vm-agent", story.lab.state().unwrap().bin.display());
+    let (code, _, stderr) = story.sh(VM, &format!("{agent} leave"));
+    assert!(code == 1 && stderr.contains("another mesh-vm-agent runs on this host"), "{stderr}");
+    story.kill9(&format!("{VM}/agent"));
+    let said = story.said(VM, &format!("{agent} leave"));
+    assert!(said.starts_with("this machine is web-1 of cluster-b no longer"), "{said}");
+    let left = "ip -o link show mesh0; ip -4 rule; ip -6 rule; ip -4 route show table 27973; ip -6 route show table 27973; \
+                nft list tables; ls -A /sys/fs/bpf /var/lib/mesh-vm-agent /var/lib/mesh/tunnel; \
+                ls /etc/resolv.conf.mesh-vm-agent; cat /etc/resolv.conf; pgrep -x mesh-tunnel --ns $$ --nslist net";
+    let (_, left, _) = story.sh(VM, left);
+    for word in ["mesh0", "27973", "inet mesh", ".pem", ".json", "last-view", "wireguard.key", "127.0.0.153"]
+    {
+        assert!(!left.contains(word), "{word} is left: {left}");
+    }
+    assert!(!left.lines().any(|line| line == "mesh" || line.parse::<u32>().is_ok()), "{left}");
+    let again = story.said(VM, &format!("{agent} leave"));
+    assert_eq!(again, "this machine had not joined a cluster\n");
 }
 
 /// Pastes the line on the VM.
-fn join(story: &Story, line: &str) -> (i32, String, String) {
+pub fn join(story: &Story, line: &str) -> (i32, String, String) {
     let bin = story.lab.state().unwrap().bin;
     story.sh(VM, &format!("{}/{}", bin.display(), line.trim()))
 }

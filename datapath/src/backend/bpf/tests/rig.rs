@@ -1,6 +1,8 @@
 //! A host of its own for each test, and packets through programs by BPF_PROG_TEST_RUN.
 
-use super::super::{Bpf, ConfigRow, DropReason, Error, Hook, LocalRow, MapStep, PacketHook, RouteRow, raw};
+use super::super::{
+    Balancer, Bpf, ConfigRow, DropReason, Error, Hook, LocalRow, MapStep, PacketHook, RouteRow, raw,
+};
 use aya::programs::{Program as AyaProgram, SchedClassifier, TestRun, TestRunOptions};
 use ipnet::IpNet;
 use nix::{
@@ -41,7 +43,7 @@ impl Host {
     }
 
     pub fn try_open(&self, cgroup: &Path, hook: Hook) -> Result<Bpf, Error> {
-        Bpf::open(&self.pins, cgroup, PacketHook::Only(hook))
+        Bpf::open(&self.pins, cgroup, PacketHook::Only(hook), Balancer::Auto)
     }
 }
 

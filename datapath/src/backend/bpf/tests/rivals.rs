@@ -1,7 +1,7 @@
 //! Beside another balancer at the sockets.
 
 use super::{
-    super::{Bpf, Error, PacketHook, objects::OBJECTS},
+    super::{Balancer, Bpf, Error, PacketHook, objects::OBJECTS},
     rig::{Host, on_a_host},
 };
 use aya::{
@@ -38,7 +38,7 @@ fn a_balancer_that_has_the_sockets_is_refused_by_name_and_nothing_is_pinned() {
             [("cil_sock4_con", "Cilium"), ("sock4_connect", "Cilium"), ("calico_conn_4", "Calico")];
         for (name, product) in balancers {
             let rival = balancer_named(name, host);
-            let Err(error) = Bpf::open(&host.pins, &host.cgroup, PacketHook::Auto) else {
+            let Err(error) = Bpf::open(&host.pins, &host.cgroup, PacketHook::Auto, Balancer::Auto) else {
                 panic!("beside {name}")
             };
             assert!(matches!(error, Error::Rival(_)), "{error}");
