@@ -250,6 +250,7 @@ impl Datapath {
         Some(Observed {
             rows,
             attachments,
+            holds_apart: self.bpf.holds_apart(),
             device: kernel.device,
             addresses: kernel.addresses,
             sysctls: sysctl::observe(),

@@ -1,4 +1,4 @@
-//! The two objects: their maps are pinned or taken over from pins of the same make, their programs are verified.
+//! The three objects: their maps are pinned or taken over from pins of the same make, their programs are verified.
 
 use super::Error;
 use aya::{
@@ -13,6 +13,7 @@ use std::{
 
 static SOCKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
 static PACKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet.bpf.o"));
+static TENANT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tenant.bpf.o"));
 pub(super) static STUB: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stub.bpf.o"));
 
 /// The loaded programs. They live while this or a link holds them.
@@ -20,18 +21,28 @@ pub(super) static STUB: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub(super) struct Objects {
     socket: Ebpf,
     packet: Ebpf,
+    tenant: Ebpf,
 }
 
 impl Objects {
-    /// Loads both, with the maps that are pinned in `dir`, or new ones pinned there.
+    /// Loads them, with the maps that are pinned in `dir`, or new ones pinned there.
     pub(super) fn load(dir: &Path) -> Result<Self, Error> {
         check_geometry("socket.bpf.o", SOCKET, dir)?;
         check_geometry("packet.bpf.o", PACKET, dir)?;
-        Ok(Self { socket: load("socket.bpf.o", SOCKET, dir)?, packet: load("packet.bpf.o", PACKET, dir)? })
+        check_geometry("tenant.bpf.o", TENANT, dir)?;
+        Ok(Self {
+            socket: load("socket.bpf.o", SOCKET, dir)?,
+            packet: load("packet.bpf.o", PACKET, dir)?,
+            tenant: load("tenant.bpf.o", TENANT, dir)?,
+        })
     }
 
     pub(super) fn socket(&self, function: &str) -> BorrowedFd<'_> {
         program_fd(&self.socket, function).as_fd()
+    }
+
+    pub(super) fn tenant(&self, function: &str) -> BorrowedFd<'_> {
+        program_fd(&self.tenant, function).as_fd()
     }
 
     pub(super) fn packet(&self, function: &str) -> BorrowedFd<'_> {
@@ -49,15 +60,16 @@ impl Objects {
 }
 
 #[cfg(test)]
-pub(super) const OBJECTS: [&[u8]; 3] = [SOCKET, PACKET, STUB];
+pub(super) const OBJECTS: [&[u8]; 4] = [SOCKET, PACKET, TENANT, STUB];
 
 fn load(name: &str, object: &[u8], dir: &Path) -> Result<Ebpf, Error> {
     let mut ebpf = load_maps(name, object, dir)?;
     for (function, program) in ebpf.programs_mut() {
         let loaded = match program {
             AyaProgram::CgroupSockAddr(p) => p.load(),
+            AyaProgram::CgroupSkb(p) => p.load(),
             AyaProgram::SchedClassifier(p) => p.load(),
-            _ => unreachable!("bpf/ has socket address and classifier programs only"),
+            _ => unreachable!("bpf/ has programs of cgroups and classifiers only"),
         };
         loaded.map_err(|source| failed(&format!("`{function}`"), source))?;
     }
