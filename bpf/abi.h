@@ -31,6 +31,11 @@
 #define MESH_STICKY_MAX 65536
 /* Clients of this host of services with session affinity; the one that connected longest ago is forgotten first. */
 #define MESH_CLIENTS_MAX 65536
+/* 16 programs of a VM, each with the cgroups that it had lately and what is above them. */
+#define MESH_CGROUPS_MAX 1024
+#define MESH_USERS_MAX 64
+/* systemd's own tree is three deep; a slice in a slice, or a unit in a container, adds to it. */
+#define MESH_CGROUP_DEPTH_MAX 16
 
 struct mesh_addr {
 	__be32 word[4];
@@ -59,6 +64,7 @@ MESH_OFFSET(struct mesh_route, flags, 2);
 enum mesh_local_kind {
 	MESH_LOCAL_POD = 1,
 	MESH_LOCAL_NODE = 2, /* this node's own mesh address */
+	MESH_LOCAL_TENANT = 3, /* of a program of this host that has an identity of its own */
 };
 
 struct mesh_local {
@@ -151,6 +157,43 @@ MESH_SIZE(struct mesh_config, 36);
 MESH_OFFSET(struct mesh_config, mesh_v4, 4);
 MESH_OFFSET(struct mesh_config, mesh_v6, 20);
 
+/*
+ * A tenant is what of this host has an identity of its own: the processes below a cgroup, or those of a user. These are
+ * the addresses from which it sends to the mesh, and at which it is reached; all zero: none of this family.
+ */
+struct mesh_tenant {
+	struct mesh_addr v4;
+	struct mesh_addr v6;
+};
+MESH_SIZE(struct mesh_tenant, 32);
+MESH_OFFSET(struct mesh_tenant, v6, 16);
+
+enum mesh_cgroup_kind {
+	MESH_CGROUP_TENANT = 1,
+	MESH_CGROUP_ABOVE = 2, /* a tenant's cgroup is below it, or would be */
+};
+
+struct mesh_cgroup {
+	struct mesh_tenant tenant;
+	__u8 kind;
+	__u8 pad[3];
+};
+MESH_SIZE(struct mesh_cgroup, 36);
+MESH_OFFSET(struct mesh_cgroup, kind, 32);
+
+/*
+ * Cgroups are numbered in the order in which they are made. One that is newer than the newest which the agent has seen,
+ * and stands where a tenant's would, may be a tenant's.
+ */
+struct mesh_tenancy {
+	__u64 newest_cgroup;
+	__u32 tenants; /* 0: nobody is told apart */
+	__u32 level;   /* of the cgroup where the programs stand: 0 is the root of all */
+};
+MESH_SIZE(struct mesh_tenancy, 16);
+MESH_OFFSET(struct mesh_tenancy, tenants, 8);
+MESH_OFFSET(struct mesh_tenancy, level, 12);
+
 /* The numbers are part of the layout: append, never reorder. Their names are in abi.rs. */
 enum mesh_drop_reason {
 	MESH_DROP_TRUNCATED,      /* shorter than its own headers say */
@@ -172,6 +215,9 @@ enum mesh_drop_reason {
 	MESH_DROP_PLAIN,          /* the guard: it would have left by an uplink unencrypted */
 	MESH_DROP_NO_BACKEND,     /* a service without a backend: the socket got ECONNREFUSED */
 	MESH_DROP_UNKNOWN_PORT,   /* a service without this port: the socket got ECONNREFUSED */
+	MESH_DROP_WRONG_SOURCE,   /* the source, or the address bound, is a program's, and the socket another's */
+	MESH_DROP_WRONG_LISTENER, /* to a program's address, and the socket that would take it is another's */
+	MESH_DROP_NEW_CGROUP,     /* the socket's cgroup may be a program's: the agent has not seen it yet */
 	MESH_DROP_REASONS,
 };
 

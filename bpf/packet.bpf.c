@@ -14,6 +14,7 @@
 #include "mss.h"
 #include "parse.h"
 #include "routes.h"
+#include "tenants.h"
 #include "too_big.h"
 
 /* Of frames that come out of the tunnel; locally administered (IEEE 802, 8.4). A pod never has to answer it. */
@@ -94,7 +95,7 @@ int mesh_from_tunnel(struct __sk_buff *skb)
 	to = mesh_local_at(&p.dst);
 	if (!to)
 		return mesh_drop(MESH_DROP_NOT_LOCAL);
-	if (to->kind == MESH_LOCAL_NODE)
+	if (mesh_is_told_apart(to)) /* up the host's stack */
 		return MESH_NEXT;
 	if (to->kind != MESH_LOCAL_POD)
 		return mesh_drop(MESH_DROP_NOT_LOCAL);
@@ -112,6 +113,7 @@ int mesh_from_tunnel(struct __sk_buff *skb)
 SEC("classifier")
 int mesh_to_tunnel(struct __sk_buff *skb)
 {
+	const struct mesh_local *sender;
 	const struct mesh_route *route;
 	struct mesh_packet p = {};
 
@@ -135,8 +137,14 @@ int mesh_to_tunnel(struct __sk_buff *skb)
 		return mesh_drop(MESH_DROP_NOT_ROUTED);
 	if (!mesh_is_routed(route))
 		return mesh_drop(MESH_DROP_CLOSED);
-	if (!mesh_local_at(&p.src))
+	sender = mesh_local_at(&p.src);
+	if (!sender)
 		return mesh_drop(MESH_DROP_NOT_OURS);
+	/* What is forwarded has this node's address by now; a program's it never had. */
+	if (sender->kind == MESH_LOCAL_TENANT && skb->ingress_ifindex)
+		return mesh_drop(MESH_DROP_WRONG_SOURCE);
+	if (!mesh_may_have(skb, sender, &p.src))
+		return MESH_SHOT;
 	/* The MTU of the stack's own packets is the route's; a pod's were measured before. */
 	mesh_clamp_mss(skb, &p, route->mtu_bytes);
 	return MESH_NEXT;

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-const PROGRAMS: [&str; 3] = ["socket", "packet", "stub"];
+const PROGRAMS: [&str; 4] = ["socket", "packet", "tenant", "stub"];
 /// Named first, newest last; a plain `clang` is asked for its version.
 const CLANGS: [&str; 5] = ["clang-19", "clang-20", "clang-21", "clang-22", "clang"];
 /// What this code was verified with. Older ones compile it, and the verifier may refuse what they make.

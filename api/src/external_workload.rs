@@ -1,7 +1,9 @@
 //! `ExternalWorkload`: the one home of a VM's enrolment. A document of the manifests directory says all that the cluster
 //! announces about the VM; the VM itself adds its key.
 
-use crate::name::{NamespaceName, ObjectName, PortName, ServiceName};
+use crate::name::{
+    NamespaceName, ObjectName, PortName, ProgramName, ServiceName, SliceName, UnitName, UserName,
+};
 use std::{collections::BTreeMap, num::NonZeroU16};
 
 /// `kind` of a VM's enrolment.
@@ -13,6 +15,10 @@ pub const SERVE_MAX: usize = 64;
 
 /// Namespaces that one VM may name: more are better said by `allNamespaces`.
 pub const NAMESPACES_MAX: usize = 64;
+
+/// Programs of one VM that have identities of their own: each has mesh addresses, which every node of the mesh routes, and
+/// twice as many still fit into what a peer takes of one node (64 prefixes).
+pub const PROGRAMS_MAX: usize = 16;
 
 /// The object.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,6 +64,35 @@ pub struct ExternalWorkloadSpec {
     #[serde(default, skip_serializing_if = "is_false")]
     pub all_namespaces: bool,
     /// Where it is a backend; at most [`SERVE_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serve: Vec<Serve>,
+    /// What of it has an identity and mesh addresses of its own; at most [`PROGRAMS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<Program>,
+}
+
+/// The processes of a systemd unit, or of a user, with an identity of their own. Either `unit` or `user` is said.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Program {
+    /// Unique on the VM.
+    pub name: ProgramName,
+    /// Whose processes, also those below it: a service, a scope, or a whole slice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitName>,
+    /// Where the unit's `Slice=` is not systemd's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<SliceName>,
+    /// Whose processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<UserName>,
+    /// Its identity's, as a pod's labels are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Its identity's; the VM's where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<ObjectName>,
+    /// Where it is a backend, at its own address; at most [`SERVE_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serve: Vec<Serve>,
 }

@@ -32,6 +32,37 @@ fn is_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
+const UNIT_RULE: &str =
+    "1 to 255 of A-Z, a-z, 0-9 and ':-_.\\@', ending with '.service', '.scope' or '.slice' (systemd.unit(5))";
+const SLICE_RULE: &str = "the name of a unit that ends with '.slice' (systemd.slice(5))";
+const USER_RULE: &str =
+    "a number, or 1 to 31 of A-Z, a-z, 0-9, '_' and '-', not starting with a digit or '-'";
+
+/// A systemd unit that has a cgroup.
+fn is_unit(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let stem = [".service", ".scope", ".slice"].iter().find_map(|suffix| text.strip_suffix(suffix));
+    bytes.len() <= 255
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b":-_.\\@".contains(b))
+        && stem.is_some_and(|stem| !stem.is_empty() && !stem.starts_with('.'))
+}
+
+/// A slice: its dashes are the way to it, so none stands at an end or beside another.
+fn is_slice(text: &str) -> bool {
+    is_unit(text)
+        && text.strip_suffix(".slice").is_some_and(|stem| stem.split('-').all(|part| !part.is_empty()))
+}
+
+/// systemd's strict rule for names of users (User/Group Name Syntax), or a UID.
+fn is_user(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let named = (1..=31).contains(&bytes.len())
+        && (bytes[0].is_ascii_alphabetic() || bytes[0] == b'_')
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(b));
+    // The last number is what the kernel says of who has none.
+    named || (bytes.iter().all(u8::is_ascii_digit) && text.parse::<u32>().is_ok_and(|uid| uid != u32::MAX))
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $valid:path, $rule:ident) => {
         $(#[$doc])*
@@ -101,4 +132,20 @@ name!(
 name!(
     /// A port's name; Kubernetes allows DNS labels on Services and slices.
     PortName, "port name", is_label, LABEL_RULE
+);
+name!(
+    /// A program of a VM that has an identity of its own, unique on that VM.
+    ProgramName, "program name", is_label, LABEL_RULE
+);
+name!(
+    /// A systemd unit that has a cgroup.
+    UnitName, "unit", is_unit, UNIT_RULE
+);
+name!(
+    /// A systemd slice.
+    SliceName, "slice", is_slice, SLICE_RULE
+);
+name!(
+    /// A user of a host, by name or by number.
+    UserName, "user", is_user, USER_RULE
 );

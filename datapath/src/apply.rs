@@ -119,7 +119,7 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         // What leaves the scope may leave in plain: only after everything before it is as it should be.
         Step::RemoveScope { .. } | Step::RemoveUnreachable { .. } => true,
         Step::PutScope { prefix, row: RouteRow::Routed { .. } } | Step::PutRoute { prefix, .. } => {
-            needs_device(step, undone) || encloses(undone, *prefix)
+            needs_device(step, undone) || encloses(undone, *prefix) || tells_apart(undone)
         }
         Step::PutSet { backends, .. } => backends.iter().any(|backend| is_not_closed(undone, backend.ip())),
         Step::PutService { to, .. } => matches!(undone, Step::PutSet { set, .. } if *set == to.set),
@@ -135,6 +135,12 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         // A pod whose sources are not checked is not part of the mesh.
         Step::PutLocal { local: LocalRow::Pod { ifindex, .. }, .. } => {
             matches!(undone, Step::Attach(at) if at.ifindex == *ifindex)
+        }
+        // A cgroup counts as seen when it is known what it is.
+        Step::PutTenancy(_) => matches!(undone, Step::PutCgroup { .. } | Step::PutUser { .. }),
+        // What comes for a tenant would meet any listener of the host.
+        Step::PutLocal { local: LocalRow::Tenant, .. } => {
+            matches!(undone, Step::HoldApart | Step::PutTenancy(_))
         }
         // Nothing comes out of a tunnel whose end nobody guards.
         Step::Tunnel(TunnelStep::AddPeer { .. }) => {
@@ -164,6 +170,12 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         Step::SetMasquerade(Masquerade::To { .. } | Masquerade::Absent | Masquerade::Foreign)
         | Step::Attach(_)
         | Step::Detach(_)
+        | Step::HoldApart
+        | Step::LetTogether
+        | Step::PutCgroup { .. }
+        | Step::RemoveCgroup { .. }
+        | Step::PutUser { .. }
+        | Step::RemoveUser { .. }
         | Step::PutScope { row: RouteRow::Closed, .. }
         | Step::AddUnreachable { .. }
         | Step::BringUp { .. }
@@ -191,6 +203,11 @@ fn needs_device(step: &Step, undone: &Step) -> bool {
         (Step::PutRoute { route, .. }, Step::AddAddress { address, .. }) => route.source == Some(*address),
         _ => false,
     }
+}
+
+/// Else a tenant would be taken for the host.
+fn tells_apart(undone: &Step) -> bool {
+    matches!(undone, Step::PutCgroup { .. } | Step::PutUser { .. } | Step::PutTenancy(_))
 }
 
 /// The prefix could not be closed or fenced first.

@@ -49,7 +49,7 @@ pub fn dismantle(pin_dir: &Path) -> Result<(), Error> {
     for step in routes.chain(fences).chain(rules) {
         netlink.take(&step).unwrap_or(Ok(()))?;
     }
-    nft::set(Masquerade::Absent)?;
+    nft::set(&Masquerade::Absent)?;
     nft::services::remove()?;
     bpf::remove_filters(&netlink)?;
     match fs::remove_dir_all(pin_dir) {

@@ -293,6 +293,7 @@ impl Datapath {
             balanced: self.observe_balanced(&rows, problems),
             rows,
             attachments,
+            holds_apart: self.bpf.holds_apart(),
             device: kernel.device,
             addresses: kernel.addresses,
             sysctls: sysctl::observe(),

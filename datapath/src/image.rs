@@ -28,6 +28,8 @@ pub struct Image {
     pub services: BTreeMap<Frontend, BTreeSet<SocketAddr>>,
     /// Frontends whose clients keep their backend for so many seconds after they last connected.
     pub session_affinity: BTreeMap<Frontend, u32>,
+    /// Who of this host is told apart from it.
+    pub tenancy: Tenancy,
     /// Network namespaces of the pods of this host: UDP sockets there whose backend goes are closed.
     pub namespaces: BTreeSet<PathBuf>,
     /// The tunnels.
@@ -53,6 +55,37 @@ pub struct Pod {
     pub ifindex: u32,
     /// Of the pod's own device: what a delivered frame carries as its destination.
     pub mac: [u8; 6],
+}
+
+/// Who of a host has identities of their own. Nobody, where there are no tenants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tenancy {
+    /// Each of them.
+    pub tenants: Vec<Tenant>,
+    /// The cgroups above tenants': what is made in one of them may be a tenant's.
+    pub above: BTreeSet<u64>,
+    /// The newest cgroup when tenants' were looked for; one that is newer has not been seen. Their numbers only grow.
+    pub newest_cgroup: u64,
+    /// How deep the cgroup is below which all this is; 0 is the root of all.
+    pub level: u32,
+}
+
+/// The processes of a unit or of a user, and the addresses that are theirs alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tenant {
+    /// At most one a family. What they say to the mesh comes from here, and what comes for it reaches nobody else.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Cgroups below which they are, by number.
+    pub cgroups: BTreeSet<u64>,
+    /// Users who they are.
+    pub users: BTreeSet<u32>,
+}
+
+impl Tenancy {
+    /// The addresses of all.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.tenants.iter().flat_map(|tenant| tenant.addresses.iter().copied())
+    }
 }
 
 /// What a client connects to.

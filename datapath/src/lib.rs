@@ -14,6 +14,7 @@
 pub mod apply;
 pub mod backend;
 pub mod bindings;
+pub mod cgroups;
 pub mod dismantle;
 pub mod host;
 pub mod image;

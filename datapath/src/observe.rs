@@ -20,6 +20,8 @@ pub struct Observed {
     pub balanced: Balanced,
     /// Programs at devices that exist.
     pub attachments: BTreeSet<Attachment>,
+    /// The programs that hold tenants apart stand at the cgroup.
+    pub holds_apart: bool,
     /// `mesh0`. None: `mesh-tunnel` has not made it, and nothing that needs it can be planned.
     pub device: Option<Device>,
     /// Addresses of `mesh0`.
@@ -93,11 +95,12 @@ pub struct MeshRoute {
     pub mtu_bytes: u16,
 }
 
-/// What our nftables table does: forwarded traffic that leaves by `mesh0` takes the host's mesh address.
+/// What our nftables table does: forwarded traffic that leaves by `mesh0` takes the host's mesh address; what comes from
+/// a tenant's keeps it.
 ///
 /// The direct path does not pass netfilter at all: `bpf_redirect` hands a packet to the device behind every hook of
 /// the IP stack, so neither this nor the CNI's masquerading ever touches a pod's own address.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Masquerade {
     /// There is no table of ours.
     #[default]
@@ -108,6 +111,8 @@ pub enum Masquerade {
         v4: Option<Ipv4Addr>,
         /// Source of forwarded IPv6.
         v6: Option<Ipv6Addr>,
+        /// Sources that stay as they are.
+        kept: BTreeSet<IpAddr>,
     },
     /// Something under our name that we did not write so; it is replaced whole.
     Foreign,

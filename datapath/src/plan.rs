@@ -1,12 +1,13 @@
 //! From what a host holds to what it is to hold, in an order in which every moment is safe.
 //!
 //! `plan(image, observed)` is pure and idempotent: a host that holds the image gets no step. The order is [`Stage`]; it
-//! keeps three promises in every moment between two steps:
+//! keeps four promises in every moment between two steps:
 //!
 //! - a prefix that is in the encrypted scope before and after never leaves it: its guard is there before anything can
 //!   be sent to it, and goes last;
 //! - an address belongs to its owner of before or of after, never to a third, although prefixes nest: what is added
 //!   comes longest first, what is removed shortest first;
+//! - what a tenant says to the mesh comes from its own address or does not go;
 //! - a client of a service finds the old set of backends whole or the new one whole.
 //!
 //! Before the view is complete only additions are planned ("no sweep before sync", design decision 18).
@@ -16,6 +17,7 @@ mod host;
 mod pods;
 mod scope;
 mod services;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -40,6 +42,7 @@ pub fn plan(desired: &Image, observed: &Observed, completeness: Completeness) ->
     let mut steps = Steps { steps: Vec::new(), completeness };
     let desired = &*balance::with_routes(desired, observed.balanced);
     host::plan(desired, observed, &mut steps);
+    tenants::plan(desired, observed, &mut steps);
     scope::plan(desired, observed, &mut steps);
     tunnel::plan(&desired.tunnel, observed, &mut steps);
     pods::plan(desired, observed, &mut steps);
@@ -53,6 +56,9 @@ pub fn plan(desired: &Image, observed: &Observed, completeness: Completeness) ->
 enum Stage {
     /// Programs at uplinks and at both directions of `mesh0`: a row means nothing without them.
     Guard,
+    /// Who is who on this host, before anybody has an address or a way: until then a tenant is refused, never taken for
+    /// the host.
+    Tenants,
     /// New prefixes of the scope, closed, so that what follows cannot leak.
     Close,
     /// The ends of our routing table.
@@ -88,6 +94,7 @@ enum Stage {
     UnRoute,
     UnTunnel,
     UnPrepare,
+    UnTenants,
     UnFence,
     /// Out of the encrypted scope: only now may it leave in plain.
     Forget,

@@ -1,7 +1,7 @@
 //! One change to a host. Steps are small, print as one line, and may be repeated.
 
 use crate::{
-    backend::bpf::{Attachment, ConfigRow, LocalRow, RouteRow, SetRef},
+    backend::bpf::{Attachment, CgroupRow, ConfigRow, LocalRow, RouteRow, SetRef, TenancyRow, TenantRow},
     image::Frontend,
     observe::{Family, Masquerade, MeshRoute, Sysctl},
 };
@@ -21,6 +21,36 @@ pub enum Step {
     Attach(Attachment),
     /// Takes a program off.
     Detach(Attachment),
+    /// Puts the programs that hold tenants apart at the cgroup.
+    HoldApart,
+    /// Takes them away.
+    LetTogether,
+    /// Says what a cgroup is to tenants.
+    PutCgroup {
+        /// Its number.
+        cgroup: u64,
+        /// A tenant's, or above one's.
+        row: CgroupRow,
+    },
+    /// Forgets a cgroup.
+    RemoveCgroup {
+        /// Its number.
+        cgroup: u64,
+    },
+    /// Makes a user a tenant.
+    PutUser {
+        /// Its number.
+        uid: u32,
+        /// Which tenant.
+        tenant: TenantRow,
+    },
+    /// The reverse.
+    RemoveUser {
+        /// Its number.
+        uid: u32,
+    },
+    /// Says which cgroups were looked at, and how many tenants there are.
+    PutTenancy(TenancyRow),
     /// Writes a row of the encrypted scope: from now on nothing to it leaves in plain.
     PutScope {
         /// The prefix.
@@ -225,6 +255,24 @@ impl fmt::Display for Step {
         match self {
             Self::Attach(at) => write!(f, "attach {} to device {}", at.program, at.ifindex),
             Self::Detach(at) => write!(f, "detach {} from device {}", at.program, at.ifindex),
+            Self::HoldApart => f.write_str("hold tenants apart"),
+            Self::LetTogether => f.write_str("hold nobody apart"),
+            Self::PutCgroup { cgroup, row: CgroupRow::Above } => {
+                write!(f, "cgroup {cgroup} is above tenants")
+            }
+            Self::PutCgroup { cgroup, row: CgroupRow::Tenant(tenant) } => {
+                write!(f, "cgroup {cgroup} is")?;
+                addresses(f, tenant.v4, tenant.v6)
+            }
+            Self::RemoveCgroup { cgroup } => write!(f, "cgroup {cgroup} is nobody"),
+            Self::PutUser { uid, tenant } => {
+                write!(f, "user {uid} is")?;
+                addresses(f, tenant.v4, tenant.v6)
+            }
+            Self::RemoveUser { uid } => write!(f, "user {uid} is nobody"),
+            Self::PutTenancy(TenancyRow { newest_cgroup, tenants, .. }) => {
+                write!(f, "{tenants} tenants as of cgroup {newest_cgroup}")
+            }
             Self::PutScope { prefix, row: RouteRow::Closed } => write!(f, "close {prefix}"),
             Self::PutScope { prefix, row: RouteRow::Routed { mtu_bytes } } => {
                 write!(f, "open {prefix} through the tunnel, mtu {mtu_bytes}")
@@ -246,9 +294,10 @@ impl fmt::Display for Step {
             Self::RemoveAddress { address, .. } => write!(f, "remove address {address} from mesh0"),
             Self::AddRule(family) => write!(f, "add rule for {family}"),
             Self::RemoveRule(family) => write!(f, "remove rule for {family}"),
-            Self::SetMasquerade(Masquerade::To { v4, v6 }) => {
+            Self::SetMasquerade(Masquerade::To { v4, v6, kept }) => {
                 f.write_str("masquerade forwarded traffic to")?;
-                addresses(f, *v4, *v6)
+                addresses(f, *v4, *v6)?;
+                kept.iter().try_for_each(|kept| write!(f, ", {kept} stays"))
             }
             Self::SetMasquerade(Masquerade::Absent | Masquerade::Foreign) => {
                 f.write_str("masquerade nothing")
@@ -260,6 +309,7 @@ impl fmt::Display for Step {
             }
             Self::RemoveRoute { prefix } => write!(f, "remove route {prefix} over mesh0"),
             Self::PutLocal { address, local: LocalRow::Node } => write!(f, "{address} is this host"),
+            Self::PutLocal { address, local: LocalRow::Tenant } => write!(f, "{address} is a tenant"),
             Self::PutLocal { address, local: LocalRow::Pod { ifindex, .. } } => {
                 write!(f, "{address} is the pod behind device {ifindex}")
             }

@@ -13,7 +13,7 @@ use api::{
     key::LocalKey,
     name::{NamespaceName, NodeName, ObjectName, PortName, ServiceName},
     peer::API_VERSION,
-    record::{Applied, Record, Tunnel},
+    record::{self, Applied, AppliedProgram, Record, Tunnel},
 };
 use clap::{Args, Subcommand};
 use rpc::mesh::admin::v1::{Presence, Vm};
@@ -120,6 +120,7 @@ pub fn workload(args: &AddArgs) -> ExternalWorkload {
             namespaces: args.read.clone(),
             all_namespaces: args.read_all,
             serve: args.serve.iter().map(|Served(serve)| serve.clone()).collect(),
+            programs: Vec::new(),
         },
     }
 }
@@ -264,13 +265,46 @@ fn status(vm: &Vm, facts: &Facts) -> (String, bool) {
             }
         }
     }
-    if let Some(Record::Applied(applied)) = record(LocalKey::Applied) {
+    let applied = match record(LocalKey::Applied) {
+        Some(Record::Applied(applied)) => Some(applied),
+        _ => None,
+    };
+    if let Some(Record::Vm(told)) = record(LocalKey::Vm) {
+        programs(told, applied, &mut text, &mut bad);
+    }
+    if let Some(applied) = applied {
         tunnels(applied, &mut text, &mut bad);
     }
     for problem in problems {
         let _ = writeln!(text, " ✗ {problem}");
     }
     (text, well)
+}
+
+/// What of it has an identity of its own. One that is not told apart is the VM itself to everybody.
+fn programs(told: &record::Vm, applied: Option<&Applied>, text: &mut String, bad: &mut impl FnMut(String)) {
+    for program in &told.programs {
+        let found = applied.and_then(|it| it.programs.iter().find(|found| found.name == program.name));
+        let addresses: Vec<String> = program.addresses.iter().map(ToString::to_string).collect();
+        let how = match found {
+            Some(AppliedProgram { running: true, .. }) => "",
+            Some(AppliedProgram { running: false, .. }) => ", not running",
+            None => ", not told apart yet",
+        };
+        let _ = writeln!(
+            text,
+            "  program    {} at {} ({}{how})",
+            program.name,
+            addresses.join(" "),
+            program.processes
+        );
+        if found.is_none() && applied.is_some() {
+            bad(format!(
+                "its agent does not tell the program {} apart: is it of this version, and has it read its record?",
+                program.name
+            ));
+        }
+    }
 }
 
 fn tunnels(applied: &Applied, text: &mut String, bad: &mut impl FnMut(String)) {

@@ -5,15 +5,16 @@
 //! | own mesh addresses | `nodes/<us>`, which the source wrote; we never describe ourselves |
 //! | closed prefixes | every prefix of an active peer's contract, of our own mesh ranges, and of peers that are gone |
 //! | reachable prefixes, tunnels | `nodes/<node>` with its `keys/<node>`, inside what the peer's contract allows; our own nodes' pods with scope `all` |
+//! | tenants | the programs in `vms/<us>`, and where the host says that their processes are |
 //! | pods | endpoints of this node whose device the CNI's results name; two claims of an address close both |
 //! | services | all Services of the own cluster, see [`replica::service`] |
 
-use crate::{path_mtu::PathMtus, probe::Target};
+use crate::{path_mtu::PathMtus, probe::Target, programs::ProgramFacts};
 use api::{
     name::{ClusterName, NodeName},
-    record::{Cluster, Node, Phase, TunnelKey},
+    record::{AppliedProgram, Cluster, Node, Phase, Processes, Program, TunnelKey},
 };
-use datapath::image::{Frontend, Image, Pod, Reach, TunnelPeer};
+use datapath::image::{Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer};
 use ipnet::IpNet;
 use replica::{
     service::Silent,
@@ -45,6 +46,8 @@ pub struct HostFacts {
     pub uplink_mtu_bytes: u16,
     /// UDP port of our own tunnel device.
     pub listen_port: u16,
+    /// Of a VM: where the processes of its programs are.
+    pub programs: ProgramFacts,
 }
 
 /// An image, and what composing it found.
@@ -54,6 +57,8 @@ pub struct Composed {
     pub image: Image,
     /// Which node is behind each of our tunnels, and how large its packets may be.
     pub tunnels: BTreeMap<(ClusterName, NodeName), TunnelTo>,
+    /// Of a VM: its programs, and whether they run.
+    pub programs: Vec<AppliedProgram>,
     /// What does not hold, a sentence each.
     pub problems: Vec<String>,
 }
@@ -114,6 +119,11 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
     composed.image.namespaces = host.namespaces.clone();
     composed.image.pod_devices = host.pod_devices.clone();
     composed.image.tunnel.listen_port = Some(host.listen_port);
+    let programs = programs(view, me);
+    composed.image.tenancy = tenancy(programs, host);
+    let running = |it: &Program| host.programs.running.contains(&it.processes);
+    let applied = |it: &Program| AppliedProgram { name: it.name.clone(), running: running(it) };
+    composed.programs = programs.iter().map(applied).collect();
 
     close_scope(view, &mut composed.image);
     let encrypts_inside = encrypts_inside(view);
@@ -127,12 +137,9 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
             if let Some(key) = tables.keys.get(name)
                 && !itself
             {
-                let by_the_cni = cluster == view.own() && !encrypts_inside;
-                let carried = if by_the_cni { &[][..] } else { &node.prefixes[..] };
                 open_tunnel(
                     &mut composed,
                     (cluster, name, node, key),
-                    carried,
                     &accepted,
                     families,
                     (host, &paths.mtus),
@@ -153,6 +160,42 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
         }
     }
     composed
+}
+
+/// Of the VM `me`: what of it is told apart.
+fn programs<'a>(view: &'a View, me: &NodeName) -> &'a [Program] {
+    view.tables().local.vms.get(me).map(|vm| &vm.programs[..]).unwrap_or_default()
+}
+
+/// Only who of the host is told apart: what an earlier agent pinned stays, and a unit that starts meanwhile is known. To
+/// be added to what is there.
+pub fn compose_tenancy(view: &View, me: &NodeName, host: &HostFacts) -> Image {
+    Image { tenancy: tenancy(programs(view, me), host), ..Image::default() }
+}
+
+fn tenancy(programs: &[Program], host: &HostFacts) -> Tenancy {
+    if programs.is_empty() {
+        return Tenancy::default();
+    }
+    let facts = &host.programs;
+    let tenant = |program: &Program| {
+        let addresses = program.addresses.iter().copied().collect();
+        let (cgroups, users) = match &program.processes {
+            unit @ Processes::Unit { .. } => {
+                (facts.cgroups.get(unit).cloned().unwrap_or_default(), BTreeSet::new())
+            }
+            user @ Processes::User(_) => {
+                (BTreeSet::new(), facts.users.get(user).copied().into_iter().collect())
+            }
+        };
+        Tenant { addresses, cgroups, users }
+    };
+    Tenancy {
+        tenants: programs.iter().map(tenant).collect(),
+        above: facts.above.clone(),
+        newest_cgroup: facts.newest_cgroup,
+        level: facts.level,
+    }
 }
 
 /// What lies in the encrypted scope, closed until a tunnel opens a part of it.
@@ -244,7 +287,6 @@ const MTU_MAX_BYTES: u16 = 1420;
 fn open_tunnel(
     composed: &mut Composed,
     (cluster, name, node, key): (&ClusterName, &NodeName, &Node, &TunnelKey),
-    carried: &[IpNet],
     accepted: &[IpNet],
     families: Families,
     (host, paths): (&HostFacts, &PathMtus),
@@ -260,9 +302,10 @@ fn open_tunnel(
     let target = target(cluster, name, mesh_address);
     let mtu_bytes = target.map_or(ceiling_bytes, |target| paths.mtu_bytes(&target, ceiling_bytes));
     let mesh = node.mesh_addresses.iter().map(|address| IpNet::from(*address));
-    // The import has checked this already; a prefix that nobody accepted must not be opened by a bug elsewhere.
+    // Of our own cluster's nodes it leaves out pods that the CNI carries. Of a peer's the import has checked this already;
+    // a prefix that nobody accepted must not be opened by a bug elsewhere.
     let inside = |prefix: &IpNet| accepted.iter().any(|accepted| accepted.contains(prefix));
-    let allowed: BTreeSet<IpNet> = carried.iter().copied().chain(mesh).filter(inside).collect();
+    let allowed: BTreeSet<IpNet> = node.prefixes.iter().copied().chain(mesh).filter(inside).collect();
     for prefix in &allowed {
         composed.image.prefixes.insert(*prefix, Reach::Tunnel { mtu_bytes });
     }
@@ -275,10 +318,13 @@ fn open_tunnel(
 
 fn bind_pods(own: &ClusterTables, me: &NodeName, host: &HostFacts, composed: &mut Composed) {
     let (owners, _) = own.owners();
+    let itself = own.nodes.get(me);
     let mut unbound = Vec::new();
     for (address, (namespace, endpoint)) in owners {
-        // A VM's endpoint is the host itself: it has no device of its own.
-        if endpoint.node != *me || composed.image.mesh_addresses.contains(&address) {
+        // A VM's endpoint is the host itself, and so are its programs': they have no devices of their own.
+        let is_host = composed.image.mesh_addresses.contains(&address)
+            || itself.is_some_and(|node| node.program_addresses().any(|own| own == address));
+        if endpoint.node != *me || is_host {
             continue;
         }
         match host.bindings.get(&address) {

@@ -4,6 +4,7 @@ use crate::cri;
 use crate::{
     args::HostArgs,
     compose::{Families, HostFacts},
+    programs::Programs,
     report::{DatapathMeasured, TunnelMeasured},
     worker::Worker,
 };
@@ -44,6 +45,7 @@ pub struct Host {
     /// What the container runtime tells; nothing if it is not asked.
     runtime: watch::Receiver<cri::Told>,
     bindings: Bindings,
+    programs: Programs,
     problems: Vec<String>,
 }
 
@@ -59,7 +61,7 @@ impl Host {
         let public_key = private_key.public();
         let options = Options {
             pin_dir: pin_dir.to_owned(),
-            cgroup_root,
+            cgroup_root: cgroup_root.clone(),
             private_key,
             tunnel_device: args.tunnel_device.into(),
             packet_hook: args.packet_hook.into(),
@@ -79,6 +81,7 @@ impl Host {
             attached: watch_on_thread(watch),
             runtime,
             bindings: Bindings::default(),
+            programs: Programs::below(&cgroup_root).context("cannot watch cgroups")?,
             problems: Vec::new(),
         })
     }
@@ -113,7 +116,7 @@ impl Host {
         self.datapath.run(|datapath| datapath.path_mtus()).await
     }
 
-    /// Waits until a pod was attached or went.
+    /// Waits until a pod was attached or went, or a program of this host started or ended.
     pub async fn changed(&mut self) -> io::Result<()> {
         tokio::select! {
             changed = self.attached.recv() => match changed {
@@ -122,6 +125,7 @@ impl Host {
                 None => std::future::pending().await,
             },
             Ok(()) = self.runtime.changed() => Ok(()),
+            () = self.programs.changed() => Ok(()),
         }
     }
 
@@ -145,6 +149,8 @@ impl Host {
         self.problems.extend(self.bindings.problems.iter().cloned());
         let node = view.cluster(view.own()).and_then(|own| own.nodes.get(me));
         let endpoints = node.into_iter().flat_map(|node| node.endpoints.iter().copied()).collect();
+        let told_apart = view.tables().local.vms.get(me).map(|vm| &vm.programs[..]).unwrap_or_default();
+        let programs = self.programs.look(told_apart, &mut self.problems);
         let uplinks = uplinks(&links, &endpoints, &self.bindings.devices);
         HostFacts {
             bindings: self.bindings.pods.iter().map(|(address, binding)| (*address, binding.pod)).collect(),
@@ -154,6 +160,7 @@ impl Host {
             uplink_mtu_bytes: smallest_mtu(&links, &endpoints),
             uplinks,
             listen_port: self.listen_port,
+            programs,
         }
     }
 

@@ -24,6 +24,7 @@ mod kept;
 mod metrics;
 pub mod path_mtu;
 pub mod probe;
+pub mod programs;
 pub mod report;
 pub mod run;
 mod worker;

@@ -126,6 +126,7 @@ pub fn applied(
             .collect(),
         programmed: progress.programmed,
         drops_guard: datapath.drops_guard,
+        programs: composed.programs.clone(),
         services: composed.image.services.len() as u64,
         backends,
         written_ms: unix_ms,

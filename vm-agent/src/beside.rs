@@ -131,10 +131,12 @@ impl Beside for VmBeside {
     }
 }
 
-/// Where its programs have to answer. UDP has no handshake by which anybody could tell.
+/// Where what it serves has to answer: at its own address, or at the program's. UDP has no handshake by which anybody could tell.
 fn targets(grant: &Vm, addresses: &[IpAddr]) -> BTreeSet<Target> {
+    let programs =
+        grant.programs.iter().flat_map(|it| it.serve.iter().map(|served| (served, &it.addresses[..])));
     let mut targets = BTreeSet::new();
-    for served in &grant.serve {
+    for (served, addresses) in grant.serve.iter().map(|served| (served, addresses)).chain(programs) {
         for port in served.ports.iter().filter(|port| port.protocol == Protocol::Tcp) {
             let target =
                 |&address: &IpAddr| Target { service: served.service.clone(), port: port.port, address };
@@ -148,6 +150,30 @@ fn targets(grant: &Vm, addresses: &[IpAddr]) -> BTreeSet<Target> {
 mod tests {
     use super::*;
     use crate::dns::scene::{Listed, view};
+    use api::record::{NamedPort, Processes, Program, Served};
+
+    #[test]
+    fn what_a_program_serves_is_checked_at_its_own_address_alone() {
+        let served = |service: &str, port| Served {
+            service: service.parse().unwrap(),
+            ports: vec![NamedPort { name: None, port, protocol: Protocol::Tcp }],
+        };
+        let program = Program {
+            name: "billing".parse().unwrap(),
+            processes: Processes::User("billing".parse().unwrap()),
+            addresses: vec!["100.64.1.8".parse().unwrap()],
+            serve: vec![served("invoices", 9001)],
+        };
+        let grant = Vm {
+            namespace: "shop".parse().unwrap(),
+            namespaces: [].into(),
+            serve: vec![served("cart", 9000)],
+            programs: vec![program],
+        };
+        let targets = targets(&grant, &["100.64.1.7".parse().unwrap()]);
+        let targets = targets.iter().map(|it| format!("{} {}:{}", it.service, it.address, it.port));
+        assert_eq!(targets.collect::<Vec<_>>(), ["cart 100.64.1.7:9000", "invoices 100.64.1.8:9001"]);
+    }
 
     #[test]
     fn names_are_made_of_the_view_from_the_disk_too_and_again_only_when_something_changed() {

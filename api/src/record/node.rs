@@ -3,7 +3,7 @@
 use super::wire::{self, InField, RecordError, Wire};
 use crate::{
     bytes::PublicKey,
-    name::{ClusterName, NodeName},
+    name::{ClusterName, NodeName, ProgramName},
     pb,
 };
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ use std::net::IpAddr;
 pub struct Node {
     /// One of each family the cluster has, from its mesh CIDRs.
     pub mesh_addresses: Vec<IpAddr>,
-    /// What it carries: its pod CIDRs.
+    /// What it carries: its pod CIDRs; of a VM, the addresses of its programs.
     pub prefixes: Vec<IpNet>,
     /// Where its tunnel is dialled, in order of preference; the port is in its key.
     pub endpoints: Vec<IpAddr>,
@@ -23,11 +23,20 @@ pub struct Node {
 }
 
 impl Node {
-    /// A VM: it carries nothing but its own address and nobody dials it, so it may come and go.
+    /// A VM: it carries nothing but addresses of its own and nobody dials it, so it may come and go.
     #[must_use]
     pub fn is_vm(&self) -> bool {
-        self.prefixes.is_empty() && self.endpoints.is_empty()
+        self.endpoints.is_empty() && self.prefixes.iter().all(is_address)
     }
+
+    /// Addresses that it carries beside its own: those of a VM's programs.
+    pub fn program_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.prefixes.iter().filter(|prefix| is_address(prefix)).map(IpNet::addr)
+    }
+}
+
+fn is_address(prefix: &IpNet) -> bool {
+    prefix.prefix_len() == prefix.max_prefix_len()
 }
 
 impl Wire for Node {
@@ -111,6 +120,17 @@ pub struct Applied {
     pub backends: u64,
     /// When this was written by the node's clock, Unix time in milliseconds.
     pub written_ms: u64,
+    /// Of a VM: the programs that it tells apart from itself.
+    pub programs: Vec<AppliedProgram>,
+}
+
+/// A program of a VM as its agent finds it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct AppliedProgram {
+    /// Unique on the VM.
+    pub name: ProgramName,
+    /// Its unit has a cgroup; of a user, that the host knows it.
+    pub running: bool,
 }
 
 /// How much of one cluster a node's maps hold.
@@ -168,6 +188,9 @@ impl Wire for Applied {
                 endpoint: t.endpoint,
             })
         };
+        let program = |p: pb::AppliedProgram| {
+            Ok(AppliedProgram { name: p.name.parse().field("programs.name")?, running: p.running })
+        };
         Ok(Self {
             clusters: m.clusters.into_iter().map(cluster).collect::<Result<_, RecordError>>()?,
             tunnels: m.tunnels.into_iter().map(tunnel).collect::<Result<_, RecordError>>()?,
@@ -181,6 +204,7 @@ impl Wire for Applied {
             services: m.services,
             backends: m.backends,
             written_ms: m.written_ms,
+            programs: m.programs.into_iter().map(program).collect::<Result<_, RecordError>>()?,
         })
     }
 
@@ -212,6 +236,11 @@ impl Wire for Applied {
             services: self.services,
             backends: self.backends,
             written_ms: self.written_ms,
+            programs: self
+                .programs
+                .iter()
+                .map(|p| pb::AppliedProgram { name: p.name.to_string(), running: p.running })
+                .collect(),
         }
     }
 }

@@ -185,6 +185,7 @@ fn published_bytes_stay_as_they_are() {
             services: 4,
             backends: 5,
             written_ms: 6,
+            programs: vec![],
         },
         expect![
             "0a080a0465617374100c12290a046561737412026531188c0b20e8072800380140014802520f3139322e302e322e313a35313837311a05302e312e30220e7769726567756172642d757365722a0d6d6573683020697320646f776e30013803400448055006"
@@ -199,6 +200,14 @@ fn published_bytes_stay_as_they_are() {
         "mesh-local/v1/applied/w1",
         Applied { balancer: "nftables".into(), ..Default::default() },
         expect!["62086e667461626c6573"],
+    );
+    check(
+        "mesh-local/v1/applied/web-1",
+        Applied {
+            programs: vec![AppliedProgram { name: "billing".parse().unwrap(), running: true }],
+            ..Default::default()
+        },
+        expect!["6a0b0a0762696c6c696e671001"],
     );
     check(
         "mesh-local/v1/peers/east",
@@ -249,8 +258,35 @@ fn published_bytes_stay_as_they_are() {
                 service: "cart".parse().unwrap(),
                 ports: vec![port("http", 8080, Protocol::Tcp)],
             }],
+            programs: vec![],
         },
         expect!["0a0473686f7012026462120473686f701a130a0463617274120b0a046874747010903f1806"],
+    );
+    let program = |name: &str, processes| Program {
+        name: name.parse().unwrap(),
+        processes,
+        addresses: vec!["100.64.2.10".parse().unwrap()],
+        serve: vec![],
+    };
+    let unit = |slice: Option<&str>| Processes::Unit {
+        unit: "billing.service".parse().unwrap(),
+        slice: slice.map(|slice| slice.parse().unwrap()),
+    };
+    check(
+        "mesh-local/v1/vms/web-2",
+        Vm {
+            namespace: "shop".parse().unwrap(),
+            namespaces: ["shop".parse().unwrap()].into(),
+            serve: vec![],
+            programs: vec![
+                program("a", unit(None)),
+                program("b", unit(Some("pay.slice"))),
+                program("c", Processes::User("billing".parse().unwrap())),
+            ],
+        },
+        expect![
+            "0a0473686f70120473686f70221a0a0161120f62696c6c696e672e736572766963652a046440020a22250a0162120f62696c6c696e672e736572766963651a097061792e736c6963652a046440020a22120a0163220762696c6c696e672a046440020a"
+        ],
     );
     check(
         "mesh-local/v1/presence/web-1",
@@ -304,6 +340,32 @@ fn a_field_that_breaks_its_rule_is_named() {
         node(vec![10, 2], 16),
         expect!["field `prefixes`: an address has 4 or 16 bytes"],
     );
+    let program = |unit: &str, user: &str| {
+        let program = crate::pb::Program {
+            name: "a".into(),
+            unit: unit.into(),
+            user: user.into(),
+            ..Default::default()
+        };
+        let namespace = "shop".into();
+        prost::Message::encode_to_vec(&crate::pb::Vm {
+            namespace,
+            programs: vec![program],
+            ..Default::default()
+        })
+    };
+    refused(
+        "mesh-local/v1/vms/v",
+        program("a.service", "b"),
+        expect!["field `programs`: a unit or a user is named, not both"],
+    );
+    refused(
+        "mesh-local/v1/vms/v",
+        program("../a.service", ""),
+        expect![[
+            r#"field `programs.unit`: `../a.service` is not a valid unit: 1 to 255 of A-Z, a-z, 0-9 and ':-_.\@', ending with '.service', '.scope' or '.slice' (systemd.unit(5))"#
+        ]],
+    );
     refused("mesh/v1/w/cluster", vec![0xff; 9], expect!["the bytes are not a record of this kind"]);
     refused("mesh/v1/w/cluster", vec![0; 70_000], expect!["the record has 70000 bytes and may have 65536"]);
     refused("mesh/v1/w/lineage", vec![], expect!["field `boots`: a lineage has at least the running boot"]);
@@ -348,7 +410,7 @@ proptest! {
             "mesh/v1/w/cluster", "mesh/v1/w/heartbeat", "mesh/v1/w/lineage", "mesh/v1/w/synced/nodes", "mesh/v1/w/peerings/e",
             "mesh/v1/w/nodes/n", "mesh/v1/w/keys/n", "mesh/v1/w/namespaces/s", "mesh/v1/w/identities/s/00000000000000000000000000000000",
             "mesh/v1/w/endpoints/s/10.0.0.1", "mesh/v1/w/services/s/c", "mesh/v1/w/backends/s/c/10.0.0.1", "mesh-local/v1/applied/n",
-            "mesh-local/v1/peers/e", "mesh-local/v1/imports/e", "mesh-local/v1/closed/e",
+            "mesh-local/v1/peers/e", "mesh-local/v1/imports/e", "mesh-local/v1/closed/e", "mesh-local/v1/vms/v",
         ] {
             let key = Key::parse(key.as_bytes()).unwrap();
             if let Ok(record) = Record::decode(&key, &bytes) {

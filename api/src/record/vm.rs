@@ -7,10 +7,10 @@ use super::{
 };
 use crate::{
     bytes::Instance,
-    name::{NamespaceName, ServiceName},
+    name::{NamespaceName, ProgramName, ServiceName, SliceName, UnitName, UserName},
     pb,
 };
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 /// `vms/<vm>`: the public part of a VM's enrolment, written by the apiserver from its source.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -21,6 +21,45 @@ pub struct Vm {
     pub namespaces: BTreeSet<NamespaceName>,
     /// What it serves, and is to check.
     pub serve: Vec<Served>,
+    /// What of it has an identity of its own, and is to be told apart.
+    pub programs: Vec<Program>,
+}
+
+/// Processes of a VM with an identity, and mesh addresses, of their own.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Program {
+    /// Unique on the VM.
+    pub name: ProgramName,
+    /// Which processes.
+    pub processes: Processes,
+    /// At most one of each family; what it sends to the mesh comes from here.
+    pub addresses: Vec<IpAddr>,
+    /// What it serves at these addresses, and the VM is to check.
+    pub serve: Vec<Served>,
+}
+
+/// Which processes of a host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub enum Processes {
+    /// Those of a systemd unit, and of what is below it.
+    Unit {
+        /// A service, a scope or a slice.
+        unit: UnitName,
+        /// Where it is, unless it is where systemd puts it by itself.
+        slice: Option<SliceName>,
+    },
+    /// Those of a user.
+    User(UserName),
+}
+
+impl fmt::Display for Processes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unit { unit, slice: None } => write!(f, "unit {unit}"),
+            Self::Unit { unit, slice: Some(slice) } => write!(f, "unit {unit} in {slice}"),
+            Self::User(user) => write!(f, "user {user}"),
+        }
+    }
 }
 
 /// A Service of its namespace that a VM serves.
@@ -44,25 +83,62 @@ impl Wire for Vm {
     type Message = pb::Vm;
 
     fn from_wire(m: pb::Vm) -> Result<Self, RecordError> {
-        let served = |s: pb::Served| {
-            Ok(Served { service: s.service.parse().field("serve.service")?, ports: ports(&s.ports)? })
-        };
         let namespaces = m.namespaces.iter().map(|name| name.parse()).collect::<Result<_, _>>();
         Ok(Self {
             namespace: m.namespace.parse().field("namespace")?,
             namespaces: namespaces.field("namespaces")?,
             serve: m.serve.into_iter().map(served).collect::<Result<_, RecordError>>()?,
+            programs: m.programs.into_iter().map(program).collect::<Result<_, RecordError>>()?,
         })
     }
 
     fn to_wire(&self) -> pb::Vm {
-        let served =
-            |s: &Served| pb::Served { service: s.service.to_string(), ports: port_messages(&s.ports) };
         pb::Vm {
             namespace: self.namespace.to_string(),
             namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
-            serve: self.serve.iter().map(served).collect(),
+            serve: self.serve.iter().map(served_message).collect(),
+            programs: self.programs.iter().map(program_message).collect(),
         }
+    }
+}
+
+fn served(m: pb::Served) -> Result<Served, RecordError> {
+    Ok(Served { service: m.service.parse().field("serve.service")?, ports: ports(&m.ports)? })
+}
+
+fn served_message(served: &Served) -> pb::Served {
+    pb::Served { service: served.service.to_string(), ports: port_messages(&served.ports) }
+}
+
+fn program(m: pb::Program) -> Result<Program, RecordError> {
+    let processes = match (m.unit.is_empty(), m.user.is_empty()) {
+        (false, true) => Processes::Unit {
+            unit: m.unit.parse().field("programs.unit")?,
+            slice: wire::optional_name(&m.slice).field("programs.slice")?,
+        },
+        (true, false) => Processes::User(m.user.parse().field("programs.user")?),
+        (_, _) => Err("a unit or a user is named, not both").field("programs")?,
+    };
+    Ok(Program {
+        name: m.name.parse().field("programs.name")?,
+        processes,
+        addresses: wire::addresses(&m.addresses).field("programs.addresses")?,
+        serve: m.serve.into_iter().map(served).collect::<Result<_, RecordError>>()?,
+    })
+}
+
+fn program_message(program: &Program) -> pb::Program {
+    let (unit, slice, user) = match &program.processes {
+        Processes::Unit { unit, slice } => (unit.to_string(), wire::name_text(slice.as_ref()), String::new()),
+        Processes::User(user) => (String::new(), String::new(), user.to_string()),
+    };
+    pb::Program {
+        name: program.name.to_string(),
+        unit,
+        slice,
+        user,
+        addresses: program.addresses.iter().map(wire::address_bytes).collect(),
+        serve: program.serve.iter().map(served_message).collect(),
     }
 }
 

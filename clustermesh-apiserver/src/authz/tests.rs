@@ -160,6 +160,7 @@ fn a_vm_is_shown_what_opens_its_tunnels_the_services_of_its_namespaces_and_itsel
         namespace: "shop".parse().expect("a name"),
         namespaces: namespaces.iter().map(|name| name.parse().expect("a name")).collect(),
         serve: vec![],
+        programs: vec![],
     };
     let table = [
         // key, with the namespaces shop and db, with all

@@ -187,7 +187,7 @@ fn compute(config: &Config, memory: &Memory, listing: &Listing, vms: &VmStates) 
     let objects = memory.objects(snapshot, config.facts.uuid, now_s);
     let (mesh, exhausted) = memory.allocate(&objects, &config.mesh_cidrs, now_s);
     for full in exhausted {
-        warn!(node = %full.node, range = %full.range, "No mesh address is left for this node or VM: give `init` a larger range");
+        warn!(holder = %full.holder, range = %full.range, "No mesh address is left for this node, VM or program: give `init` a larger range");
     }
     let (peers, node_addresses, tainted) =
         (peers(&objects, listing), node_addresses(&objects), tainted(&objects));

@@ -22,12 +22,15 @@ mod vms;
 
 pub use endpoints::{IDENTITIES_MAX, OVERFLOW_LABEL};
 
-use super::object::{Body, Namespace, Object, ObjectKey, ObjectKind};
+use super::{
+    memory::MeshAddresses,
+    object::{Body, Namespace, Object, ObjectKey, ObjectKind},
+};
 use crate::vms::{Enrollables, presence::VmStates};
 use api::{
     bytes::ClusterUuid,
     key::Key,
-    name::{ClusterName, NamespaceName, NodeName, ObjectName, ServiceName},
+    name::{ClusterName, NamespaceName, NodeName, ObjectName, ProgramName, ServiceName},
     record::{NamedPort, Record, Served},
 };
 use ipnet::IpNet;
@@ -102,14 +105,10 @@ impl Index {
         self.objects = objects;
     }
 
-    /// The records that the objects ask for. `mesh_addresses` are those of each node and VM, `states` what is known of VMs.
+    /// The records that the objects ask for. `mesh_addresses` are those of each node, VM and program, `states` what is known
+    /// of VMs.
     #[must_use]
-    pub fn desired(
-        &self,
-        facts: &Facts,
-        mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>,
-        states: &VmStates,
-    ) -> Desired {
+    pub fn desired(&self, facts: &Facts, mesh_addresses: &MeshAddresses, states: &VmStates) -> Desired {
         let mut out = Out { facts, desired: Desired::default() };
         for (key, namespace) in self.namespaces() {
             if let Ok(name) = key.name.as_str().parse() {
@@ -201,12 +200,24 @@ impl Out<'_> {
         self.desired.records.insert(key, record);
     }
 
-    /// A VM that takes part serves a Service that is there.
-    fn served(&mut self, vm: &NodeName, service: &ServiceName, port: &NamedPort) {
+    /// A VM that takes part, or a program of it, serves a Service that is there.
+    fn served(
+        &mut self,
+        (vm, program): (&NodeName, Option<&ProgramName>),
+        service: &ServiceName,
+        port: &NamedPort,
+    ) {
         let Some(vm) = self.desired.vms.get_mut(vm) else { return };
-        match vm.grant.serve.iter_mut().find(|served| served.service == *service) {
+        let serve = match program {
+            None => Some(&mut vm.grant.serve),
+            Some(name) => {
+                vm.grant.programs.iter_mut().find(|it| it.name == *name).map(|program| &mut program.serve)
+            }
+        };
+        let Some(serve) = serve else { return };
+        match serve.iter_mut().find(|served| served.service == *service) {
             Some(served) => served.ports.push(port.clone()),
-            None => vm.grant.serve.push(Served { service: service.clone(), ports: vec![port.clone()] }),
+            None => serve.push(Served { service: service.clone(), ports: vec![port.clone()] }),
         }
     }
 

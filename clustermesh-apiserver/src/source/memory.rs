@@ -11,11 +11,11 @@ use super::{
 };
 use crate::keep;
 use allocation::Allocation;
+pub use allocation::{Holder, MeshAddresses};
 use api::{bytes::ClusterUuid, name::NodeName};
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     path::Path,
 };
 
@@ -28,15 +28,15 @@ pub const FILE: &str = "memory.json";
 pub struct Memory {
     /// Of objects that carry no creation time, by their text form; Unix time in seconds.
     first_seen_s: BTreeMap<String, u64>,
-    /// The addresses of each node and VM there is or was.
-    nodes: BTreeMap<NodeName, Allocation>,
+    /// The addresses of each node, VM and program there is or was.
+    nodes: BTreeMap<Holder, Allocation>,
 }
 
-/// A node that got no mesh address of a family.
+/// A node, a VM or a program that got no mesh address of a family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exhausted {
     /// Who goes without.
-    pub node: NodeName,
+    pub holder: Holder,
     /// The range that is full.
     pub range: IpNet,
 }
@@ -80,19 +80,27 @@ impl Memory {
         objects
     }
 
-    /// Mesh addresses for every Node and VM among the objects, one of each range; each keeps what it has. Both draw from
-    /// one range by name, as a name is one machine's.
+    /// Mesh addresses for every Node and VM among the objects, and for each program of a VM, one of each range; each keeps
+    /// what it has. Nodes and VMs draw from one range by name, as a name is one machine's.
     pub fn allocate(
         &mut self,
         objects: &BTreeMap<ObjectKey, Object>,
         ranges: &[IpNet],
         now_s: u64,
-    ) -> (BTreeMap<NodeName, Vec<IpAddr>>, Vec<Exhausted>) {
-        let machines =
-            objects.iter().filter(|(_, object)| matches!(object.body, Body::Node(_) | Body::Vm(_)));
-        let names: BTreeSet<NodeName> =
-            machines.filter_map(|(key, _)| key.name.as_str().parse().ok()).collect();
-        let names: Vec<NodeName> = names.into_iter().collect();
-        allocation::allocate(&mut self.nodes, &names, ranges, now_s)
+    ) -> (MeshAddresses, Vec<Exhausted>) {
+        let holders = |(key, object): (&ObjectKey, &Object)| {
+            let programs = match &object.body {
+                Body::Node(_) => Vec::new(),
+                Body::Vm(vm) => vm.programs.keys().cloned().map(Some).collect(),
+                Body::Namespace(_) | Body::Pod(_) | Body::Service(_) | Body::Slice(_) | Body::Peer(_) => {
+                    return None;
+                }
+            };
+            let machine: NodeName = key.name.as_str().parse().ok()?;
+            let of = move |program| Holder { machine: machine.clone(), program };
+            Some(std::iter::once(None).chain(programs).map(of))
+        };
+        let holders: BTreeSet<Holder> = objects.iter().filter_map(holders).flatten().collect();
+        allocation::allocate(&mut self.nodes, &holders, ranges, now_s)
     }
 }

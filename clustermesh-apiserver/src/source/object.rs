@@ -3,9 +3,9 @@
 use api::{
     bytes::{ClusterUuid, Uid},
     external_workload::Serve,
-    name::{NamespaceName, NodeName, ObjectName, ServiceName},
+    name::{NamespaceName, NodeName, ObjectName, ProgramName, ServiceName},
     peer::MeshPeer,
-    record::{Affinity, NamedPort},
+    record::{Affinity, NamedPort, Processes},
 };
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
@@ -175,6 +175,21 @@ pub struct Vm {
     /// Whose Services it may read beside those of its own namespace; none where it may read all.
     pub namespaces: Option<BTreeSet<NamespaceName>>,
     /// Services of its namespace that it is a backend of.
+    pub serve: Vec<Serve>,
+    /// What of it has an identity of its own.
+    pub programs: BTreeMap<ProgramName, Program>,
+}
+
+/// Of a VM: processes with an identity of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Which.
+    pub processes: Processes,
+    /// The VM's where none is named.
+    pub service_account: String,
+    /// All of them; the index filters.
+    pub labels: BTreeMap<String, String>,
+    /// Services of the VM's namespace that it is a backend of.
     pub serve: Vec<Serve>,
 }
 

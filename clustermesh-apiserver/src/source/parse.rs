@@ -172,16 +172,16 @@ fn typed<T: DeserializeOwned>(document: &Value) -> Result<T, Fault> {
 /// Labels as Kubernetes allows them, so that the record they end in is valid.
 fn labels(meta: &ObjectMeta) -> Result<BTreeMap<String, String>, Fault> {
     let labels = meta.labels.clone().unwrap_or_default();
-    check_labels(&labels, "metadata")?;
+    check_labels(&labels, &path!["metadata"])?;
     Ok(labels)
 }
 
 /// `parent` is the field that has `labels`.
-fn check_labels(labels: &BTreeMap<String, String>, parent: &str) -> Result<(), Fault> {
+fn check_labels(labels: &BTreeMap<String, String>, parent: &FieldPath) -> Result<(), Fault> {
     match labels.iter().find(|(key, value)| key.is_empty() || key.len() > 317 || value.len() > 63) {
         None => Ok(()),
         Some((key, _)) => Err(Fault::new(
-            path![parent, "labels", key.as_str()],
+            parent.clone().join(path!["labels", key.as_str()]),
             "a label's key has 1 to 317 characters, its value at most 63",
         )),
     }

@@ -5,7 +5,7 @@
 //!  observe ─▶ Rows            apply(MapStep) ─▶ one row            attach, detach ─▶ one program at one device
 //! ```
 //!
-//! Everything is pinned below `<pin dir>/v1/`: maps by name, links in `links/`; where the kernel has no TCX, the
+//! Everything is pinned below `<pin dir>/v2/`: maps by name, links in `links/`; where the kernel has no TCX, the
 //! stubs that stand in its filters in `stubs/`, and the array by which they find their programs. What is pinned
 //! works on when the agent is gone; the next one reads it and changes only what differs. An agent whose maps are of
 //! another make has another version: it fills maps of its own beside the earlier ones, whose programs work on until
@@ -41,12 +41,13 @@ pub use hook::{Hook, PacketHook};
 pub use preflight::{Missing, default_cgroup_root, preflight};
 pub use rivals::Rival;
 pub use rows::{
-    BackendKey, ConfigRow, IPV6_MTU_MIN_BYTES, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef,
+    BackendKey, CgroupRow, ConfigRow, IPV6_MTU_MIN_BYTES, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow,
+    Rows, SetRef, TenancyRow, TenantRow,
 };
 
 use super::netlink::Netlink;
 use clsact::Clsact;
-use links::{Links, SOCKET_PROGRAMS};
+use links::{Links, SOCKET_PROGRAMS, TENANT_PROGRAMS};
 use maps::Maps;
 use objects::Objects;
 use rivals::Lookout;
@@ -155,6 +156,9 @@ impl Bpf {
             for program in SOCKET_PROGRAMS {
                 self.links.put_socket(program, self.objects.socket(program.0), &self.cgroup_root)?;
             }
+            if TENANT_PROGRAMS.iter().any(|(name, _)| self.links.has(name)) {
+                self.hold_apart()?;
+            }
         }
         match &self.clsact {
             None => self.move_to_tcx(dir),
@@ -247,6 +251,36 @@ impl Bpf {
     /// A pin could not be removed.
     pub fn retire_socket_programs(&self) -> Result<(), Error> {
         SOCKET_PROGRAMS.iter().try_for_each(|(name, _)| self.links.remove_socket(name))
+    }
+
+    /// Puts the programs at the cgroup that hold tenants apart; doing it again replaces them. They see each packet of this
+    /// host's sockets, so they stand only where there are tenants.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refused, or sockets are not ours to give a source to.
+    pub fn hold_apart(&self) -> Result<(), Error> {
+        if self.balancing != Balancing::Socket {
+            return Err(Error::NoTenants);
+        }
+        TENANT_PROGRAMS.into_iter().try_for_each(|program| {
+            self.links.put_socket(program, self.objects.tenant(program.0), &self.cgroup_root)
+        })
+    }
+
+    /// Takes them away; succeeds when they are not there.
+    ///
+    /// # Errors
+    ///
+    /// A pin could not be removed.
+    pub fn let_together(&self) -> Result<(), Error> {
+        TENANT_PROGRAMS.into_iter().try_for_each(|(name, _)| self.links.remove_socket(name))
+    }
+
+    /// Whether all of them stand.
+    #[must_use]
+    pub fn holds_apart(&self) -> bool {
+        TENANT_PROGRAMS.iter().all(|(name, _)| self.links.has(name))
     }
 
     /// Where packet programs stand in force: before all others, as [`Self::attach`] puts them; those of an earlier

@@ -119,6 +119,13 @@ impl Netlink {
             }
             Step::Attach(_)
             | Step::Detach(_)
+            | Step::HoldApart
+            | Step::LetTogether
+            | Step::PutCgroup { .. }
+            | Step::RemoveCgroup { .. }
+            | Step::PutUser { .. }
+            | Step::RemoveUser { .. }
+            | Step::PutTenancy(_)
             | Step::PutScope { .. }
             | Step::RemoveScope { .. }
             | Step::SetSysctl(_)

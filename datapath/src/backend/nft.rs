@@ -4,7 +4,7 @@
 //! It has one chain at postrouting, before the CNI's and kube-proxy's (their nat chains are at priority 100, and the
 //! first that translates a connection wins): what leaves by `mesh0` takes the host's mesh address as its source, so that
 //! its replies come back to this host. What has it already is translated to itself: the AWS CNI would else give it the
-//! address of an uplink. The direct path never comes here: `bpf_redirect` puts a pod's packet at the device behind every
+//! address of an uplink. So is what comes from a tenant's address. The direct path never comes here: `bpf_redirect` puts a pod's packet at the device behind every
 //! hook of the IP stack, which is also why the CNI's `ipMasq` does not touch it.
 
 pub mod services;
@@ -14,8 +14,9 @@ mod tests;
 use crate::{observe::Masquerade, uplinks::MESH_DEVICE};
 use serde_json::Value;
 use std::{
+    collections::BTreeSet,
     io::{self, Write as _},
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::{Command, Output, Stdio},
 };
 
@@ -63,7 +64,7 @@ pub fn observe() -> Result<Masquerade, Error> {
 ///
 /// # Errors
 /// When `nft` is missing or refuses; then nothing has changed.
-pub fn set(wanted: Masquerade) -> Result<(), Error> {
+pub fn set(wanted: &Masquerade) -> Result<(), Error> {
     accepted(&run(&["--file", "-"], &script(wanted))?)
 }
 
@@ -91,20 +92,30 @@ fn run(arguments: &[&str], input: &str) -> Result<Output, Error> {
 }
 
 /// The first two lines make "replace" of "add": a table that is not there cannot be deleted.
-fn script(wanted: Masquerade) -> String {
+fn script(wanted: &Masquerade) -> String {
     let absent = format!("add table inet {TABLE}\ndelete table inet {TABLE}\n");
-    let Masquerade::To { v4, v6 } = wanted else { return absent };
+    let Masquerade::To { v4, v6, kept } = wanted else { return absent };
     let rule = |family: &str, protocol: &str, own: String| {
         format!(
             "add rule inet {TABLE} {CHAIN} oifname \"{MESH_DEVICE}\" meta nfproto {protocol} snat {family} to {own}\n"
         )
     };
+    // Before the others: the first rule that translates a connection wins.
+    let kept: String = kept
+        .iter()
+        .map(|own| {
+            let family = if own.is_ipv4() { "ip" } else { "ip6" };
+            format!(
+                "add rule inet {TABLE} {CHAIN} oifname \"{MESH_DEVICE}\" {family} saddr {own} snat {family} to {own}\n"
+            )
+        })
+        .collect();
     let v4 = v4.map(|own| rule("ip", "ipv4", own.to_string())).unwrap_or_default();
     let v6 = v6.map(|own| rule("ip6", "ipv6", own.to_string())).unwrap_or_default();
     format!(
         "{absent}add table inet {TABLE}\n\
          add chain inet {TABLE} {CHAIN} {{ type nat hook postrouting priority {PRIORITY}; policy accept; }}\n\
-         {v4}{v6}"
+         {kept}{v4}{v6}"
     )
 }
 
@@ -120,16 +131,18 @@ fn read(answer: &Value) -> Masquerade {
         && chains[0]["prio"] == PRIORITY
         && chains[0]["policy"] == "accept";
     let (mut v4, mut v6): (Option<Ipv4Addr>, Option<Ipv6Addr>) = (None, None);
+    let mut kept = BTreeSet::new();
     for rule in all("rule") {
-        match own_address(rule) {
-            Some((false, own)) if v4.is_none() => v4 = own.parse().ok(),
-            Some((true, own)) if v6.is_none() => v6 = own.parse().ok(),
-            Some(_) | None => return Masquerade::Foreign,
+        match (own_address(rule), kept_address(rule)) {
+            (_, Some(own)) if v4.is_none() && v6.is_none() => drop(kept.insert(own)),
+            (Some((false, own)), None) if v4.is_none() => v4 = own.parse().ok(),
+            (Some((true, own)), None) if v6.is_none() => v6 = own.parse().ok(),
+            (_, _) => return Masquerade::Foreign,
         }
     }
     let others = items.iter().any(|item| item.get("set").is_some() || item.get("map").is_some());
     match is_chain && !others && (v4.is_some() || v6.is_some()) {
-        true => Masquerade::To { v4, v6 },
+        true => Masquerade::To { v4, v6, kept },
         false => Masquerade::Foreign,
     }
 }
@@ -144,9 +157,21 @@ fn own_address(rule: &Value) -> Option<(bool, &str)> {
         "ip6" => (true, "ipv6"),
         _ => return None,
     };
-    let is = |expression: &Value, key: &str, value: &str| {
-        let test = &expression["match"];
-        test["op"] == "==" && test["left"]["meta"]["key"] == key && test["right"] == value
-    };
-    (is(device, "oifname", MESH_DEVICE) && is(protocol, "nfproto", of)).then_some((is_v6, own))
+    (is_meta(device, "oifname", MESH_DEVICE) && is_meta(protocol, "nfproto", of)).then_some((is_v6, own))
+}
+
+/// The address that a rule of ours leaves as it is.
+fn kept_address(rule: &Value) -> Option<IpAddr> {
+    let [device, source, translate] = rule["expr"].as_array()?.as_slice() else { return None };
+    let (snat, test) = (&translate["snat"], &source["match"]);
+    let (own, family) = (snat["addr"].as_str()?, snat["family"].as_str()?);
+    let payload = &test["left"]["payload"];
+    let is_source = test["op"] == "==" && payload["protocol"] == family && payload["field"] == "saddr";
+    let own = (is_source && test["right"] == own).then(|| own.parse::<IpAddr>().ok())??;
+    (is_meta(device, "oifname", MESH_DEVICE) && own.is_ipv4() == (family == "ip")).then_some(own)
+}
+
+fn is_meta(expression: &Value, key: &str, value: &str) -> bool {
+    let test = &expression["match"];
+    test["op"] == "==" && test["left"]["meta"]["key"] == key && test["right"] == value
 }

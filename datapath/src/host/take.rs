@@ -24,6 +24,13 @@ impl Host for Datapath {
         match step {
             Step::Attach(at) => Ok(self.bpf.attach(*at)?),
             Step::Detach(at) => Ok(self.bpf.detach(*at)?),
+            Step::HoldApart => Ok(self.bpf.hold_apart()?),
+            Step::LetTogether => Ok(self.bpf.let_together()?),
+            Step::PutCgroup { cgroup, row } => self.row(MapStep::PutCgroup(*cgroup, *row)),
+            Step::RemoveCgroup { cgroup } => self.row(MapStep::RemoveCgroup(*cgroup)),
+            Step::PutUser { uid, tenant } => self.row(MapStep::PutUser(*uid, *tenant)),
+            Step::RemoveUser { uid } => self.row(MapStep::RemoveUser(*uid)),
+            Step::PutTenancy(tenancy) => self.row(MapStep::PutTenancy(*tenancy)),
             Step::PutScope { prefix, row } => self.row(MapStep::PutRoute(*prefix, *row)),
             Step::RemoveScope { prefix } => self.row(MapStep::RemoveRoute(*prefix)),
             Step::PutConfig(config) => self.row(MapStep::PutConfig(*config)),
@@ -55,7 +62,7 @@ impl Host for Datapath {
             Step::PutVip { address } => self.row(MapStep::PutServiceAddress(*address)),
             Step::RemoveVip { address } => self.row(MapStep::RemoveServiceAddress(*address)),
             Step::SetSysctl(key) => Ok(sysctl::set(*key)?),
-            Step::SetMasquerade(masquerade) => Ok(nft::set(*masquerade)?),
+            Step::SetMasquerade(masquerade) => Ok(nft::set(masquerade)?),
             Step::Tunnel(step) => self.tunnel_steps(&[step]),
             Step::AddUnreachable { .. }
             | Step::RemoveUnreachable { .. }

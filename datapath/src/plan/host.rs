@@ -20,7 +20,7 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     rules(desired, observed, steps);
     let masquerade = match own(desired, observed, steps.complete()) {
         (None, None) => Masquerade::Absent,
-        (v4, v6) => Masquerade::To { v4, v6 },
+        (v4, v6) => Masquerade::To { v4, v6, kept: kept(desired, observed, steps.complete()) },
     };
     match masquerade {
         same if same == observed.masquerade => {}
@@ -68,12 +68,13 @@ fn device(desired: &Image, observed: &Observed, steps: &mut Steps) {
     if !device.up {
         steps.add(Stage::Prepare, Step::BringUp { ifindex });
     }
-    for address in desired.mesh_addresses.difference(&observed.addresses) {
+    let wanted: BTreeSet<IpAddr> =
+        desired.mesh_addresses.iter().copied().chain(desired.tenancy.addresses()).collect();
+    for address in wanted.difference(&observed.addresses) {
         steps.add(Stage::Prepare, Step::AddAddress { ifindex, address: *address });
     }
     // A link-local address that the kernel made before we told it not to harms nobody: `to_tunnel` drops what it says.
-    for address in observed.addresses.difference(&desired.mesh_addresses).filter(|own| !is_link_local(**own))
-    {
+    for address in observed.addresses.difference(&wanted).filter(|own| !is_link_local(**own)) {
         steps.sweep(Stage::UnPrepare, Step::RemoveAddress { ifindex, address: *address });
     }
 }
@@ -103,6 +104,15 @@ fn rules(desired: &Image, observed: &Observed, steps: &mut Steps) {
     for family in observed.rules.difference(&wanted) {
         steps.sweep(Stage::UnPrepare, Step::RemoveRule(*family));
     }
+}
+
+/// Tenants' addresses, which they keep; before the view is complete, none that was kept is masqueraded.
+fn kept(desired: &Image, observed: &Observed, complete: bool) -> BTreeSet<IpAddr> {
+    let had = match &observed.masquerade {
+        Masquerade::To { kept, .. } if !complete => kept.clone(),
+        Masquerade::To { .. } | Masquerade::Absent | Masquerade::Foreign => BTreeSet::new(),
+    };
+    desired.tenancy.addresses().chain(had).collect()
 }
 
 /// This host's mesh addresses; before the view is complete, those it had do not go.

@@ -33,10 +33,11 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     }
 }
 
-/// A host's own mesh address wins over a pod that claims it.
+/// A tenant's address wins over a pod that claims it, and the host's own over both.
 fn locals(desired: &Image) -> BTreeMap<IpAddr, LocalRow> {
     let row = |pod: &Pod| LocalRow::Pod { ifindex: pod.ifindex, mac: pod.mac };
     let pods = desired.pods.iter().map(|(address, pod)| (*address, row(pod)));
     let own = desired.mesh_addresses.iter().map(|address| (*address, LocalRow::Node));
-    pods.chain(own).collect()
+    let tenants = desired.tenancy.addresses().map(|address| (address, LocalRow::Tenant));
+    pods.chain(tenants).chain(own).collect()
 }

@@ -1,10 +1,11 @@
 mod moments;
+mod tenants;
 
 use super::{Completeness, FWMARK, plan};
 use crate::{
     apply::{apply, model::Model},
     backend::bpf::BackendKey,
-    image::{Frontend, Image, Pod, Reach},
+    image::{Frontend, Image, Pod, Reach, Tenant},
     observe::{Balanced, Device, Observed, TunnelObserved},
     step::Step,
 };
@@ -466,7 +467,7 @@ fn holding(image: &Image) -> Observed {
 }
 
 /// `peer NAME PREFIX… [at ENDPOINT]`, `clock PEER EPOCH`, `closed PREFIX`, `pod ADDRESS device INDEX`, `uplink INDEX`,
-/// `service FRONTEND BACKEND…`, separated by semicolons.
+/// `service FRONTEND BACKEND…`, `tenant ADDRESS [cgroup ID] [user UID]…`, separated by semicolons.
 fn image(text: &str) -> Image {
     let mut image = Image { mesh_addresses: ["100.64.1.1".parse().unwrap()].into(), ..Image::default() };
     image.tunnel.listen_port = Some(51871);
@@ -511,6 +512,19 @@ fn image(text: &str) -> Image {
                 let at: SocketAddr = frontend.parse().unwrap();
                 let frontend = Frontend { address: at.ip(), protocol: Protocol::Tcp, port: at.port() };
                 image.session_affinity.insert(frontend, seconds.parse().unwrap());
+            }
+            ["above", cgroup] => drop(image.tenancy.above.insert(cgroup.parse().unwrap())),
+            ["seen", cgroup] => image.tenancy.newest_cgroup = cgroup.parse().unwrap(),
+            ["tenant", address, who @ ..] => {
+                let mut tenant = Tenant { addresses: [address.parse().unwrap()].into(), ..Tenant::default() };
+                for who in who.chunks(2) {
+                    match who {
+                        ["cgroup", cgroup] => drop(tenant.cgroups.insert(cgroup.parse().unwrap())),
+                        ["user", uid] => drop(tenant.users.insert(uid.parse().unwrap())),
+                        other => panic!("cannot read {other:?}"),
+                    }
+                }
+                image.tenancy.tenants.push(tenant);
             }
             other => panic!("cannot read {other:?}"),
         }

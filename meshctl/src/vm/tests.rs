@@ -136,3 +136,54 @@ fn the_status_is_well_only_when_it_is_there_and_every_tunnel_carries() {
     let (text, well) = status(&vm("web-1", "", Presence::Unknown), &facts(vec![]));
     assert!(text.contains("meshctl vm token web-1") && !well, "{text}");
 }
+
+#[test]
+fn the_status_names_each_program_with_its_address_and_says_which_is_not_told_apart() {
+    let present = Vm { silent_ms: Some(2_100), ..vm("web-1", "aa", Presence::Present) };
+    let program = |name: &str, processes, address: &str| record::Program {
+        name: name.parse().unwrap(),
+        processes,
+        addresses: vec![address.parse().unwrap()],
+        serve: vec![],
+    };
+    let unit = |slice: Option<&str>| record::Processes::Unit {
+        unit: "billing.service".parse().unwrap(),
+        slice: slice.map(|slice| slice.parse().unwrap()),
+    };
+    let told = record::Vm {
+        namespace: "shop".parse().unwrap(),
+        namespaces: [].into(),
+        serve: vec![],
+        programs: vec![
+            program("billing", unit(None), "100.64.1.8"),
+            program("card", unit(Some("pay.slice")), "100.64.1.9"),
+            program("jobs", record::Processes::User("jobs".parse().unwrap()), "100.64.1.10"),
+        ],
+    };
+    let found = |name: &str, running| AppliedProgram { name: name.parse().unwrap(), running };
+    let applied =
+        Applied { programs: vec![found("billing", true), found("card", false)], ..Applied::default() };
+    let name: NodeName = "web-1".parse().unwrap();
+    let listed = |key: LocalKey, value| crate::session::Listed {
+        key: api::key::Key::from(key).to_string().into_bytes(),
+        value,
+        revision: 7,
+    };
+    let records = vec![
+        listed(LocalKey::Vm(name.clone()), told.encode()),
+        listed(LocalKey::Applied(name), applied.encode()),
+    ];
+    let (text, well) = status(&present, &Facts::new("core".parse().unwrap(), 7, 0, records));
+    expect![[r#"
+        web-1 in shop of core
+          addresses  100.64.1.7 fd64:1::7
+          present    seen 2.1 s ago
+          program    billing at 100.64.1.8 (unit billing.service)
+          program    card at 100.64.1.9 (unit billing.service in pay.slice, not running)
+          program    jobs at 100.64.1.10 (user jobs, not told apart yet)
+          tunnels    0/0 carry (, )
+         ✗ its agent does not tell the program jobs apart: is it of this version, and has it read its record?
+    "#]]
+    .assert_eq(&text);
+    assert!(!well);
+}

@@ -1,3 +1,5 @@
+mod programs;
+
 use super::*;
 use api::{
     bytes::{BootId, ClusterUuid, IdentityId, PublicKey, Uid},
@@ -47,6 +49,7 @@ fn host() -> HostFacts {
         families: Families { v4: true, v6: false },
         uplink_mtu_bytes: 1500,
         listen_port: LISTEN_PORT,
+        programs: ProgramFacts::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Agent, unix_ms, utc};
 use crate::{
     beside::Beside,
-    compose,
+    compose::{self, HostFacts},
     host::Host,
     kept::{Content, Outcome, Schedule, Snapshot},
 };
@@ -65,7 +65,10 @@ impl<B: Beside> Agent<B> {
             self.basis = Basis::Live;
         }
         let completeness = match self.basis {
-            Basis::Pins => return self.judge_budget(),
+            Basis::Pins => {
+                self.keep_apart(&facts, host).await;
+                return self.judge_budget();
+            }
             Basis::Disk { .. } => Completeness::Partial,
             Basis::Live => Completeness::Complete,
         };
@@ -86,6 +89,15 @@ impl<B: Beside> Agent<B> {
             Basis::Pins => {}
             Basis::Disk { at_ms, programmed } => self.programmed_from_disk(at_ms, programmed),
             Basis::Live => self.programmed_live(revision, host).await,
+        }
+    }
+
+    /// What is pinned knows the units that ran when it was written; by the last view from the disk, we know which they are.
+    async fn keep_apart(&mut self, facts: &HostFacts, host: &Host) {
+        let image = compose::compose_tenancy(&self.view, &self.node, facts);
+        if !image.tenancy.tenants.is_empty() {
+            let measured = host.program(image, Completeness::Partial).await;
+            measured.problems.iter().for_each(|problem| warn!(problem, "Cannot tell programs apart"));
         }
     }
 

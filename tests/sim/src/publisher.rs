@@ -103,7 +103,8 @@ fn desired_by(own: &Own, objects: &Objects) -> BTreeMap<Key, Record> {
     };
     let mut index = Index::default();
     index.replace(objects.all.clone());
-    index.desired(&facts, &objects.mesh_addresses, &VmStates::default()).records
+    let mesh = objects.mesh_addresses.iter().map(|(node, ips)| (node.clone().into(), ips.clone()));
+    index.desired(&facts, &mesh.collect(), &VmStates::default()).records
 }
 
 /// What the store holds of the publisher's own, as the product's publisher lists it.

@@ -9,12 +9,16 @@ use super::{
     vms,
 };
 use crate::{
-    source::object::{Body, Object, ObjectKey, ObjectKind, Slice, SliceEndpoint, derived_uid},
+    source::{
+        memory::MeshAddresses,
+        object::{Body, Object, ObjectKey, ObjectKind, Slice, SliceEndpoint, derived_uid},
+    },
     vms::presence::{VmState, VmStates},
 };
 use api::{
+    bytes::Uid,
     external_workload::Serve,
-    name::{NamespaceName, NodeName, ServiceName},
+    name::{NamespaceName, NodeName, ProgramName, ServiceName},
     record::{Backend, NamedPort, Record},
 };
 use std::{
@@ -37,7 +41,7 @@ pub(super) fn backends(
     index: &Index,
     homes: &Homes,
     (vms, states): (&[vms::Found<'_>], &VmStates),
-    mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>,
+    mesh_addresses: &MeshAddresses,
     out: &mut Out<'_>,
 ) {
     let context = Context { index, mesh_addresses, hosts: hosts(index) };
@@ -67,7 +71,20 @@ pub(super) fn backends(
         }
     }
     for vm in vms {
-        served((index, homes), vm, states.get(&vm.node), &mut found, out);
+        let state = states.get(&vm.node);
+        let itself =
+            Server { vm, program: None, uid: vm.object.uid, addresses: vm.addresses, serve: &vm.vm.serve };
+        served((index, homes), &itself, state, &mut found, out);
+        for program in &vm.programs {
+            let server = Server {
+                vm,
+                program: Some(program.name),
+                uid: program.uid,
+                addresses: program.addresses,
+                serve: &program.program.serve,
+            };
+            served((index, homes), &server, state, &mut found, out);
+        }
     }
     for ((namespace, service, ip), (slice, backend, sharing)) in found {
         let home = homes[&(namespace.clone(), service.clone())].expect("its backends have one");
@@ -79,18 +96,27 @@ pub(super) fn backends(
     }
 }
 
-/// What a VM serves: a backend at its mesh address, ready while its own check is answered. One that is not heard of is
+/// Who serves, and where: a VM, or a program of it.
+struct Server<'a> {
+    vm: &'a vms::Found<'a>,
+    program: Option<&'a ProgramName>,
+    uid: Uid,
+    addresses: &'a [IpAddr],
+    serve: &'a [Serve],
+}
+
+/// What a VM serves: a backend at its mesh address, or its program's, ready while its own check is answered. One that is not heard of is
 /// demoted, not forgotten: as an endpoint that ends and still serves, it is used when there is no better one. One that
 /// never was heard of has not joined.
 fn served(
     (index, homes): (&Index, &Homes),
-    vms::Found { key, object, vm, node, addresses }: &vms::Found<'_>,
+    Server { vm: vms::Found { key, object, node, .. }, program, uid, addresses, serve }: &Server<'_>,
     state: Option<&VmState>,
     found: &mut BackendsOf,
     out: &mut Out<'_>,
 ) {
     let namespace = key.namespace.as_ref().expect("a VM has a namespace");
-    for serve in &vm.serve {
+    for serve in *serve {
         let name = format!("{namespace}/{}", serve.service);
         match homes.get(&(namespace.clone(), serve.service.clone())) {
             Some(Some(_)) => {}
@@ -111,12 +137,12 @@ fn served(
             }
         };
         let lapsed = state.is_some_and(|state| state.lapsed);
-        out.served(node, &serve.service, &port);
+        out.served((node, *program), &serve.service, &port);
         for &ip in *addresses {
             let answers = |state: &VmState| !state.failing.contains(&(serve.service.clone(), port.port, ip));
             let serving = state.is_some_and(answers);
             let backend = Backend {
-                uid: object.uid,
+                uid: *uid,
                 ports: vec![port.clone()],
                 ready: serving && !lapsed,
                 serving,
@@ -161,7 +187,7 @@ fn hosts(index: &Index) -> BTreeMap<IpAddr, NodeName> {
 
 struct Context<'a> {
     index: &'a Index,
-    mesh_addresses: &'a BTreeMap<NodeName, Vec<IpAddr>>,
+    mesh_addresses: &'a MeshAddresses,
     hosts: BTreeMap<IpAddr, NodeName>,
 }
 
@@ -189,8 +215,8 @@ impl Context<'_> {
             (Sharing::One, _) | (Sharing::Many, Home::Local) => ip,
             // A node's address is never a mesh destination: others reach its hostNetwork pods by its mesh address.
             (Sharing::Many, Home::Exported) => {
-                let of_node = node.as_ref().and_then(|node| self.mesh_addresses.get(node));
-                let same_family = of_node.and_then(|all| all.iter().find(|a| a.is_ipv4() == ip.is_ipv4()));
+                let of_node = node.as_ref().map(|node| self.mesh_addresses.of(node)).unwrap_or_default();
+                let same_family = of_node.iter().find(|a| a.is_ipv4() == ip.is_ipv4());
                 let Some(&mesh) = same_family else {
                     let text = format!(
                         "{ip} is left out: it is a node's address, and that node has no mesh address"

@@ -1,12 +1,12 @@
-//! Pod or VM → `endpoints/<ns>/<ip>` and `identities/<ns>/<id>`.
+//! Pod, VM or program of a VM → `endpoints/<ns>/<ip>` and `identities/<ns>/<id>`.
 
 use super::{Index, Out, vms};
-use crate::source::object::{Body, Object, ObjectKey, ObjectKind};
+use crate::source::object::{self, Body, Object, ObjectKey, ObjectKind};
 use api::{
     bytes::{IdentityId, Uid},
     identity::{self, filter_labels},
     key::MeshKey,
-    name::{NamespaceName, NodeName},
+    name::{NamespaceName, NodeName, ObjectName},
     record::{Endpoint, Identity, NamedPort, Record},
 };
 use std::{
@@ -31,7 +31,7 @@ struct Claimant<'a> {
     workload: Workload<'a>,
 }
 
-/// What pods and VMs have in common.
+/// What pods, VMs and their programs have in common.
 #[derive(Clone, Copy)]
 struct Workload<'a> {
     node: Option<&'a NodeName>,
@@ -39,6 +39,8 @@ struct Workload<'a> {
     labels: &'a BTreeMap<String, String>,
     ports: &'a [NamedPort],
     terminating: bool,
+    name: &'a ObjectName,
+    uid: Uid,
 }
 
 pub(super) fn endpoints(index: &Index, vms: &[vms::Found<'_>], out: &mut Out<'_>) {
@@ -84,6 +86,8 @@ fn owners<'a>(
             labels: &pod.labels,
             ports: &pod.ports,
             terminating: pod.terminating,
+            name: &key.name,
+            uid: object.uid,
         };
         for &ip in &pod.ips {
             let claim = (object.created_s, object.uid);
@@ -97,20 +101,28 @@ fn owners<'a>(
             owners.insert(ip, winner);
         }
     }
-    for vms::Found { key, object, vm, node, addresses } in vms {
-        let workload = Workload {
+    for vms::Found { key, object, vm, node, addresses, programs } in vms {
+        let workload = |service_account, labels, name, uid| Workload {
             node: Some(node),
-            service_account: &vm.service_account,
-            labels: &vm.labels,
+            service_account,
+            labels,
             ports: &[],
             terminating: false,
+            name,
+            uid,
         };
-        for &ip in *addresses {
-            let claim = (object.created_s, object.uid);
-            let claimant = Claimant { claim, key, object, workload };
-            // Mesh addresses are ours to give: however new a pod is that says it had one, it has not.
-            if let Some(pod) = owners.insert(ip, claimant) {
-                out.notice(pod.key, format!("{ip} is the mesh address of {key}; that one has it"));
+        let itself = (workload(&vm.service_account, &vm.labels, &key.name, object.uid), *addresses);
+        let programs = programs.iter().map(|found| {
+            let object::Program { service_account, labels, .. } = found.program;
+            (workload(service_account, labels, &found.endpoint, found.uid), found.addresses)
+        });
+        for (workload, addresses) in std::iter::once(itself).chain(programs) {
+            for &ip in addresses {
+                let claimant = Claimant { claim: (object.created_s, workload.uid), key, object, workload };
+                // Mesh addresses are ours to give: however new a pod is that says it had one, it has not.
+                if let Some(pod) = owners.insert(ip, claimant) {
+                    out.notice(pod.key, format!("{ip} is the mesh address of {key}; that one has it"));
+                }
             }
         }
     }
@@ -177,10 +189,10 @@ fn id(
 
 fn endpoint(owner: &Claimant<'_>, node: NodeName, identity: IdentityId) -> Record {
     Record::from(Endpoint {
-        uid: owner.object.uid,
+        uid: owner.workload.uid,
         identity,
         node,
-        name: owner.key.name.clone(),
+        name: owner.workload.name.clone(),
         ports: owner.workload.ports.to_vec(),
         terminating: owner.workload.terminating,
         created_s: owner.object.created_s,

@@ -1,19 +1,21 @@
 //! Node → `nodes/<node>`.
 
 use super::{Index, Out};
-use crate::source::object::{Body, ObjectKind};
+use crate::source::{
+    memory::MeshAddresses,
+    object::{Body, ObjectKind},
+};
 use api::{
     key::MeshKey,
     name::NodeName,
     record::{Node, Record},
 };
-use std::{collections::BTreeMap, net::IpAddr};
 
-pub(super) fn nodes(index: &Index, mesh_addresses: &BTreeMap<NodeName, Vec<IpAddr>>, out: &mut Out<'_>) {
+pub(super) fn nodes(index: &Index, mesh_addresses: &MeshAddresses, out: &mut Out<'_>) {
     for (key, object) in index.of_kind(ObjectKind::Node) {
         let Body::Node(node) = &object.body else { continue };
         let name: NodeName = key.name.as_str().parse().expect("an object's name is a node's name");
-        let addresses = mesh_addresses.get(&name).cloned().unwrap_or_default();
+        let addresses = mesh_addresses.of(&name).to_vec();
         if addresses.is_empty() {
             out.notice(key, "no mesh address: the cluster's mesh CIDRs are exhausted, give it larger ones");
         }

@@ -1,16 +1,21 @@
-//! ExternalWorkload → `nodes/<vm>` and `vms/<vm>`: to the mesh a VM is a node that carries nothing but its own address. Its
-//! endpoint, its identity and its backends are made where those of pods are, from what is found here.
+//! ExternalWorkload → `nodes/<vm>` and `vms/<vm>`: to the mesh a VM is a node that carries nothing but its own address, and
+//! those of its programs. Endpoints, identities and backends are made where those of pods are, from what is found here.
 
 use super::{Index, Out};
 use crate::{
-    source::object::{self, Body, Object, ObjectKey, ObjectKind},
+    source::{
+        memory::MeshAddresses,
+        object::{self, Body, Object, ObjectKey, ObjectKind, derived_uid},
+    },
     vms::{Enrollable, presence::VmStates},
 };
 use api::{
+    bytes::Uid,
     key::{LocalKey, MeshKey},
-    name::NodeName,
-    record::{Node, Record, Vm},
+    name::{NodeName, ObjectName, ProgramName},
+    record::{self, Node, Record, Vm},
 };
+use ipnet::IpNet;
 use std::{collections::BTreeMap, net::IpAddr};
 
 /// A VM that takes part.
@@ -22,13 +27,25 @@ pub(super) struct Found<'a> {
     pub(super) node: NodeName,
     /// At least one.
     pub(super) addresses: &'a [IpAddr],
+    pub(super) programs: Vec<FoundProgram<'a>>,
+}
+
+/// A program of such a VM.
+pub(super) struct FoundProgram<'a> {
+    pub(super) name: &'a ProgramName,
+    /// Among the endpoints of the namespace.
+    pub(super) endpoint: ObjectName,
+    pub(super) uid: Uid,
+    pub(super) program: &'a object::Program,
+    /// None where the ranges are exhausted: then it reaches nobody.
+    pub(super) addresses: &'a [IpAddr],
 }
 
 /// The VMs with a name and an address of their own. What was there first keeps the name: whoever may write an object in
 /// some namespace must not take over the address of another machine.
 pub(super) fn vms<'a>(
     index: &'a Index,
-    mesh_addresses: &'a BTreeMap<NodeName, Vec<IpAddr>>,
+    mesh_addresses: &'a MeshAddresses,
     states: &VmStates,
     out: &mut Out<'_>,
 ) -> Vec<Found<'a>> {
@@ -55,7 +72,7 @@ pub(super) fn vms<'a>(
         }
         taken.insert(key.name.as_str(), key);
         let node: NodeName = key.name.as_str().parse().expect("an object's name is a node's name");
-        let addresses = mesh_addresses.get(&node).map(Vec::as_slice).unwrap_or_default();
+        let addresses = mesh_addresses.of(&node);
         if addresses.is_empty() {
             out.notice(key, "no mesh address: the cluster's mesh CIDRs are exhausted, give it larger ones");
             continue;
@@ -65,9 +82,11 @@ pub(super) fn vms<'a>(
                         join by a name of its own";
             out.notice(key, text);
         }
+        let programs = programs((key, object, vm), &node, mesh_addresses, out);
+        let carried = programs.iter().flat_map(|program| program.addresses);
         let record = Node {
             mesh_addresses: addresses.to_vec(),
-            prefixes: Vec::new(),
+            prefixes: carried.map(|address| IpNet::from(*address)).collect(),
             // Nobody dials a VM: it may stand behind any NAT, so it opens each tunnel itself.
             endpoints: Vec::new(),
             zone: String::new(),
@@ -78,11 +97,47 @@ pub(super) fn vms<'a>(
             namespaces.insert(namespace.clone());
             namespaces
         });
-        let grant = Vm { namespace, namespaces: namespaces.unwrap_or_default(), serve: Vec::new() };
+        let told = |found: &FoundProgram<'_>| record::Program {
+            name: found.name.clone(),
+            processes: found.program.processes.clone(),
+            addresses: found.addresses.to_vec(),
+            serve: Vec::new(),
+        };
+        let grant = Vm {
+            namespace,
+            namespaces: namespaces.unwrap_or_default(),
+            serve: Vec::new(),
+            programs: programs.iter().map(told).collect(),
+        };
         let enrollable =
             Enrollable { object: key.clone(), uid: object.uid, addresses: addresses.to_vec(), grant };
         out.desired.vms.insert(node.clone(), enrollable);
-        found.push(Found { key, object, vm, node, addresses });
+        found.push(Found { key, object, vm, node, addresses, programs });
+    }
+    found
+}
+
+/// All of them, also one without an address: the VM has to tell its processes from its own.
+fn programs<'a>(
+    (key, object, vm): (&ObjectKey, &Object, &'a object::Vm),
+    node: &NodeName,
+    mesh_addresses: &'a MeshAddresses,
+    out: &mut Out<'_>,
+) -> Vec<FoundProgram<'a>> {
+    let mut found = Vec::new();
+    for (name, program) in &vm.programs {
+        let addresses = mesh_addresses.of_program(node, name);
+        if addresses.is_empty() {
+            let text = format!(
+                "its program {name} has no mesh address, and reaches nobody: the cluster's mesh CIDRs are exhausted, give it \
+                 larger ones"
+            );
+            out.notice(key, text);
+        }
+        // The object's own name has 253 characters at most, and so has the endpoint's.
+        let endpoint = format!("{}.{name}", key.name).parse().unwrap_or_else(|_| key.name.clone());
+        let uid = derived_uid(out.facts.uuid, &format!("Program {}/{name}", object.uid));
+        found.push(FoundProgram { name, endpoint, uid, program, addresses });
     }
     found
 }

@@ -186,6 +186,53 @@ spec:
 }
 
 #[test]
+fn what_is_wrong_with_a_program_is_named_by_its_field() {
+    let vm = |programs: &str| {
+        format!(
+            "apiVersion: clustermesh.io/v1alpha1\nkind: ExternalWorkload\nmetadata: {{name: web-1}}\nspec:\n  programs:\n{programs}"
+        )
+    };
+    let many: String = (0..17).map(|n| format!("  - {{name: p{n}, user: u{n}}}\n")).collect();
+    let mut out = String::new();
+    for programs in [
+        "  - {name: a, unit: a.service, slice: pay-ment.slice}\n  - {name: b, user: '1000'}\n",
+        "  - {name: a}\n",
+        "  - {name: a, unit: a.service, user: a}\n",
+        "  - {name: a, slice: a.slice}\n",
+        "  - {name: a, unit: a}\n",
+        "  - {name: a, unit: ../a.service}\n",
+        "  - {name: a, unit: a.service, slice: a--b.slice}\n",
+        "  - {name: a, user: '4294967295'}\n",
+        "  - {name: a, user: 'a b'}\n",
+        "  - {name: A, user: a}\n",
+        "  - {name: a, user: a}\n  - {name: a, user: b}\n",
+        "  - {name: a, user: a}\n  - {name: b, user: a}\n",
+        "  - {name: a, user: a, serve: [{service: s, port: 1}, {service: s, port: 2}]}\n",
+        "  - {name: a, user: a, labels: {'': x}}\n",
+        &many,
+    ] {
+        out += &shown(&read(&files(&[("m.yaml", &vm(programs))]), &Snapshot::default()));
+    }
+    expect![[r#"
+        ExternalWorkload default/web-1 (m.yaml:1)
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0]: name its processes by either `unit` or `user`
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0]: name its processes by either `unit` or `user`
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].slice: it says where `unit` is; name the unit
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].unit: `a` is not a valid unit: 1 to 255 of A-Z, a-z, 0-9 and ':-_.\@', ending with '.service', '.scope' or '.slice' (systemd.unit(5))
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].unit: `../a.service` is not a valid unit: 1 to 255 of A-Z, a-z, 0-9 and ':-_.\@', ending with '.service', '.scope' or '.slice' (systemd.unit(5))
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].slice: `a--b.slice` is not a valid slice: the name of a unit that ends with '.slice' (systemd.slice(5))
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].user: invalid type: integer `4294967295`, expected a string (put it in quotes)
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].user: `a b` is not a valid user: a number, or 1 to 31 of A-Z, a-z, 0-9, '_' and '-', not starting with a digit or '-'
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].name: `A` is not a valid program name: 1 to 63 of a-z, 0-9 and '-', starting and ending with a letter or digit (RFC 1123 label)
+        m.yaml:7: ExternalWorkload default/web-1: spec.programs[1].name: there are two programs named a
+        m.yaml:7: ExternalWorkload default/web-1: spec.programs[1]: a is the user a, too: a process has one identity
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].serve[1]: s is served twice: name the other port in `portName`
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].labels.: a label's key has 1 to 317 characters, its value at most 63
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs: 17 programs; a VM has at most 16
+    "#]].assert_eq(&out);
+}
+
+#[test]
 fn the_same_object_twice_is_read_once_and_shown() {
     let snapshot = read(&files(&[("a.yaml", CART), ("b.yaml", CART)]), &Snapshot::default());
     expect![[r#"

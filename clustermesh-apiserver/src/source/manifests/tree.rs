@@ -32,6 +32,15 @@ impl From<usize> for Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldPath(pub Vec<Step>);
 
+impl FieldPath {
+    /// A part of what this path leads to.
+    #[must_use]
+    pub fn join(mut self, part: Self) -> Self {
+        self.0.extend(part.0);
+        self
+    }
+}
+
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, step) in self.0.iter().enumerate() {

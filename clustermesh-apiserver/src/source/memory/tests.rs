@@ -1,5 +1,6 @@
 use super::*;
-use crate::source::object::{Node, ObjectKind, Vm};
+use crate::source::object::{Node, ObjectKind, Program, Vm};
+use api::record::Processes;
 
 fn nodes(names: &[&str]) -> BTreeMap<ObjectKey, Object> {
     let object = |name: &&str| {
@@ -14,7 +15,7 @@ fn allocate(memory: &mut Memory, names: &[&str], ranges: &[&str], now_s: u64) ->
     let ranges: Vec<IpNet> = ranges.iter().map(|r| r.parse().expect("a range")).collect();
     let (given, exhausted) = memory.allocate(&nodes(names), &ranges, now_s);
     let given = given.iter().map(|(node, ips)| format!("{node}={ips:?}"));
-    let without = exhausted.iter().map(|e| format!("{} has none of {}", e.node, e.range));
+    let without = exhausted.iter().map(|e| format!("{} has none of {}", e.holder, e.range));
     given.chain(without).collect::<Vec<_>>().join(" ")
 }
 
@@ -29,6 +30,7 @@ fn a_vm_keeps_its_mesh_address_beside_nodes_and_a_machine_that_becomes_a_vm_keep
             labels: BTreeMap::new(),
             namespaces: None,
             serve: vec![],
+            programs: BTreeMap::new(),
         });
         (key.clone(), Object { uid: key.derived_uid(ClusterUuid([1; 16])), created_s: 0, body })
     };
@@ -46,6 +48,44 @@ fn a_vm_keeps_its_mesh_address_beside_nodes_and_a_machine_that_becomes_a_vm_keep
         "a=[100.64.0.2] web=[100.64.0.1]"
     );
     assert_eq!(at([vm("a"), vm("web")].into(), 3), "a=[100.64.0.2] web=[100.64.0.1]");
+}
+
+#[test]
+fn a_program_keeps_its_mesh_address_while_others_come_and_go_and_a_restart_forgets_none() {
+    let vm = |programs: &[&str]| {
+        let namespace = Some("shop".parse().expect("a namespace"));
+        let name = "web".parse().expect("a name");
+        let key = ObjectKey { kind: ObjectKind::ExternalWorkload, namespace, name };
+        let program = |name: &&str| {
+            let program = Program {
+                processes: Processes::User("billing".parse().expect("a user")),
+                service_account: "default".into(),
+                labels: BTreeMap::new(),
+                serve: vec![],
+            };
+            (name.parse().expect("a name"), program)
+        };
+        let body = Body::Vm(Vm {
+            service_account: "default".into(),
+            labels: BTreeMap::new(),
+            namespaces: None,
+            serve: vec![],
+            programs: programs.iter().map(program).collect(),
+        });
+        (key.clone(), Object { uid: key.derived_uid(ClusterUuid([1; 16])), created_s: 0, body })
+    };
+    let mut memory = Memory::default();
+    let mut at = |programs: &[&str], now_s| {
+        let ranges = ["100.64.0.0/29".parse().expect("a range")];
+        let (given, exhausted) = memory.allocate(&[vm(programs)].into(), &ranges, now_s);
+        memory = serde_json::from_slice(&memory.to_bytes()).expect("a memory");
+        assert_eq!(exhausted, []);
+        given.iter().map(|(name, ips)| format!("{name}={ips:?}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(at(&["b"], 1), "web=[100.64.0.1] web/b=[100.64.0.2]");
+    assert_eq!(at(&["a", "b"], 2), "web=[100.64.0.1] web/a=[100.64.0.3] web/b=[100.64.0.2]");
+    assert_eq!(at(&["c"], 3), "web=[100.64.0.1] web/c=[100.64.0.4]");
+    assert_eq!(at(&["a", "b"], 4), "web=[100.64.0.1] web/a=[100.64.0.3] web/b=[100.64.0.2]");
 }
 
 #[test]

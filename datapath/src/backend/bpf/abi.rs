@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The directory below the pin directory. It stands for every layout here: whoever changes one raises it.
-pub(super) const PIN_VERSION: &str = "v1";
+pub(super) const PIN_VERSION: &str = "v2";
 
 /// `enum mesh_slot`: the function that each slot of the stubs' array is for.
 pub(super) const SLOTS: [&str; 8] = [
@@ -71,12 +71,23 @@ row!(
 row!(
     Config = mesh_config { mesh_ifindex: u32, mesh_v4: Addr, mesh_v6: Addr } 36
 );
+row!(
+    Tenant = mesh_tenant { v4: Addr, v6: Addr } 32
+);
+row!(
+    Cgroup = mesh_cgroup { tenant: Tenant, kind: u8, pad: [u8; 3] } 36
+);
+row!(
+    Tenancy = mesh_tenancy { newest_cgroup: u64, tenants: u32, level: u32 } 16
+);
 
 const _: () = assert!(offset_of!(Route, flags) == 2);
 const _: () = assert!(offset_of!(Local, mac) == 4 && offset_of!(Local, kind) == 10);
 const _: () = assert!(offset_of!(FrontendKey, port_be) == 16 && offset_of!(FrontendKey, protocol) == 18);
 const _: () = assert!(offset_of!(Endpoint, port_be) == 16);
 const _: () = assert!(offset_of!(Config, mesh_v4) == 4 && offset_of!(Config, mesh_v6) == 20);
+const _: () = assert!(offset_of!(Tenant, v6) == 16 && offset_of!(Cgroup, kind) == 32);
+const _: () = assert!(offset_of!(Tenancy, tenants) == 8 && offset_of!(Tenancy, level) == 12);
 
 /// `enum mesh_route_flags`
 pub(super) const ROUTED: u8 = 1;
@@ -84,6 +95,10 @@ pub(super) const CLOSED: u8 = 2;
 /// `enum mesh_local_kind`
 pub(super) const LOCAL_POD: u8 = 1;
 pub(super) const LOCAL_NODE: u8 = 2;
+pub(super) const LOCAL_TENANT: u8 = 3;
+/// `enum mesh_cgroup_kind`
+pub(super) const CGROUP_TENANT: u8 = 1;
+pub(super) const CGROUP_ABOVE: u8 = 2;
 
 /// An address as the maps have it.
 pub(super) fn addr(ip: IpAddr) -> Addr {
@@ -157,6 +172,12 @@ reasons! {
     NoBackend = "no_backend",
     /// A service without this port: the socket got ECONNREFUSED.
     UnknownPort = "unknown_port",
+    /// The source, or the address bound, is a program's of this host, and the socket another's.
+    WrongSource = "wrong_source",
+    /// To a program's address, and the socket that would take it is another's.
+    WrongListener = "wrong_listener",
+    /// The socket's cgroup may be a program's: the agent has not seen it yet.
+    NewCgroup = "new_cgroup",
 }
 
 impl fmt::Display for DropReason {

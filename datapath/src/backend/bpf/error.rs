@@ -13,6 +13,12 @@ pub enum Error {
     /// Another balancer has the sockets.
     #[error(transparent)]
     Rival(#[from] Rival),
+    /// Nftables balances, and gives no socket the address of its program.
+    #[error(
+        "programs of this VM cannot have identities of their own where nftables balances: what they send to the mesh is \
+         dropped; run a kernel with socket programs (Linux 5.18), or take the programs out of the ExternalWorkload"
+    )]
+    NoTenants,
     /// The kernel did not say whether it has TCX.
     #[error("cannot ask the kernel whether it has TCX")]
     Probe(#[source] io::Error),

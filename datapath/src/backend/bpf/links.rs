@@ -48,6 +48,14 @@ pub(super) const SOCKET_PROGRAMS: [(&str, AttachType); 8] = [
     ("mesh_peername6", AttachType::PEERNAME6),
 ];
 
+/// The programs that hold tenants apart, where they are attached, and their names in pins.
+pub(super) const TENANT_PROGRAMS: [(&str, AttachType); 4] = [
+    ("mesh_bind4", AttachType::BIND4),
+    ("mesh_bind6", AttachType::BIND6),
+    ("mesh_tenant_out", AttachType::EGRESS),
+    ("mesh_tenant_in", AttachType::INGRESS),
+];
+
 /// The directory of pinned links.
 #[derive(Debug)]
 pub(super) struct Links {
@@ -76,6 +84,22 @@ impl Links {
         self.put(name, place, program, || raw::link_cgroup(program, cgroup.as_fd(), at)).map_err(failed)
     }
 
+    /// Takes a program away from its cgroup, at once; succeeds when it is not there.
+    pub(super) fn remove_socket(&self, name: &'static str) -> Result<(), Error> {
+        let failed = |source| Error::Attach {
+            action: "detach",
+            program: name,
+            place: "its cgroup".to_owned(),
+            source,
+        };
+        self.pins(name).try_for_each(|path| detach(&path)).map_err(failed)
+    }
+
+    /// Whether a link of this name is pinned.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.dir.join(name).exists()
+    }
+
     /// Puts a packet program at a device, or in the place of its predecessor there.
     pub(super) fn put_packet<'p>(
         &self,
@@ -92,26 +116,8 @@ impl Links {
 
     /// Takes a packet program away from a device, at once; succeeds when it is not there.
     pub(super) fn remove(&self, at: Attachment) -> Result<(), Error> {
-        self.remove_pins(&pin_name(at)).map_err(|(_, source)| Error::at_device("detach", at, source))
-    }
-
-    /// Takes a socket program away from its cgroup, at once; succeeds when it is not there.
-    pub(super) fn remove_socket(&self, name: &str) -> Result<(), Error> {
-        self.remove_pins(name).map_err(|(path, source)| Error::Pins { action: "detach", path, source })
-    }
-
-    fn remove_pins(&self, name: &str) -> Result<(), (PathBuf, io::Error)> {
-        for path in self.pins(name) {
-            let removed = raw::open_pin(&path).and_then(|link| {
-                raw::link_detach(link.as_fd())?;
-                fs::remove_file(&path)
-            });
-            match removed {
-                Err(source) if source.kind() != io::ErrorKind::NotFound => return Err((path, source)),
-                Ok(()) | Err(_) => {}
-            }
-        }
-        Ok(())
+        let failed = |source| Error::at_device("detach", at, source);
+        self.pins(&pin_name(at)).try_for_each(|path| detach(&path)).map_err(failed)
     }
 
     /// The packet programs that stand at living devices. Pins of dead ones are swept on the way.
@@ -167,9 +173,22 @@ impl Links {
     }
 }
 
+/// Ends a link, and then its pin.
+fn detach(pin: &Path) -> io::Result<()> {
+    let removed = raw::open_pin(pin).and_then(|link| {
+        raw::link_detach(link.as_fd())?;
+        fs::remove_file(pin)
+    });
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Whether this version makes a link of this name.
 pub(super) fn is_link(pin_name: &OsStr) -> bool {
-    attachment(pin_name).is_some() || SOCKET_PROGRAMS.iter().any(|(name, _)| pin_name == *name)
+    let cgroup = SOCKET_PROGRAMS.iter().chain(&TENANT_PROGRAMS);
+    attachment(pin_name).is_some() || cgroup.into_iter().any(|(name, _)| pin_name == *name)
 }
 
 /// What is in these directories; one that is not there holds nothing.

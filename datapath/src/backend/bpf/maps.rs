@@ -3,7 +3,10 @@
 use super::{
     Error,
     abi::{self, Addr},
-    rows::{BackendKey, ConfigRow, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef},
+    rows::{
+        BackendKey, CgroupRow, ConfigRow, LocalRow, MapStep, PATH_MTU_MIN_BYTES, RouteRow, Rows, SetRef,
+        TenancyRow, TenantRow,
+    },
 };
 use crate::image::Frontend;
 use api::record::Protocol;
@@ -14,7 +17,7 @@ use aya::maps::{
 use ipnet::IpNet;
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU32,
     path::Path,
 };
@@ -25,6 +28,9 @@ const SERVICES: &str = "mesh_services";
 const AFFINITY: &str = "mesh_affinity";
 const BACKENDS: &str = "mesh_backends";
 const CONFIG: &str = "mesh_config";
+const CGROUPS: &str = "mesh_cgroups";
+const USERS: &str = "mesh_users";
+const TENANCY: &str = "mesh_tenancy";
 const DROPS: &str = "mesh_drops";
 /// Bits before an IPv4 address in a key.
 const V4_PREFIX_BITS: u8 = 96;
@@ -37,6 +43,9 @@ pub(super) struct Maps {
     affinity: HashMap<MapData, abi::FrontendKey, u32>,
     backends: HashMap<MapData, abi::BackendKeyRow, abi::Endpoint>,
     config: Array<MapData, abi::Config>,
+    cgroups: HashMap<MapData, u64, abi::Cgroup>,
+    users: HashMap<MapData, u32, abi::Tenant>,
+    tenancy: Array<MapData, abi::Tenancy>,
     drops: PerCpuArray<MapData, u64>,
     sizes: BTreeMap<&'static str, u32>,
 }
@@ -62,6 +71,9 @@ impl Maps {
             affinity: open(dir, AFFINITY, &mut sizes, Map::HashMap)?,
             backends: open(dir, BACKENDS, &mut sizes, Map::HashMap)?,
             config: open(dir, CONFIG, &mut sizes, Map::Array)?,
+            cgroups: open(dir, CGROUPS, &mut sizes, Map::HashMap)?,
+            users: open(dir, USERS, &mut sizes, Map::HashMap)?,
+            tenancy: open(dir, TENANCY, &mut sizes, Map::Array)?,
             drops: open(dir, DROPS, &mut sizes, Map::PerCpuArray)?,
             sizes,
         })
@@ -101,6 +113,17 @@ impl Maps {
             let backend = SocketAddr::new(abi::ip(value.addr), u16::from_be(value.port_be));
             rows.backends.insert(BackendKey { set: key.set, slot: key.slot }, backend);
         }
+        for row in self.cgroups.iter() {
+            let (cgroup, value) = row.map_err(read_failed(CGROUPS))?;
+            rows.cgroups.insert(cgroup, cgroup_row(value)?);
+        }
+        for row in self.users.iter() {
+            let (uid, value) = row.map_err(read_failed(USERS))?;
+            rows.users.insert(uid, tenant_row(USERS, value)?);
+        }
+        let tenancy = self.tenancy.get(&0, 0).map_err(read_failed(TENANCY))?;
+        let abi::Tenancy { newest_cgroup, tenants, level } = tenancy;
+        rows.tenancy = TenancyRow { newest_cgroup, tenants, level };
         Ok(rows)
     }
 
@@ -129,6 +152,13 @@ impl Maps {
                 (BACKENDS, self.backends.remove(&abi::BackendKeyRow { set, slot }))
             }
             MapStep::PutConfig(row) => (CONFIG, self.config.set(0, config_value(row), 0)),
+            MapStep::PutCgroup(cgroup, row) => (CGROUPS, self.cgroups.insert(cgroup, cgroup_value(row), 0)),
+            MapStep::RemoveCgroup(cgroup) => (CGROUPS, self.cgroups.remove(&cgroup)),
+            MapStep::PutUser(uid, row) => (USERS, self.users.insert(uid, tenant_value(row), 0)),
+            MapStep::RemoveUser(uid) => (USERS, self.users.remove(&uid)),
+            MapStep::PutTenancy(TenancyRow { newest_cgroup, tenants, level }) => {
+                (TENANCY, self.tenancy.set(0, abi::Tenancy { newest_cgroup, tenants, level }, 0))
+            }
         };
         result.or_else(|source| self.judge(map, step, source))
     }
@@ -160,20 +190,29 @@ impl Maps {
 
     fn read_config(&self) -> Result<ConfigRow, Error> {
         let config = self.config.get(&0, 0).map_err(read_failed(CONFIG))?;
-        let foreign = |what: &str| Error::ForeignRow { map: CONFIG, what: what.to_owned() };
         Ok(ConfigRow {
             mesh_ifindex: NonZeroU32::new(config.mesh_ifindex),
-            mesh_v4: match (config.mesh_v4 != Addr::default()).then(|| abi::ip(config.mesh_v4)) {
-                None => None,
-                Some(IpAddr::V4(v4)) => Some(v4),
-                Some(IpAddr::V6(_)) => return Err(foreign("an IPv6 address for IPv4")),
-            },
-            mesh_v6: match (config.mesh_v6 != Addr::default()).then(|| abi::ip(config.mesh_v6)) {
-                None => None,
-                Some(IpAddr::V6(v6)) => Some(v6),
-                Some(IpAddr::V4(_)) => return Err(foreign("an IPv4 address for IPv6")),
-            },
+            mesh_v4: optional_v4(CONFIG, config.mesh_v4)?,
+            mesh_v6: optional_v6(CONFIG, config.mesh_v6)?,
         })
+    }
+}
+
+/// All zero is none.
+fn optional_v4(map: &'static str, addr: Addr) -> Result<Option<Ipv4Addr>, Error> {
+    match (addr != Addr::default()).then(|| abi::ip(addr)) {
+        None => Ok(None),
+        Some(IpAddr::V4(v4)) => Ok(Some(v4)),
+        Some(IpAddr::V6(_)) => Err(Error::ForeignRow { map, what: "an IPv6 address for IPv4".to_owned() }),
+    }
+}
+
+/// All zero is none.
+fn optional_v6(map: &'static str, addr: Addr) -> Result<Option<Ipv6Addr>, Error> {
+    match (addr != Addr::default()).then(|| abi::ip(addr)) {
+        None => Ok(None),
+        Some(IpAddr::V6(v6)) => Ok(Some(v6)),
+        Some(IpAddr::V4(_)) => Err(Error::ForeignRow { map, what: "an IPv4 address for IPv6".to_owned() }),
     }
 }
 
@@ -231,6 +270,7 @@ fn local_value(row: LocalRow) -> abi::Local {
     match row {
         LocalRow::Pod { ifindex, mac } => abi::Local { ifindex, mac, kind: abi::LOCAL_POD, pad: 0 },
         LocalRow::Node => abi::Local { kind: abi::LOCAL_NODE, ..abi::Local::default() },
+        LocalRow::Tenant => abi::Local { kind: abi::LOCAL_TENANT, ..abi::Local::default() },
     }
 }
 
@@ -238,6 +278,7 @@ fn local(value: abi::Local) -> Result<LocalRow, Error> {
     match value.kind {
         abi::LOCAL_POD => Ok(LocalRow::Pod { ifindex: value.ifindex, mac: value.mac }),
         abi::LOCAL_NODE => Ok(LocalRow::Node),
+        abi::LOCAL_TENANT => Ok(LocalRow::Tenant),
         kind => Err(Error::ForeignRow { map: LOCALS, what: format!("kind {kind}") }),
     }
 }
@@ -275,5 +316,33 @@ fn config_value(row: ConfigRow) -> abi::Config {
         mesh_ifindex: row.mesh_ifindex.map_or(0, NonZeroU32::get),
         mesh_v4: row.mesh_v4.map_or(Addr::default(), |v4| abi::addr(v4.into())),
         mesh_v6: row.mesh_v6.map_or(Addr::default(), |v6| abi::addr(v6.into())),
+    }
+}
+
+fn tenant_value(row: TenantRow) -> abi::Tenant {
+    abi::Tenant {
+        v4: row.v4.map_or(Addr::default(), |v4| abi::addr(v4.into())),
+        v6: row.v6.map_or(Addr::default(), |v6| abi::addr(v6.into())),
+    }
+}
+
+fn tenant_row(map: &'static str, value: abi::Tenant) -> Result<TenantRow, Error> {
+    Ok(TenantRow { v4: optional_v4(map, value.v4)?, v6: optional_v6(map, value.v6)? })
+}
+
+fn cgroup_value(row: CgroupRow) -> abi::Cgroup {
+    match row {
+        CgroupRow::Tenant(tenant) => {
+            abi::Cgroup { tenant: tenant_value(tenant), kind: abi::CGROUP_TENANT, pad: [0; 3] }
+        }
+        CgroupRow::Above => abi::Cgroup { kind: abi::CGROUP_ABOVE, ..abi::Cgroup::default() },
+    }
+}
+
+fn cgroup_row(value: abi::Cgroup) -> Result<CgroupRow, Error> {
+    match value.kind {
+        abi::CGROUP_TENANT => Ok(CgroupRow::Tenant(tenant_row(CGROUPS, value.tenant)?)),
+        abi::CGROUP_ABOVE => Ok(CgroupRow::Above),
+        kind => Err(Error::ForeignRow { map: CGROUPS, what: format!("kind {kind}") }),
     }
 }

@@ -1,4 +1,4 @@
-//! The two objects: their maps are pinned or taken over from pins of the same make, their programs are verified.
+//! The three objects: their maps are pinned or taken over from pins of the same make, their programs are verified.
 
 use super::{Balancing, Error};
 use aya::{
@@ -13,6 +13,7 @@ use std::{
 
 static SOCKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/socket.bpf.o"));
 static PACKET: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/packet.bpf.o"));
+static TENANT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tenant.bpf.o"));
 pub(super) static STUB: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/stub.bpf.o"));
 
 /// The loaded programs. They live while this or a link holds them.
@@ -20,23 +21,33 @@ pub(super) static STUB: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub(super) struct Objects {
     socket: Ebpf,
     packet: Ebpf,
+    tenant: Ebpf,
 }
 
 impl Objects {
-    /// Loads both, with the maps that are pinned in `dir`, or new ones pinned there. Where nftables balances, the kernel
-    /// may refuse the socket programs, and their maps alone are made.
+    /// Loads them, with the maps that are pinned in `dir`, or new ones pinned there. Where nftables balances, the kernel
+    /// may refuse the programs of sockets and tenants, and their maps alone are made.
     pub(super) fn load(dir: &Path, balancing: Balancing) -> Result<Self, Error> {
         check_geometry("socket.bpf.o", SOCKET, dir)?;
         check_geometry("packet.bpf.o", PACKET, dir)?;
-        let socket = match balancing {
-            Balancing::Socket => load("socket.bpf.o", SOCKET, dir)?,
-            Balancing::Nftables => load_maps("socket.bpf.o", SOCKET, dir)?,
+        check_geometry("tenant.bpf.o", TENANT, dir)?;
+        let at_sockets = match balancing {
+            Balancing::Socket => load,
+            Balancing::Nftables => load_maps,
         };
-        Ok(Self { socket, packet: load("packet.bpf.o", PACKET, dir)? })
+        Ok(Self {
+            socket: at_sockets("socket.bpf.o", SOCKET, dir)?,
+            packet: load("packet.bpf.o", PACKET, dir)?,
+            tenant: at_sockets("tenant.bpf.o", TENANT, dir)?,
+        })
     }
 
     pub(super) fn socket(&self, function: &str) -> BorrowedFd<'_> {
         program_fd(&self.socket, function).as_fd()
+    }
+
+    pub(super) fn tenant(&self, function: &str) -> BorrowedFd<'_> {
+        program_fd(&self.tenant, function).as_fd()
     }
 
     pub(super) fn packet(&self, function: &str) -> BorrowedFd<'_> {
@@ -54,15 +65,16 @@ impl Objects {
 }
 
 #[cfg(test)]
-pub(super) const OBJECTS: [&[u8]; 3] = [SOCKET, PACKET, STUB];
+pub(super) const OBJECTS: [&[u8]; 4] = [SOCKET, PACKET, TENANT, STUB];
 
 fn load(name: &str, object: &[u8], dir: &Path) -> Result<Ebpf, Error> {
     let mut ebpf = load_maps(name, object, dir)?;
     for (function, program) in ebpf.programs_mut() {
         let loaded = match program {
             AyaProgram::CgroupSockAddr(p) => p.load(),
+            AyaProgram::CgroupSkb(p) => p.load(),
             AyaProgram::SchedClassifier(p) => p.load(),
-            _ => unreachable!("bpf/ has socket address and classifier programs only"),
+            _ => unreachable!("bpf/ has programs of cgroups and classifiers only"),
         };
         loaded.map_err(|source| failed(&format!("`{function}`"), source))?;
     }

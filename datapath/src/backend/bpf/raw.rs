@@ -33,6 +33,10 @@ const BPF_LINK_TYPE_TCX: u32 = 11;
 pub(super) struct AttachType(pub u32);
 
 impl AttachType {
+    pub(super) const INGRESS: Self = Self(0);
+    pub(super) const EGRESS: Self = Self(1);
+    pub(super) const BIND4: Self = Self(8);
+    pub(super) const BIND6: Self = Self(9);
     pub(super) const CONNECT4: Self = Self(10);
     pub(super) const CONNECT6: Self = Self(11);
     pub(super) const SENDMSG4: Self = Self(14);

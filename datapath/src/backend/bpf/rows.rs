@@ -33,6 +33,41 @@ pub struct Rows {
     pub backends: BTreeMap<BackendKey, SocketAddr>,
     /// The tunnel's device and this node's own addresses.
     pub config: ConfigRow,
+    /// Cgroups of tenants, and those above them.
+    pub cgroups: BTreeMap<u64, CgroupRow>,
+    /// Users who are tenants.
+    pub users: BTreeMap<u32, TenantRow>,
+    /// Which cgroups were looked at.
+    pub tenancy: TenancyRow,
+}
+
+/// The addresses of what of this host has an identity of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TenantRow {
+    /// None: it neither reaches the mesh by IPv4 nor is reached.
+    pub v4: Option<Ipv4Addr>,
+    /// None: it neither reaches the mesh by IPv6 nor is reached.
+    pub v6: Option<Ipv6Addr>,
+}
+
+/// What a cgroup is to tenants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CgroupRow {
+    /// It is one, with all that is below it.
+    Tenant(TenantRow),
+    /// One is below it, or would be.
+    Above,
+}
+
+/// Which cgroups were looked at, and whether anybody is told apart.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TenancyRow {
+    /// The newest of them.
+    pub newest_cgroup: u64,
+    /// 0: nobody is told apart.
+    pub tenants: u32,
+    /// How deep the cgroup is at which the programs stand; 0 is the root of all.
+    pub level: u32,
 }
 
 /// A prefix of the encrypted scope.
@@ -59,6 +94,8 @@ pub enum LocalRow {
     },
     /// The node's own mesh address: what comes for it goes up the host's stack.
     Node,
+    /// A tenant's: what comes for it goes up the host's stack, to the tenant's sockets alone.
+    Tenant,
 }
 
 /// A frontend's backends: slots 0 to `count` of `set`.
@@ -119,4 +156,14 @@ pub enum MapStep {
     RemoveBackend(BackendKey),
     /// Replaces the configuration.
     PutConfig(ConfigRow),
+    /// Says what a cgroup is to tenants.
+    PutCgroup(u64, CgroupRow),
+    /// Forgets a cgroup.
+    RemoveCgroup(u64),
+    /// Makes a user a tenant.
+    PutUser(u32, TenantRow),
+    /// The reverse.
+    RemoveUser(u32),
+    /// Says which cgroups were looked at.
+    PutTenancy(TenancyRow),
 }

@@ -14,5 +14,6 @@ mod rivals;
 mod sockets;
 mod succession;
 mod tcx;
+mod tenants;
 mod too_big;
 mod tunnel;

@@ -6,6 +6,7 @@ use crate::{
         apply,
         model::{Model, guard, tunnel_owner},
     },
+    backend::bpf::CgroupRow,
     image::Image,
     observe::Observed,
     plan::{Completeness, plan},
@@ -30,6 +31,9 @@ const PEERS: [&str; 3] = ["east", "north", "west"];
 const PODS: [&str; 3] = ["10.1.1.5", "10.1.1.6", "fd00:10:1::5"];
 const FRONTENDS: [&str; 3] = ["10.101.0.9:80", "10.101.0.9:81", "[fd00:101::9]:80"];
 const BACKENDS: [&str; 4] = ["10.1.1.5:80", "10.1.1.6:80", "10.2.1.130:80", "10.3.7.1:80"];
+
+/// An address and a cgroup.
+const TENANTS: [(&str, u64); 2] = [("100.64.1.2", 7), ("100.64.1.3", 8)];
 
 proptest! {
     #[test]
@@ -75,6 +79,8 @@ proptest! {
             let was = tunnel_owner(&start, address);
             prop_assert!(was.is_none() || tunnel_owner(&host.observed, address).is_some());
         }
+        prop_assert!(was.cgroups.keys().all(|cgroup| is.cgroups.contains_key(cgroup)));
+        prop_assert!(was.tenancy.tenants == 0 || is.tenancy.tenants > 0);
         prop_assert!(start.attachments.is_subset(&host.observed.attachments));
         prop_assert!(start.unreachable.is_subset(&host.observed.unreachable));
     }
@@ -96,6 +102,9 @@ fn walk(
             for wrong in moment(address, &first, now, &last) {
                 seen.borrow_mut().push(format!("{address} {wrong} after `{step}`"));
             }
+        }
+        for wrong in taken_for_the_host(&first, now, &last) {
+            seen.borrow_mut().push(format!("{wrong} after `{step}`"));
         }
         for (frontend, to) in &now.rows.services {
             let set = contents(now, to.set);
@@ -134,6 +143,18 @@ fn moment(address: IpAddr, first: &Observed, now: &Observed, last: &Observed) ->
     wrong
 }
 
+/// Tenants before and after that are none now; and new ones that are none yet though there are ways into the mesh that
+/// were not there before.
+fn taken_for_the_host(first: &Observed, now: &Observed, last: &Observed) -> Vec<String> {
+    let is_told = |host: &Observed, cgroup: u64| {
+        host.rows.tenancy.tenants > 0 && matches!(host.rows.cgroups.get(&cgroup), Some(CgroupRow::Tenant(_)))
+    };
+    let new_ways = now.routes.keys().any(|prefix| !first.routes.contains_key(prefix));
+    let tenants = TENANTS.iter().map(|(_, cgroup)| *cgroup).filter(|cgroup| is_told(last, *cgroup));
+    let wrong = tenants.filter(|cgroup| (is_told(first, *cgroup) || new_ways) && !is_told(now, *cgroup));
+    wrong.map(|cgroup| format!("cgroup {cgroup} is taken for the host")).collect()
+}
+
 fn contents(host: &Observed, set: u32) -> Vec<SocketAddr> {
     host.rows.backends.iter().filter(|(key, _)| key.set == set).map(|(_, backend)| *backend).collect()
 }
@@ -150,8 +171,12 @@ fn images() -> impl Strategy<Value = Image> {
     let pods = vec(proptest::option::of(5_u32..8), PODS.len());
     let services =
         vec(proptest::option::of(subsequence(BACKENDS.to_vec(), 0..=BACKENDS.len())), FRONTENDS.len());
-    (vec(reach, PREFIXES.len()), pods, services).prop_map(|(prefixes, pods, services)| {
+    let tenants = subsequence(TENANTS.to_vec(), 0..=TENANTS.len());
+    (vec(reach, PREFIXES.len()), pods, services, tenants).prop_map(|(prefixes, pods, services, tenants)| {
         let mut text = String::new();
+        for (address, cgroup) in tenants {
+            text += &format!("above 1;seen {cgroup};tenant {address} cgroup {cgroup};");
+        }
         for (prefix, reach) in PREFIXES.iter().zip(prefixes) {
             match reach {
                 None => {}

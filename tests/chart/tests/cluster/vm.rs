@@ -68,6 +68,13 @@ async fn a_vm_that_nobody_could_use_is_refused_with_the_field_named() {
     })
     .await
     .unwrap();
+    let programs = json!({"programs": [
+        {"name": "billing", "unit": "billing.service", "labels": {"app": "billing"}, "serve": [{"service": "cart", "port": 80}]},
+        {"name": "card", "unit": r"web\x2dcard@1.service", "slice": "pay-card.slice", "serviceAccount": "card"},
+        {"name": "jobs", "user": "1000"},
+    ]});
+    cluster.create(&workload("programs", &programs)).await.unwrap();
+    assert_eq!(cluster.get("ExternalWorkload", "default/programs").await.unwrap()["spec"], programs);
     for (spec, field) in [
         (json!({"labels": {"app": "x".repeat(64)}}), "spec.labels"),
         (json!({"serviceAccount": "Legacy"}), "spec.serviceAccount"),
@@ -76,6 +83,20 @@ async fn a_vm_that_nobody_could_use_is_refused_with_the_field_named() {
         (json!({"serve": [{"service": "cart"}]}), "spec.serve[0].port"),
         (json!({"serve": [{"service": "cart", "port": 70_000}]}), "spec.serve[0].port"),
         (json!({"serve": [{"service": "Cart", "port": 80}]}), "spec.serve[0].service"),
+        (json!({"programs": [{"name": "a"}]}), "spec.programs[0]"),
+        (json!({"programs": [{"name": "a", "unit": "a.service", "user": "a"}]}), "spec.programs[0]"),
+        (json!({"programs": [{"name": "a", "user": "a", "slice": "a.slice"}]}), "spec.programs[0]"),
+        (json!({"programs": [{"name": "a", "unit": "../a.service"}]}), "spec.programs[0].unit"),
+        (
+            json!({"programs": [{"name": "a", "unit": "a.service", "slice": "a--b.slice"}]}),
+            "spec.programs[0].slice",
+        ),
+        (json!({"programs": [{"name": "a", "user": "a b"}]}), "spec.programs[0].user"),
+        (json!({"programs": [{"name": "a", "user": "a"}, {"name": "a", "user": "b"}]}), "spec.programs[1]"),
+        (
+            json!({"programs": (0..17).map(|n| json!({"name": format!("a{n}"), "user": "a"})).collect::<Vec<_>>()}),
+            "spec.programs",
+        ),
     ] {
         let refused = cluster.create(&workload("web-1", &spec)).await.unwrap_err();
         let text = format!("{refused:#}");

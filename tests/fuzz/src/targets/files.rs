@@ -62,7 +62,8 @@ pub(super) fn memory(input: &[u8]) {
         let objects = memory.objects(&snapshot, ClusterUuid([1; 16]), 1);
         let ranges = ["100.64.1.0/24".parse().expect("a range")];
         let (given, _) = memory.allocate(&objects, &ranges, 1);
-        assert!(given.values().flatten().all(|address| ranges[0].contains(address)), "{given:?}");
+        let a1 = given.of(&"a1".parse().expect("a name"));
+        assert!(a1.iter().all(|address| ranges[0].contains(address)), "{given:?}");
     }
 }
 

@@ -1,9 +1,10 @@
 //! A server that says who it is, over HTTP and UDP.
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use anyhow::{Context, Result};
 use axum::Router;
+use axum::extract::ConnectInfo;
 use axum::http::{StatusCode, Uri};
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -12,7 +13,11 @@ use super::the_end;
 /// The largest UDP payload. (RFC 768, RFC 791)
 const UDP_MAX: usize = 65_507;
 
-/// Answers every GET with `name` and a line feed, and every UDP packet with `name`, a space and the packet.
+/// Where a client learns its own address.
+const FROM: &str = "/from";
+
+/// Answers every GET with `name` and a line feed, one for `/from` with the client's address, and every UDP packet with
+/// `name`, a space and the packet.
 ///
 /// # Errors
 /// The port is taken.
@@ -22,7 +27,14 @@ pub async fn serve(name: String, port: u16, seconds: Option<f64>) -> Result<()> 
         TcpListener::bind(address).await.with_context(|| format!("cannot listen on TCP port {port}"))?;
     let udp = UdpSocket::bind(address).await.with_context(|| format!("cannot listen on UDP port {port}"))?;
     let answer = format!("{name}\n");
-    let app = Router::new().fallback(move |_: Uri| async move { (StatusCode::OK, answer) });
+    let app =
+        Router::new().fallback(move |ConnectInfo(from): ConnectInfo<SocketAddr>, asked: Uri| async move {
+            (
+                StatusCode::OK,
+                if asked.path() == FROM { format!("{}\n", from.ip().to_canonical()) } else { answer },
+            )
+        });
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     tokio::select! {
         result = async { axum::serve(tcp, app).await } => result.context("the HTTP server ended"),
         result = echo(udp, &name) => result,

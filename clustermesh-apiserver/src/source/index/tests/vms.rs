@@ -166,6 +166,82 @@ fn a_vm_is_told_what_it_may_read_and_what_it_serves_of_that_which_is_there() {
     assert_eq!((served[0].service.as_str(), served[0].ports[0].port), ("cart", 8080));
 }
 
+const PROGRAMS: &str = "labels: {app: web}, serviceAccount: legacy, programs: [\
+    {name: billing, unit: billing.service, labels: {app: billing}, serve: [{service: cart, port: 8080}]}, \
+    {name: jobs, user: jobs, serviceAccount: jobs}]";
+
+#[test]
+fn a_program_of_a_vm_has_an_endpoint_an_identity_and_backends_at_its_own_mesh_address() {
+    let yaml = [service("service.cilium.io/global: 'true'"), vm("web-1", PROGRAMS)].concat();
+    check(
+        &yaml,
+        expect![[r#"
+        identity legacy {"app": "web"}
+        identity legacy {"app": "billing"}
+        identity jobs {}
+        mesh/v1/east/endpoints/shop/100.64.0.1 web-1 on web-1 uid=28d3e8b5
+        mesh/v1/east/endpoints/shop/100.64.0.2 web-1.billing on web-1 uid=fc157a47
+        mesh/v1/east/endpoints/shop/100.64.0.3 web-1.jobs on web-1 uid=d66fb78a
+        mesh/v1/east/endpoints/shop/fd64::1 web-1 on web-1 uid=28d3e8b5
+        mesh/v1/east/endpoints/shop/fd64::2 web-1.billing on web-1 uid=fc157a47
+        mesh/v1/east/endpoints/shop/fd64::3 web-1.jobs on web-1 uid=d66fb78a
+        mesh/v1/east/services/shop/cart [10.96.0.10] global=true shared=true affinity=None headless=false
+        mesh/v1/east/backends/shop/cart/100.64.0.2 http:8080/TCP ready serving node=web-1 zone= uid=fc157a47
+        mesh/v1/east/backends/shop/cart/fd64::2 http:8080/TCP ready serving node=web-1 zone= uid=fc157a47
+    "#]],
+    );
+    let mut records = desired(&yaml).records;
+    let name: NodeName = "web-1".parse().expect("a name");
+    let key = api::key::MeshKey::Node(name.clone()).of(&"east".parse().expect("a name"));
+    let Some(Record::Node(node)) = records.remove(&key) else { panic!("no {key}") };
+    assert!(node.is_vm(), "nobody dials it");
+    let carried: Vec<_> = node.prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(carried, ["100.64.0.2/32", "fd64::2/128", "100.64.0.3/32", "fd64::3/128"]);
+    let Some(Record::Vm(told)) = records.remove(&LocalKey::Vm(name).into()) else { panic!("no grant") };
+    let told = told.programs.iter().map(|it| {
+        let serve: Vec<_> = it.serve.iter().map(|served| served.service.as_str()).collect();
+        format!("{} is the {} at {:?}, serves {serve:?}\n", it.name, it.processes, it.addresses)
+    });
+    expect![[r#"
+        billing is the unit billing.service at [100.64.0.2, fd64::2], serves ["cart"]
+        jobs is the user jobs at [100.64.0.3, fd64::3], serves []
+    "#]]
+    .assert_eq(&told.collect::<String>());
+}
+
+#[test]
+fn what_a_program_serves_is_ready_while_it_answers_at_its_own_address() {
+    let failing = ("cart".parse().expect("a name"), 8080, "100.64.0.2".parse().expect("an address"));
+    let state = VmState { failing: [failing].into(), ..VmState::default() };
+    let states = [("web-1".parse().expect("a name"), state)].into();
+    let yaml = [service(""), vm("web-1", PROGRAMS)].concat();
+    let desired = desired_of(&yaml, &facts(true), &["100.64.0.0/24", "fd64::/64"], &states);
+    let backends = desired.records.iter().filter_map(|(key, record)| match record {
+        Record::Backend(backend) => Some(format!("{key} {}", backend.ready)),
+        _ => None,
+    });
+    assert_eq!(
+        backends.collect::<Vec<_>>(),
+        [
+            "mesh-local/v1/backends/shop/cart/100.64.0.2 false",
+            "mesh-local/v1/backends/shop/cart/fd64::2 true"
+        ]
+    );
+}
+
+#[test]
+fn a_program_for_which_no_address_is_left_is_told_apart_all_the_same() {
+    let desired = desired_in(&vm("web-1", PROGRAMS), true, &["100.64.0.0/30"]);
+    let notices: String = desired.notices.iter().map(|notice| format!("{notice}\n")).collect();
+    expect![[r#"
+        ExternalWorkload shop/web-1: its program jobs has no mesh address, and reaches nobody: the cluster's mesh CIDRs are exhausted, give it larger ones
+        ExternalWorkload shop/web-1: there is no Service shop/cart: nobody reaches what this VM serves
+    "#]].assert_eq(&notices);
+    let grant = desired.vms.values().next().expect("it takes part").grant.clone();
+    let addresses: Vec<_> = grant.programs.iter().map(|it| (it.name.as_str(), it.addresses.len())).collect();
+    assert_eq!(addresses, [("billing", 1), ("jobs", 0)]);
+}
+
 #[test]
 fn two_machines_with_one_key_are_named() {
     let states = [("web-1".parse().expect("a name"), VmState { twins: true, ..VmState::default() })].into();
@@ -189,14 +265,16 @@ fn a_name_that_is_taken_stays_with_the_node_or_the_vm_that_was_there_first() {
             labels: BTreeMap::new(),
             namespaces: None,
             serve: vec![],
+            programs: BTreeMap::new(),
         });
         (key.clone(), Object { uid: key.derived_uid(ClusterUuid([7; 16])), created_s, body })
     };
     let owner = |first: u64, second: u64| {
         let mut index = Index::default();
         index.replace([object("first", first), object("second", second)].into());
-        let mesh = [("web-1".parse().expect("a name"), vec!["100.64.0.1".parse().expect("an address")])];
-        let desired = index.desired(&facts(true), &mesh.into(), &VmStates::default());
+        let name: NodeName = "web-1".parse().expect("a name");
+        let mesh = [(name.into(), vec!["100.64.0.1".parse().expect("an address")])];
+        let desired = index.desired(&facts(true), &mesh.into_iter().collect(), &VmStates::default());
         let endpoints =
             desired.records.keys().map(ToString::to_string).filter(|key| key.contains("/endpoints/"));
         let notices = desired.notices.iter().map(|notice| format!("! {notice}"));

@@ -16,6 +16,9 @@ fn ours() -> Vec<Layout> {
         abi::BackendKeyRow::layout(),
         abi::Endpoint::layout(),
         abi::Config::layout(),
+        abi::Tenant::layout(),
+        abi::Cgroup::layout(),
+        abi::Tenancy::layout(),
     ]
 }
 
