@@ -75,8 +75,9 @@ fn object(of: &ClusterFacts, connect: Option<Connect>) -> MeshPeer {
         spec: MeshPeerSpec {
             uuid: of.uuid,
             endpoints: of.endpoints.clone(),
+            through: None,
             trust_bundle: of.trust_bundle.clone(),
-            contract: Contract { cidrs, namespaces: vec![], limits: limits(of) },
+            contract: Contract { cidrs, namespaces: vec![], limits: limits(of), relay: vec![] },
             stale: Stale::default(),
             connect,
         },

@@ -32,11 +32,13 @@ fn peer(name: &str, id: u8, cidr: &str) -> MeshPeer {
         spec: MeshPeerSpec {
             uuid: ClusterUuid([id; 16]),
             endpoints: vec![],
+            through: None,
             trust_bundle: String::new(),
             contract: Contract {
                 cidrs: vec![cidr.parse().unwrap()],
                 namespaces: vec![],
                 limits: Limits::default(),
+                relay: vec![],
             },
             stale: Stale::default(),
             connect: None,

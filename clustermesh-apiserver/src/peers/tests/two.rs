@@ -158,11 +158,13 @@ impl Cluster {
             spec: MeshPeerSpec {
                 uuid: self.config.uuid,
                 endpoints: vec![self.address.to_string()],
+                through: None,
                 trust_bundle: self.tls.identity().bundle_pem().to_owned(),
                 contract: Contract {
                     cidrs: [self.config.pod_cidrs.clone(), self.config.mesh_cidrs.clone()].concat(),
                     namespaces: vec![],
                     limits: Limits::default(),
+                    relay: vec![],
                 },
                 stale: Stale::default(),
                 connect,
