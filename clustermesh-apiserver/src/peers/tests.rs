@@ -1,5 +1,8 @@
-//! Checks and rosters as tables; two clusters over real TLS in `two.rs`.
+//! Checks and rosters as tables; clusters over real TLS (`cluster.rs`) that dial each other in `two.rs`, and do not in
+//! `piped.rs`.
 
+mod cluster;
+mod piped;
 mod two;
 
 use super::{
@@ -34,6 +37,7 @@ static BUNDLE: LazyLock<String> = LazyLock::new(|| {
         mesh_cidrs: vec![cidr("100.65.0.0/24")],
         encryption_scope: Default::default(),
         advertise: vec!["localhost:2379".to_owned()],
+        dial_out: false,
     };
     init::init(directory.path(), &config, SystemTime::now()).expect("a cluster");
     std::fs::read_to_string(directory.path().join("ca/cert.pem")).expect("its CA")

@@ -164,6 +164,7 @@ fn cluster_of(name: &str, number: u8) -> TempDir {
         mesh_cidrs: prefix(&format!("100.64.{number}.0/24")),
         encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
+        dial_out: false,
     };
     init::init(dir.path(), &config, SystemTime::now()).expect("initialised");
     std::fs::create_dir(dir.path().join("manifests")).expect("made");
