@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "etcd/server/etcdserver/api/v3election/v3electionpb/v3election.proto",
             "mesh/v1/admin.proto",
             "mesh/v1/enrolment.proto",
+            "mesh/v1/pipe.proto",
             "mesh/v1/sync.proto",
         ],
         ["proto"],

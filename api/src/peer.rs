@@ -44,8 +44,13 @@ pub struct Metadata {
 pub struct MeshPeerSpec {
     /// The peer's trust domain: a cluster of the same name with another UUID is another cluster.
     pub uuid: ClusterUuid,
-    /// `host:port` of its apiserver, tried in order.
+    /// `host:port` of its apiserver, tried in order. None: it cannot be dialled. It is reached by connections that it
+    /// opens to us, or `through` another peer.
     pub endpoints: Vec<String>,
+    /// A peer of ours that passes bytes on between us and this one, where neither can dial the other. It reads none of
+    /// them, and has to allow it by its own contracts with both of us (`contract.relay`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<ClusterName>,
     /// Its CA certificates, PEM. No key ever leaves a cluster.
     pub trust_bundle: String,
     /// What we accept from it.
@@ -106,6 +111,10 @@ pub struct Contract {
     pub namespaces: Vec<NamespaceName>,
     /// How much of it.
     pub limits: Limits,
+    /// Other peers of ours to which we pass its bytes on, unopened, and theirs to it; none by default. Both contracts
+    /// have to name the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relay: Vec<ClusterName>,
 }
 
 /// How many records we take from a peer, and how fast.
@@ -152,7 +161,12 @@ impl Contract {
         namespaces.sort_unstable();
         let Limits { nodes, identities, endpoints, services, backends, changes_per_second } = self.limits;
         let limits = [nodes, identities, endpoints, services, backends, changes_per_second];
-        let text = format!("contract/1\n{}\n{}\n{limits:?}", cidrs.join(","), namespaces.join(","));
+        let mut text = format!("contract/1\n{}\n{}\n{limits:?}", cidrs.join(","), namespaces.join(","));
+        if !self.relay.is_empty() {
+            let mut relay: Vec<&str> = self.relay.iter().map(ClusterName::as_str).collect();
+            relay.sort_unstable();
+            text = format!("{text}\n{}", relay.join(","));
+        }
         ContractHash(Sha256::digest(text).into())
     }
 
@@ -196,4 +210,28 @@ impl MeshPeer {
 #[must_use]
 pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+
+    #[test]
+    fn a_contract_that_relays_nothing_has_the_hash_it_always_had() {
+        let mut contract = Contract {
+            cidrs: vec!["10.2.0.0/16".parse().unwrap()],
+            namespaces: vec![],
+            limits: Limits::default(),
+            relay: vec![],
+        };
+        expect!["44ae3a6eb0fdc9ab8e7b8236f01821c0cc2d2fe6d2b19aef28c8cdf28b25867f"]
+            .assert_eq(&hex::encode(contract.hash().0));
+        let closed = contract.hash();
+        contract.relay = vec!["b".parse().unwrap(), "a".parse().unwrap()];
+        assert_ne!(contract.hash(), closed);
+        let one_order = contract.hash();
+        contract.relay.reverse();
+        assert_eq!(contract.hash(), one_order);
+    }
 }

@@ -12,7 +12,7 @@ mod workload;
 
 pub use cluster::{Boot, Cluster, Heartbeat, Lineage, Peering, Phase, Synced};
 pub use node::{Applied, AppliedCluster, AppliedProgram, Node, Tunnel, TunnelKey};
-pub use peer::{Closed, Freshness, ImportState, PeerState, Refusal, StalePolicy};
+pub use peer::{Closed, Freshness, ImportState, PeerState, Refusal, StalePolicy, Way};
 pub use vm::{Presence, Processes, Program, Served, ServedHealth, Vm};
 pub use wire::RecordError;
 pub use workload::{Affinity, Backend, Endpoint, Identity, NamedPort, Namespace, Protocol, Service};

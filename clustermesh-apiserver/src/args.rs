@@ -11,6 +11,9 @@ use crate::{
     pki::CERTIFICATE_DAYS,
 };
 
+/// Where an apiserver is reached that advertises nothing: on its own machine.
+const HERE: &str = "localhost:2379";
+
 /// The control plane of one cluster of the mesh: store, source, peers.
 #[derive(Debug, Parser)]
 #[command(name = "clustermesh-apiserver", version)]
@@ -60,9 +63,14 @@ pub struct InitArgs {
     /// Where mesh addresses of nodes and VMs come from; may be given several times.
     #[arg(long, value_name = "CIDR", required = true, value_delimiter = ',')]
     pub mesh_cidr: Vec<IpNet>,
-    /// By which address agents, operators and peers reach this apiserver; may be given several times.
-    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:2379", value_delimiter = ',')]
+    /// By which address agents, operators and peers reach this apiserver; may be given several times. Without it only this
+    /// machine does, at localhost:2379, and peers as with --dial-out.
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     pub advertise: Vec<String>,
+    /// Peers cannot dial this apiserver: it stands behind NAT, and opens the connections. Agents and operators still
+    /// reach it by --advertise.
+    #[arg(long)]
+    pub dial_out: bool,
     /// What is encrypted, or dropped.
     #[arg(long, value_enum, default_value_t)]
     pub encryption_scope: EncryptionScope,
@@ -83,7 +91,11 @@ impl InitArgs {
             service_cidrs: self.service_cidr.clone(),
             mesh_cidrs: self.mesh_cidr.clone(),
             encryption_scope: self.encryption_scope,
-            advertise: self.advertise.clone(),
+            advertise: match self.advertise.as_slice() {
+                [] => vec![HERE.to_owned()],
+                advertise => advertise.to_vec(),
+            },
+            dial_out: self.dial_out || self.advertise.is_empty(),
         }
     }
 }

@@ -32,7 +32,7 @@ use api::{
 use daemon::{
     context::TOKEN_AUDIENCE,
     spiffe::{Role, SpiffeId},
-    tls::StrangerInfo,
+    tls::{Origin, StrangerInfo},
 };
 use ipnet::IpNet;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
@@ -46,7 +46,7 @@ use rpc::mesh::enrolment::v1::{
     enrolment_server::Enrolment,
 };
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -186,8 +186,8 @@ fn nobody(what: &str, argument: &str) -> Status {
 }
 
 /// Where a stranger came from.
-fn from<T>(request: &Request<T>) -> Option<SocketAddr> {
-    request.extensions().get::<StrangerInfo>().map(|info| info.from)
+fn from<T>(request: &Request<T>) -> Option<Origin> {
+    request.extensions().get::<StrangerInfo>().map(|info| info.from.clone())
 }
 
 fn bad(error: impl std::fmt::Display) -> Status {
@@ -195,7 +195,7 @@ fn bad(error: impl std::fmt::Display) -> Status {
 }
 
 /// What whoever came is told, and our log as well.
-fn refused(error: EnrolError, from: Option<SocketAddr>, what: &str) -> Status {
+fn refused(error: EnrolError, from: Option<&Origin>, what: &str) -> Status {
     let status = Status::from(error);
     warn!(?from, why = status.message(), "{what}");
     status
@@ -251,7 +251,7 @@ impl Enrolment for Enrol {
         let key = pki::key_of(&certificate_request);
         let key = key.map_err(|error| bad(format!("{:#}", anyhow::Error::new(error))))?;
         let enrolled = self.vms.enrol(&name, secret.as_ref(), key).await;
-        enrolled.map_err(|error| refused(error, from, &format!("Refused to enrol VM {name}")))?;
+        enrolled.map_err(|error| refused(error, from.as_ref(), &format!("Refused to enrol VM {name}")))?;
         let certificate = self.certificate(Role::Vm, name.as_str(), VM_CERTIFICATE, &certificate_request)?;
         info!(?from, vm = %name, life = ?VM_CERTIFICATE, "Gave a VM its certificate");
         Ok(Response::new(EnrolVmResponse { certificate, endpoints: self.endpoints.clone() }))
@@ -265,7 +265,7 @@ impl Enrolment for Enrol {
         let MeetPeerRequest { secret, uuid } = request.into_inner();
         let uuid = ClusterUuid::from_slice(&uuid).map_err(bad)?;
         let checked = self.vms.check_peer(&Secret::from_slice(&secret).map_err(bad)?, uuid).await;
-        checked.map_err(|error| refused(error, from, "Refused the administrator of a cluster"))?;
+        checked.map_err(|error| refused(error, from.as_ref(), "Refused the administrator of a cluster"))?;
         // Of our other peers a token tells nothing.
         let us = self.peers.describe().await?;
         let text = |cidrs: &[IpNet]| cidrs.iter().map(IpNet::to_string).collect();
@@ -293,7 +293,7 @@ impl Enrolment for Enrol {
         if peer.spec.connect.is_none() {
             return Err(Status::invalid_argument("a MeshPeer that comes by a token is of a connect"));
         }
-        let told = |error| refused(error, from, "Refused the administrator of a cluster");
+        let told = |error| refused(error, from.as_ref(), "Refused the administrator of a cluster");
         self.vms.check_peer(&secret, uuid).await.map_err(told)?;
         // What conflicts does not cost the token; who has been bound to it may try again.
         self.peers.apply_peer(peer.clone(), None, true).await?;

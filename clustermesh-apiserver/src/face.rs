@@ -1,9 +1,9 @@
 //! The doors: etcd's v3 API and our admin service over one mTLS port.
 //!
 //! ```text
-//!  TCP ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Lease · … · Sync
-//!                                       │ the table's row              │ every range, by [`Doors::check`]
-//!                                       └ not served: says so          └─▶ Engine
+//!  TCP, a pipe ─▶ Acceptor (who is it?) ─▶ Doorman (may it call this?) ─▶ Kv · Watch · Lease · … · Sync · Pipe
+//!                                               │ the table's row              │ every range, by [`Doors::check`]
+//!                                               └ not served: says so          └─▶ Engine
 //! ```
 //!
 //! Invariants
@@ -20,6 +20,7 @@ mod kv;
 mod lease;
 mod lock;
 mod maintenance;
+mod pipe;
 mod serve;
 mod sight;
 pub mod sync;
@@ -150,7 +151,7 @@ impl Doors {
     /// As [`Doors::judge`], with the sender that the connection was made by.
     fn check(&self, extensions: &Extensions, method: &str, touches: &[Touch]) -> Result<(), Status> {
         let who = sender(extensions)?;
-        let from = who.from;
+        let from = &who.from;
         Ok(self.judge(who, method, touches).inspect_err(|denied| warn!(%from, %denied, "Refused a call"))?)
     }
 

@@ -1,6 +1,6 @@
 //! What a scrape of `/metrics` says: read from the state at that moment.
 
-use crate::{backend::Engine, face::Doors, peers, publish::Published, source::driver::State};
+use crate::{backend::Engine, face::Doors, peers, pipes::Reach, publish::Published, source::driver::State};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -29,6 +29,8 @@ pub struct Sources {
     pub published: watch::Receiver<Published>,
     /// How the peerings are.
     pub peers: watch::Receiver<peers::Status>,
+    /// How they are reached, and through us.
+    pub reach: Reach,
 }
 
 impl fmt::Debug for Metrics {
@@ -61,7 +63,9 @@ fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f
 #[allow(clippy::cast_precision_loss, reason = "a metric is a double; sizes stay below 2^53")]
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(Sources { engine, doors, source, published, peers }) = self.0.get() else { return Ok(()) };
+        let Some(Sources { engine, doors, source, published, peers, reach }) = self.0.get() else {
+            return Ok(());
+        };
         let e = &mut encoder;
         let stats = engine.stats();
         gauge(e, "mesh_apiserver_store_revision", "Newest durable revision", stats.store.revision as f64)?;
@@ -118,6 +122,12 @@ impl Collector for Metrics {
             "MeshPeer objects not in force as they stand",
             conflicts as f64,
         )?;
+        let (idle, relays) = (reach.idle() as f64, reach.relays());
+        gauge(e, "mesh_apiserver_pipes_idle", "Pipes that peers keep here for us to reach them", idle)?;
+        let open = relays.open() as f64;
+        gauge(e, "mesh_apiserver_relayed_pipes", "Pipes between peers that are open through us", open)?;
+        let bytes = relays.bytes() as f64;
+        counter(e, "mesh_apiserver_relayed_bytes", "Bytes passed on between peers since the start", bytes)?;
         let seen = doors.seen();
         counter(
             e,

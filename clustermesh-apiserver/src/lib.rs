@@ -11,6 +11,7 @@ pub mod init;
 pub mod keep;
 pub mod kubernetes;
 pub mod peers;
+pub mod pipes;
 pub mod pki;
 pub mod propagation;
 pub mod publish;

@@ -31,6 +31,7 @@ use crate::{
     admin::{Description, Meant, PeerAdmin, PeerError, Removed},
     backend::Engine,
     keep::Keep,
+    pipes::Reach,
     propagation::Propagation,
     publish::Own,
     source::{driver::State, snapshot::Version},
@@ -62,8 +63,10 @@ pub struct Config {
     pub keep: Keep,
     /// Where it is shown how long imports take.
     pub propagation: Propagation,
-    /// `host:port` by which peers reach us.
+    /// `host:port` by which peers reach us; none when they cannot.
     pub endpoints: Vec<String>,
+    /// The ways to them.
+    pub reach: Reach,
 }
 
 /// For health and metrics.

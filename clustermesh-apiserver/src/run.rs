@@ -20,6 +20,7 @@ use crate::{
     keep::{self, Keep, StateSecret},
     kubernetes,
     peers::{self, Home},
+    pipes::{self, Reach},
     pki::Layout,
     propagation::Propagation,
     publish, readiness_gate,
@@ -150,8 +151,12 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let took = propagation.publish();
     let (published, publishing) =
         publish::spawn(engine.clone(), own.clone(), sources.clone(), took, inner.clone());
-    let endpoints = config.advertise.clone();
-    let peering = peers::Config { own: own.clone(), home, keep, propagation, endpoints };
+    let (reach, arrivals) = Reach::new(tls.clone());
+    if config.dial_out {
+        tokio::spawn(inner.clone().run_until_cancelled_owned(pipes::offer::follow(reach.clone())));
+    }
+    let (endpoints, ways) = (config.for_peers(), reach.clone());
+    let peering = peers::Config { own: own.clone(), home, keep, propagation, endpoints, reach: ways };
     let (peers, peering) =
         peers::spawn(engine.clone(), tls.clone(), peering, sources.clone(), inner.clone()).await?;
     let renewing =
@@ -178,6 +183,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         source: sources,
         published,
         peers: peers.status(),
+        reach: reach.clone(),
     };
     metrics.begin(sources);
     tokio::spawn(inner.clone().run_until_cancelled_owned({
@@ -200,7 +206,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
         None => enrol,
     };
     let admin = AdminService::new(peers, Arc::new(vms));
-    let served = port.serve(doors, admin, Some(enrol)).await;
+    let served = port.serve(doors, admin, Some(enrol), (reach, arrivals)).await;
 
     inner.cancel();
     for task in publishing {
@@ -241,7 +247,7 @@ fn surroundings(
 fn inviter(config: &ClusterConfig, bundle_pem: &str) -> anyhow::Result<Inviter> {
     let ca = tls::bundle_der(bundle_pem).context("cannot use our own CA's certificate")?;
     let (cluster, uuid) = (config.name.clone(), config.uuid);
-    Ok(Inviter { cluster, uuid, endpoints: config.advertise.clone(), ca })
+    Ok(Inviter { cluster, uuid, endpoints: config.advertise.clone(), peers_dial: !config.dial_out, ca })
 }
 
 /// What the ConfigMap tells: whom to believe, and to operators where we are.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  --cert --key --bundle ──▶ Identity ──▶ Tls ──┬─▶ connect(tls, endpoint, expected) ──▶ Connection { channel, server }
-//!                                   peers' bundles ──▶ TrustStore ─┴─▶ Acceptor::accept(tcp) ──▶ Known, or Stranger
+//!                                   peers' bundles ──▶ TrustStore ─┴─▶ Acceptor::accept(wire) ──▶ Known, or Stranger
 //! ```
 //!
 //! Invariants
@@ -20,13 +20,17 @@ mod identity;
 mod refused;
 mod trust;
 mod verify;
+mod wire;
 
 pub use accept::{AcceptError, Accepted, Acceptor, Arrival, PeerInfo, Shaken, Stranger, StrangerInfo};
 pub use certificate::Certificate;
-pub use connect::{ConnectError, Connection, Expected, connect, connect_any, connect_as_stranger};
+pub use connect::{
+    CONNECT_MAX, ConnectError, Connection, Expected, connect, connect_any, connect_as_stranger, connect_over,
+};
 pub use identity::{Identity, IdentityError, IdentityPaths, IdentityPem};
 pub use refused::{Reason, Refused, Side};
 pub use trust::{BundleError, TrustStore, bundle_der, bundle_pem};
+pub use wire::{Duplex, Origin, Wire};
 
 use rustls::crypto::CryptoProvider;
 use std::sync::{Arc, PoisonError, RwLock};

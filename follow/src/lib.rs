@@ -16,6 +16,7 @@ use replica::{
     follower::{Answer, Event, Follow, Follower, Request},
 };
 use session::Session;
+pub use session::is_refusal;
 use std::{future::Future, sync::Arc, time::Instant};
 use tokio::{
     sync::{

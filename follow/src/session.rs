@@ -26,6 +26,12 @@ const COMPACTED: &str = "required revision has been compacted";
 const REFUSALS: [&str; 2] =
     ["etcdserver: permission denied", "no CA of its trust domain in the server's trust store has signed it"];
 
+/// Whether a text that ended a session says that the server does not let us in.
+#[must_use]
+pub fn is_refusal(error: &str) -> bool {
+    REFUSALS.iter().any(|refusal| error.contains(refusal))
+}
+
 /// Requests that wait for the watch's stream: a watch a prefix, of which nobody has more than five, and a question.
 const WATCH_REQUESTS_MAX: usize = 16;
 
@@ -43,8 +49,7 @@ impl Session {
         let task = tokio::spawn(async move {
             let ended = Wire { id, answers: answers.clone() }.run(connect, receiver).await;
             if let Err(error) = ended {
-                let refused = REFUSALS.iter().any(|refusal| error.contains(refusal));
-                let answer = if refused {
+                let answer = if is_refusal(&error) {
                     Answer::Refused { session: id, error }
                 } else {
                     Answer::Failed { session: id, error }

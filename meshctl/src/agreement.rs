@@ -3,6 +3,7 @@
 use crate::preflight::ClusterFacts;
 use api::{
     bytes::Nonce,
+    name::ClusterName,
     peer::{
         API_VERSION, Connect, Contract, KIND, LIMIT_DEFAULT, Limits, MeshPeer, MeshPeerSpec, Metadata, Stale,
     },
@@ -23,10 +24,17 @@ pub enum Agreement {
     },
 }
 
-/// Compares what stands with what should, and makes the objects that are missing.
-pub fn agree(a: &ClusterFacts, b: &ClusterFacts, nonce: Nonce, deadline_s: u64) -> Agreement {
+/// Compares what stands with what should, and makes the objects that are missing. A way through a third cluster that
+/// stands is kept where none is named.
+pub fn agree(
+    a: &ClusterFacts,
+    b: &ClusterFacts,
+    through: Option<&ClusterName>,
+    nonce: Nonce,
+    deadline_s: u64,
+) -> Agreement {
     let connect = Some(Connect { nonce, deadline_s: Some(deadline_s) });
-    let (on_a, on_b) = (object(b, connect.clone()), object(a, connect));
+    let (on_a, on_b) = (object(a, b, through, connect.clone()), object(b, a, through, connect));
     if let (Some(held_a), Some(held_b)) = (a.peer(&b.name), b.peer(&a.name))
         && held_a.nonce() == held_b.nonce()
         && same_terms(held_a, &on_a)
@@ -40,14 +48,14 @@ pub fn agree(a: &ClusterFacts, b: &ClusterFacts, nonce: Nonce, deadline_s: u64) 
 /// Whether one side holds the other to what it declares now, by an active peering.
 pub fn stands(ours: &ClusterFacts, theirs: &ClusterFacts) -> bool {
     let held = ours.peer(&theirs.name).filter(|held| held.phase() == Phase::Active);
-    held.is_some_and(|held| same_terms(held, &object(theirs, None)))
+    held.is_some_and(|held| same_terms(held, &object(ours, theirs, None, None)))
 }
 
 /// The two objects as a GitOps tool would own them: without the trace of a connect they are active from the start. What
 /// stands and keeps to what the other declares stays as it is, with what an operator edited in it.
-pub fn declared(a: &ClusterFacts, b: &ClusterFacts) -> [MeshPeer; 2] {
+pub fn declared(a: &ClusterFacts, b: &ClusterFacts, through: Option<&ClusterName>) -> [MeshPeer; 2] {
     [(a, b), (b, a)].map(|(ours, theirs)| {
-        let declared = object(theirs, None);
+        let declared = object(ours, theirs, through, None);
         let mut object = match ours.peer(&theirs.name) {
             Some(held) if same_terms(held, &declared) => held.clone(),
             Some(_) | None => declared,
@@ -61,11 +69,21 @@ pub fn declared(a: &ClusterFacts, b: &ClusterFacts) -> [MeshPeer; 2] {
 fn same_terms(held: &MeshPeer, declared: &MeshPeer) -> bool {
     held.spec.uuid == declared.spec.uuid
         && held.spec.endpoints == declared.spec.endpoints
+        && held.spec.through == declared.spec.through
         && held.spec.trust_bundle == declared.spec.trust_bundle
         && held.spec.contract.cidrs == declared.spec.contract.cidrs
 }
 
-fn object(of: &ClusterFacts, connect: Option<Connect>) -> MeshPeer {
+/// What `by` holds `of` to. Who else's bytes go to it, its declaration does not say: that is kept.
+fn object(
+    by: &ClusterFacts,
+    of: &ClusterFacts,
+    through: Option<&ClusterName>,
+    connect: Option<Connect>,
+) -> MeshPeer {
+    let held = by.peer(&of.name).filter(|held| held.spec.uuid == of.uuid).map(|held| &held.spec);
+    let through = through.or_else(|| held?.through.as_ref()).cloned();
+    let relay = held.map(|held| held.contract.relay.clone()).unwrap_or_default();
     let mut cidrs: Vec<_> = of.announced().map(|(_, cidr)| cidr).collect();
     cidrs.sort();
     MeshPeer {
@@ -75,8 +93,9 @@ fn object(of: &ClusterFacts, connect: Option<Connect>) -> MeshPeer {
         spec: MeshPeerSpec {
             uuid: of.uuid,
             endpoints: of.endpoints.clone(),
+            through,
             trust_bundle: of.trust_bundle.clone(),
-            contract: Contract { cidrs, namespaces: vec![], limits: limits(of) },
+            contract: Contract { cidrs, namespaces: vec![], limits: limits(of), relay },
             stale: Stale::default(),
             connect,
         },
@@ -132,7 +151,7 @@ mod tests {
 
     #[test]
     fn each_side_holds_the_other_to_what_it_declares_and_to_twice_what_it_has() {
-        let (on_a, on_b) = written(agree(&cluster("a", 1), &cluster("b", 2), Nonce([9; 16]), 60));
+        let (on_a, on_b) = written(agree(&cluster("a", 1), &cluster("b", 2), None, Nonce([9; 16]), 60));
         assert_eq!(on_a.metadata.name.as_str(), "b");
         let cidrs: Vec<String> = on_a.spec.contract.cidrs.iter().map(ToString::to_string).collect();
         assert_eq!(cidrs, ["10.2.0.0/16", "100.64.2.0/24"], "ClusterIPs are not announced");
@@ -147,17 +166,31 @@ mod tests {
     #[test]
     fn connecting_again_writes_nothing_unless_a_side_is_missing_or_declares_itself_anew() {
         let (mut a, mut b) = (cluster("a", 1), cluster("b", 2));
-        let (mut on_a, on_b) = written(agree(&a, &b, Nonce([9; 16]), 60));
+        let (mut on_a, on_b) = written(agree(&a, &b, None, Nonce([9; 16]), 60));
         on_a.spec.connect = Some(Connect { nonce: Nonce([9; 16]), deadline_s: None });
         on_a.spec.contract.limits.services = 5;
         a.peers = vec![on_a];
         assert!(
-            matches!(agree(&a, &b, Nonce([8; 16]), 60), Agreement::Write { .. }),
+            matches!(agree(&a, &b, None, Nonce([8; 16]), 60), Agreement::Write { .. }),
             "one side alone is no peering"
         );
         b.peers = vec![on_b];
-        assert_eq!(agree(&a, &b, Nonce([8; 16]), 60), Agreement::Stands);
+        assert_eq!(agree(&a, &b, None, Nonce([8; 16]), 60), Agreement::Stands);
         b.endpoints = vec!["192.0.2.99:2379".to_owned()];
-        assert!(matches!(agree(&a, &b, Nonce([8; 16]), 60), Agreement::Write { .. }));
+        assert!(matches!(agree(&a, &b, None, Nonce([8; 16]), 60), Agreement::Write { .. }));
+    }
+
+    #[test]
+    fn a_way_through_a_third_cluster_is_written_on_both_sides_and_kept_by_a_connect_that_names_none() {
+        let (mut a, mut b) = (cluster("a", 1), cluster("b", 2));
+        let core: ClusterName = "core".parse().unwrap();
+        let (mut on_a, on_b) = written(agree(&a, &b, Some(&core), Nonce([9; 16]), 60));
+        assert_eq!((&on_a.spec.through, &on_b.spec.through), (&Some(core.clone()), &Some(core.clone())));
+        on_a.spec.contract.relay = vec!["c".parse().unwrap()];
+        (a.peers, b.peers) = (vec![on_a], vec![on_b]);
+        assert_eq!(agree(&a, &b, None, Nonce([8; 16]), 60), Agreement::Stands);
+        b.endpoints.clear();
+        let (on_a, _) = written(agree(&a, &b, None, Nonce([8; 16]), 60));
+        assert_eq!((on_a.spec.through, on_a.spec.contract.relay.len()), (Some(core), 1));
     }
 }

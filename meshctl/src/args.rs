@@ -138,6 +138,10 @@ pub struct ConnectArgs {
     /// Two or more clusters: of context files by name, of a kubeconfig by context. Every pair is connected.
     #[arg(required = true, num_args = 2.., value_name = "CLUSTER")]
     pub clusters: Vec<String>,
+    /// A cluster that both have for a peer, which passes the bytes of their apiservers on: for two of which neither can
+    /// dial the other. Where it is known here, it is told to allow it; else its administrator has to.
+    #[arg(long, value_name = "CLUSTER")]
+    pub through: Option<String>,
     /// Seconds until a connect that does not come about is given up. (The apiservers undo it by themselves after 60.)
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     pub timeout: u64,

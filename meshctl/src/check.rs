@@ -83,7 +83,7 @@ pub async fn check(ways: &[Way]) -> Checked {
     }
     for (at, a) in answered.iter().enumerate() {
         for b in &answered[at + 1..] {
-            checked.findings.extend(preflight::conflicts(a, b));
+            checked.findings.extend(preflight::conflicts(a, b, None));
         }
     }
     checked.findings.sort();

@@ -5,9 +5,11 @@
 
 mod by_token;
 mod pairs;
+mod through;
 
 pub use by_token::by_token;
 pub use pairs::{every, of};
+pub use through::Through;
 
 use crate::{
     agreement::{self, Agreement},
@@ -21,7 +23,12 @@ use crate::{
     table,
 };
 use anyhow::{Context as _, bail};
-use api::{bytes::Nonce, name::ClusterName, peer::MeshPeer, record::Phase};
+use api::{
+    bytes::Nonce,
+    name::ClusterName,
+    peer::MeshPeer,
+    record::{Phase, Way},
+};
 use futures::future::try_join_all;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -59,7 +66,12 @@ impl Lines<'_> {
 }
 
 /// What both say of themselves, when nothing is in the way of connecting them.
-async fn check(a: &Session, b: &Session, lines: &mut Lines<'_>) -> anyhow::Result<[ClusterFacts; 2]> {
+async fn check(
+    a: &Session,
+    b: &Session,
+    through: Option<&Through>,
+    lines: &mut Lines<'_>,
+) -> anyhow::Result<[ClusterFacts; 2]> {
     let (facts_a, facts_b) = tokio::try_join!(a.describe(), b.describe())?;
     lines.step(
         "reach",
@@ -74,13 +86,18 @@ async fn check(a: &Session, b: &Session, lines: &mut Lines<'_>) -> anyhow::Resul
         ),
     );
 
-    no_overlap(&facts_a, &facts_b, lines)?;
+    no_conflict(&facts_a, &facts_b, through.map(|through| &through.name), lines)?;
     Ok([facts_a, facts_b])
 }
 
-/// Nothing of what the two announce is in the way.
-fn no_overlap(a: &ClusterFacts, b: &ClusterFacts, lines: &mut Lines<'_>) -> anyhow::Result<()> {
-    let conflicts = preflight::conflicts(a, b);
+/// Nothing of what the two announce is in the way, and there is one.
+fn no_conflict(
+    a: &ClusterFacts,
+    b: &ClusterFacts,
+    through: Option<&ClusterName>,
+    lines: &mut Lines<'_>,
+) -> anyhow::Result<()> {
+    let conflicts = preflight::conflicts(a, b, through);
     if !conflicts.is_empty() {
         let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
         let (a, b, conflicts) = (&a.name, &b.name, conflicts.join("\n  "));
@@ -93,9 +110,13 @@ fn no_overlap(a: &ClusterFacts, b: &ClusterFacts, lines: &mut Lines<'_>) -> anyh
 }
 
 /// The objects that a connect would write, each with whose side it is for, after both sides said that they would take it.
-pub async fn would_write(a: &Session, b: &Session) -> anyhow::Result<[MeshPeer; 2]> {
-    let [facts_a, facts_b] = check(a, b, &mut Lines::Noted).await?;
-    let objects = agreement::declared(&facts_a, &facts_b);
+pub async fn would_write(
+    a: &Session,
+    b: &Session,
+    through: Option<&Through>,
+) -> anyhow::Result<[MeshPeer; 2]> {
+    let [facts_a, facts_b] = check(a, b, through, &mut Lines::Noted).await?;
+    let objects = agreement::declared(&facts_a, &facts_b, through.map(|through| &through.name));
     for (session, object) in [a, b].into_iter().zip(&objects) {
         session.apply_peer(object, None, true).await?;
     }
@@ -106,15 +127,19 @@ pub async fn would_write(a: &Session, b: &Session) -> anyhow::Result<[MeshPeer; 
 pub async fn pair(
     a: &Session,
     b: &Session,
+    through: Option<&Through>,
     timeout: Duration,
     lines: &mut Lines<'_>,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
-    let [facts_a, facts_b] = check(a, b, lines).await?;
+    let [facts_a, facts_b] = check(a, b, through, lines).await?;
+    if let Some(through) = through {
+        through.allow([&facts_a, &facts_b], lines).await?;
+    }
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let stands = match agreement::agree(&facts_a, &facts_b, Nonce(rand::random()), now_s + DEADLINE.as_secs())
-    {
+    let (relay, nonce) = (through.map(|through| &through.name), Nonce(rand::random()));
+    let stands = match agreement::agree(&facts_a, &facts_b, relay, nonce, now_s + DEADLINE.as_secs()) {
         Agreement::Stands => true,
         Agreement::Write { on_a, on_b } => {
             // Both sides say whether they would, before either is touched.
@@ -171,6 +196,7 @@ async fn prove(
         }
     })
     .await?;
+    ways(&sides, lines);
     for side in &sides {
         let PeerStatus { peer, tunnels_up, tunnels, rtt_max_us, mtu_bytes, .. } = &side.status;
         let (rtt, mtu) = (rtt_max_us.map_or("-".to_owned(), table::duration), mtu_bytes.unwrap_or(0));
@@ -196,6 +222,22 @@ async fn prove(
         lines.line(&format!(" ! {problem}"));
     }
     Ok(())
+}
+
+/// Over which connections the two hear of each other, where one of them is not simply dialled.
+fn ways(sides: &[Side], lines: &mut Lines<'_>) {
+    if sides.iter().all(|side| side.status.way == Way::Dialled) {
+        return;
+    }
+    let way = |side: &Side| {
+        let (of, peer) = (&side.of, &side.status.peer);
+        match &side.status.way {
+            Way::Dialled => format!("{of} dials {peer}"),
+            Way::DialledByIt => format!("{of} follows {peer} over a connection that {peer} opened"),
+            Way::Relayed(relay) => format!("{of} follows {peer} through {relay}, which reads nothing"),
+        }
+    };
+    lines.step("control", &sides.iter().map(way).collect::<Vec<_>>().join(", "));
 }
 
 /// One side of the peering as it is now.

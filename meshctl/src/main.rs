@@ -110,23 +110,29 @@ async fn check(contexts: &Known, args: CheckArgs) -> anyhow::Result<ExitCode> {
 async fn connect(contexts: &Known, args: ConnectArgs) -> anyhow::Result<ExitCode> {
     let sessions = open(contexts, &args.clusters).await?;
     let pairs = connect::of(&sessions);
+    let through = match &args.through {
+        Some(relay) => Some(connect::Through::open(contexts, relay).await?),
+        None => None,
+    };
+    let through = through.as_ref();
     if args.dry.dry_run {
         let mut objects = Vec::new();
         for (a, b) in &pairs {
-            let [on_a, on_b] = connect::would_write(a, b).await?;
+            let [on_a, on_b] = connect::would_write(a, b, through).await?;
             objects.extend([(a.name.clone(), on_a), (b.name.clone(), on_b)]);
         }
         return print(&would(&objects, args.dry.output)?);
     }
     let (timeout, progress) = (Duration::from_secs(args.timeout), progress::Progress::new());
     if let [(a, b)] = pairs[..] {
-        connect::pair(a, b, timeout, &mut connect::Lines::Shown(&progress), &progress).await?;
+        connect::pair(a, b, through, timeout, &mut connect::Lines::Shown(&progress), &progress).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let names: Vec<String> = pairs.iter().map(|(a, b)| format!("{} and {}", a.called, b.called)).collect();
     let connect = async |at: usize| {
         let ((a, b), mut lines) = (pairs[at], String::new());
-        let ended = connect::pair(a, b, timeout, &mut connect::Lines::Kept(&mut lines), &progress).await;
+        let mut kept = connect::Lines::Kept(&mut lines);
+        let ended = connect::pair(a, b, through, timeout, &mut kept, &progress).await;
         (lines, ended)
     };
     connect::every(&names, connect, &progress, output::Stdout).await?;

@@ -29,7 +29,11 @@ pub fn list(clusters: &[(String, Vec<MeshPeer>)], output: Output) -> anyhow::Res
                 cluster.clone(),
                 peer.metadata.name.to_string(),
                 phase.to_owned(),
-                spec.endpoints.join(","),
+                match &spec.through {
+                    _ if !spec.endpoints.is_empty() => spec.endpoints.join(","),
+                    Some(through) => format!("through {through}"),
+                    None => "it dials us".to_owned(),
+                },
                 joined(spec.contract.cidrs.iter().map(ToString::to_string).collect()),
                 joined(spec.contract.namespaces.iter().map(ToString::to_string).collect()),
                 stale + &after,

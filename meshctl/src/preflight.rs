@@ -5,6 +5,7 @@ use api::{
     bytes::ClusterUuid,
     name::ClusterName,
     peer::{MeshPeer, overlap},
+    record::Phase,
 };
 use ipnet::IpNet;
 use std::{fmt, net::IpAddr};
@@ -63,8 +64,8 @@ impl ClusterFacts {
     }
 }
 
-/// Why two clusters cannot be connected, a sentence each. Empty: they can.
-pub fn conflicts(a: &ClusterFacts, b: &ClusterFacts) -> Vec<Finding> {
+/// Why two clusters cannot be connected, through a third one or without any, a sentence each. Empty: they can.
+pub fn conflicts(a: &ClusterFacts, b: &ClusterFacts, through: Option<&ClusterName>) -> Vec<Finding> {
     let mut all = Vec::new();
     if a.uuid == b.uuid {
         let text = format!("{} and {} are the same cluster ({})", a.name, b.name, a.uuid);
@@ -77,14 +78,37 @@ pub fn conflicts(a: &ClusterFacts, b: &ClusterFacts) -> Vec<Finding> {
     for (ours, theirs) in [(a, b), (b, a)] {
         all.extend(against_own(ours, theirs));
         all.extend(against_peers(ours, theirs));
-        if theirs.endpoints.is_empty() {
-            let text = format!("{} advertises no address of its apiserver", theirs.name);
-            all.push(Finding::new(Code::NoAddress, text));
-        }
     }
+    all.extend(no_way(a, b, through));
     all.sort();
     all.dedup();
     all
+}
+
+/// Nobody could open the connections between the two.
+fn no_way(a: &ClusterFacts, b: &ClusterFacts, through: Option<&ClusterName>) -> Vec<Finding> {
+    let no_address = |text| Finding::new(Code::NoAddress, text);
+    let Some(relay) = through else {
+        let mut names = [&a.name, &b.name];
+        names.sort();
+        let text = format!(
+            "neither {} nor {} advertises an address of its apiserver: connect both with a cluster that does, and these \
+             two with --through it",
+            names[0], names[1]
+        );
+        let nobody_dials = a.endpoints.is_empty() && b.endpoints.is_empty();
+        return if nobody_dials { vec![no_address(text)] } else { vec![] };
+    };
+    let connected = |of: &&ClusterFacts| of.peer(relay).is_some_and(|peer| peer.phase() == Phase::Active);
+    let missing = [a, b].into_iter().filter(|of| !connected(of));
+    missing
+        .map(|of| {
+            no_address(format!(
+                "{} is not connected with {relay}, through which it is to be reached",
+                of.name
+            ))
+        })
+        .collect()
 }
 
 /// What `theirs` announces against every range of `ours`, Services included: an announced pod that has one of our

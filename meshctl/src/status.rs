@@ -6,7 +6,7 @@
 use crate::facts::Facts;
 use api::{
     name::{ClusterName, NodeName},
-    record::{Freshness, Phase, Tunnel},
+    record::{Freshness, Phase, Tunnel, Way},
 };
 use std::collections::BTreeSet;
 
@@ -41,6 +41,8 @@ pub struct PeerStatus {
     pub phase: Phase,
     /// Whether somebody confirms its records.
     pub freshness: Freshness,
+    /// How it is reached.
+    pub way: Way,
     /// Nodes of ours whose maps hold the newest of its records.
     pub nodes_programmed: usize,
     /// Nodes of ours.
@@ -127,10 +129,9 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         }
         (Phase::Active, Freshness::Fresh) => {}
         (Phase::Active, Freshness::Stale) => {
-            let why = if import.last_error.is_empty() {
-                "its heartbeat does not change".to_owned()
-            } else {
-                import.last_error
+            let why = match import.last_error.as_str() {
+                "" => "its heartbeat does not change",
+                error => error,
             };
             problems.push(format!("{peer}: stale, its records are the last known ones: {why}"));
         }
@@ -186,6 +187,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         peer: peer.clone(),
         phase: state.phase,
         freshness: state.freshness,
+        way: import.way,
         nodes_programmed,
         nodes: nodes.len(),
         tunnels_up: up,

@@ -1,7 +1,7 @@
 //! Text tables and marks, without colour, a thought a line.
 
 use crate::status::ClusterStatus;
-use api::record::{Freshness, Phase};
+use api::record::{Freshness, Phase, Way};
 use std::fmt::Write as _;
 
 /// Pads columns to their widest cell; the last one is not padded.
@@ -49,7 +49,11 @@ pub fn status(clusters: &[ClusterStatus]) -> String {
             rows.push(vec![
                 cluster.cluster.to_string(),
                 peer.peer.to_string(),
-                state.to_owned(),
+                match &peer.way {
+                    Way::Dialled => state.to_owned(),
+                    Way::DialledByIt => format!("{state}, dialled by it"),
+                    Way::Relayed(through) => format!("{state}, relay {through}"),
+                },
                 format!("{}/{}", peer.nodes_programmed, peer.nodes),
                 format!("{}/{}", peer.tunnels_up, peer.tunnels),
                 peer.rtt_max_us.map_or("-".to_owned(), duration),

@@ -348,6 +348,7 @@ impl Import {
             last_error: if self.seen.connected { String::new() } else { self.last_error.clone() },
             connected: self.seen.connected,
             synced: self.seen.synced,
+            ..ImportState::default()
         }
     }
 

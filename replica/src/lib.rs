@@ -23,7 +23,7 @@ pub mod freshness;
 pub mod import;
 pub mod kept;
 pub mod peering;
-mod rate;
+pub mod rate;
 pub mod service;
 mod time;
 pub mod view;

@@ -32,13 +32,19 @@ impl Bucket {
 
     /// Takes a token if there is one.
     pub fn take(&mut self, now: Now) -> bool {
+        self.take_many(1, now)
+    }
+
+    /// Takes so many tokens if there are; at most a burst's can ever be.
+    pub fn take_many(&mut self, count: u32, now: Now) -> bool {
         let passed_us = u64::try_from(now.since(self.at).min(BURST).as_micros()).unwrap_or(u64::MAX);
         let filled = self.level_millionths + passed_us * u64::from(self.rate_per_s);
         self.level_millionths = filled.min(self.capacity_millionths());
         self.at = self.at.max(now);
-        let there = self.level_millionths >= MILLION;
+        let wanted = u64::from(count) * MILLION;
+        let there = self.level_millionths >= wanted;
         if there {
-            self.level_millionths -= MILLION;
+            self.level_millionths -= wanted;
         }
         there
     }
@@ -46,7 +52,13 @@ impl Bucket {
     /// When there is a token again.
     #[must_use]
     pub fn ready_at(&self) -> Now {
-        let missing = MILLION.saturating_sub(self.level_millionths);
+        self.many_ready_at(1)
+    }
+
+    /// When there are so many tokens again.
+    #[must_use]
+    pub fn many_ready_at(&self, count: u32) -> Now {
+        let missing = (u64::from(count) * MILLION).saturating_sub(self.level_millionths);
         self.at + Duration::from_micros(missing.div_ceil(u64::from(self.rate_per_s)))
     }
 }
@@ -54,6 +66,15 @@ impl Bucket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_tokens_are_taken_at_once_or_not_at_all() {
+        let mut bucket = Bucket::new(2, Now::START);
+        assert!(bucket.take_many(18, Now::START));
+        assert!(!bucket.take_many(4, Now::START));
+        assert_eq!(bucket.many_ready_at(4), Now::at(Duration::from_secs(1)));
+        assert!(bucket.take_many(2, Now::START), "what is there stays for those who need less");
+    }
 
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {

@@ -1,4 +1,4 @@
-//! The services that travel: etcd's v3 API, our admin service, enrolment and sync, as clients and servers.
+//! The services that travel: etcd's v3 API, our admin service, enrolment, pipes and sync, as clients and servers.
 //!
 //! ```text
 //!  proto/etcd/…  ─┐
@@ -92,6 +92,19 @@ pub mod mesh {
         )]
         pub mod v1 {
             include!(concat!(env!("OUT_DIR"), "/mesh.enrolment.v1.rs"));
+        }
+    }
+
+    /// How a cluster that cannot be dialled is reached.
+    pub mod pipe {
+        /// The first version.
+        #[allow(
+            missing_docs,
+            clippy::all,
+            reason = "generated from proto/mesh/v1/pipe.proto, which carries the comments"
+        )]
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/mesh.pipe.v1.rs"));
         }
     }
 

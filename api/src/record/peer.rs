@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     bytes::{ClusterUuid, Nonce},
+    name::ClusterName,
     pb,
 };
 use ipnet::IpNet;
@@ -128,6 +129,21 @@ pub struct ImportState {
     pub connected: bool,
     /// Its first list is complete.
     pub synced: bool,
+    /// How the session stands, or was tried last.
+    pub way: Way,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Way {
+    /// We dial it.
+    #[default]
+    Dialled,
+    /// It cannot be dialled: we use a connection that it opened.
+    DialledByIt,
+    /// Neither can dial the other: this third cluster passes our bytes on, and reads none.
+    Relayed(ClusterName),
 }
 
 /// Records of a peer that were refused for one reason.
@@ -156,6 +172,11 @@ impl Wire for ImportState {
             last_error: m.last_error,
             connected: m.connected,
             synced: m.synced,
+            way: match pb::Way::try_from(m.way) {
+                Ok(pb::Way::DialledByIt) => Way::DialledByIt,
+                Ok(pb::Way::Relayed) => Way::Relayed(m.through.parse().field("through")?),
+                Ok(pb::Way::Dialled) | Err(_) => Way::Dialled,
+            },
         })
     }
 
@@ -165,7 +186,14 @@ impl Wire for ImportState {
             count: r.count,
             example: r.example.clone(),
         };
+        let (way, through) = match &self.way {
+            Way::Dialled => (pb::Way::Dialled, String::new()),
+            Way::DialledByIt => (pb::Way::DialledByIt, String::new()),
+            Way::Relayed(through) => (pb::Way::Relayed, through.to_string()),
+        };
         pb::ImportState {
+            way: way.into(),
+            through,
             records: self.records,
             endpoints: self.endpoints,
             backends: self.backends,

@@ -239,10 +239,16 @@ fn published_bytes_stay_as_they_are() {
             last_error: "cut".into(),
             connected: true,
             synced: true,
+            way: Way::Dialled,
         },
         expect![
             "0809100118022003280c322b0a106f7574736964652d636f6e747261637410041a156d6573682f76312f656173742f6e6f6465732f65393a0363757440014801"
         ],
+    );
+    check(
+        "mesh-local/v1/imports/east",
+        ImportState { way: Way::Relayed("core".parse().unwrap()), ..ImportState::default() },
+        expect!["50025a04636f7265"],
     );
     check(
         "mesh-local/v1/closed/east",

@@ -78,6 +78,8 @@ const WRITTEN: [Grant; 6] = [Grant::Keys, Grant::No, Grant::Keys, Grant::No, Gra
 const PUT: [Grant; 6] = [Grant::Keys, Grant::No, Grant::Keys, Grant::Keys, Grant::Keys, Grant::No];
 /// Whether we live.
 const STATUS: [Grant; 6] = [Grant::Yes, Grant::Yes, Grant::Yes, Grant::No, Grant::Yes, Grant::Yes];
+/// What apiservers of other clusters do to reach each other, and nobody else does.
+const PIPED: [Grant; 6] = [Grant::No, Grant::Yes, Grant::No, Grant::No, Grant::No, Grant::No];
 /// What only those see who may see everything.
 const SEEN: [Grant; 6] = [Grant::Yes, Grant::No, Grant::No, Grant::No, Grant::Yes, Grant::Yes];
 /// What changes the store or the cluster as a whole.
@@ -153,6 +155,9 @@ pub const TABLE: &[Row] = &[
     // What a range holds is shown to those who may read it.
     new("/mesh.sync.v1.Sync/Buckets", Served::Yes, KEYED),
     new("/mesh.sync.v1.Sync/Entries", Served::Yes, KEYED),
+    // A peer offers for the name in its certificate. Whom it may reach is what the contracts with both say.
+    new("/mesh.pipe.v1.Pipe/Offer", Served::Yes, PIPED),
+    new("/mesh.pipe.v1.Pipe/Open", Served::Yes, PIPED),
     new("/mesh.enrolment.v1.Enrolment/EnrolNode", STRANGERS, [Grant::No; 6]),
     new("/mesh.enrolment.v1.Enrolment/EnrolOperator", STRANGERS, [Grant::No; 6]),
     new("/mesh.enrolment.v1.Enrolment/EnrolVm", STRANGERS, [Grant::No; 6]),

@@ -40,6 +40,15 @@ fn a_method_that_is_not_in_the_table_is_refused_to_everybody() {
     }
 }
 
+#[test]
+fn pipes_are_for_apiservers_of_other_clusters_alone() {
+    for method in ["/mesh.pipe.v1.Pipe/Offer", "/mesh.pipe.v1.Pipe/Open"] {
+        for who in everybody() {
+            assert_eq!(authorize(&west(), &who, method, &[]).is_ok(), who == peer_east(), "{who} {method}");
+        }
+    }
+}
+
 /// Who may read what, by a get, by a watch, by the compare of a txn and by hashes: the same.
 #[test]
 fn what_can_be_read_does_not_depend_on_how() {

@@ -6,6 +6,7 @@ use crate::{
     backend::Engine,
     face::{self, Doors},
     init::{self, ClusterConfig},
+    pipes::Reach,
     stand_in::ApiServer,
     vms::{Members, admin::VmAdmin},
 };
@@ -85,6 +86,7 @@ async fn a_pods_token_becomes_the_certificate_of_its_node_and_opens_nothing_else
         mesh_cidrs: prefix("100.64.1.0/24"),
         encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
+        dial_out: false,
     };
     init::init(dir.path(), &config, SystemTime::now()).expect("a cluster");
     let layout = Layout::new(dir.path());
@@ -115,7 +117,7 @@ async fn a_pods_token_becomes_the_certificate_of_its_node_and_opens_nothing_else
         Arc::new(crate::face::tests::home::NoPeers),
     )
     .with_accounts(kubernetes.client(), accounts);
-    let serving = tokio::spawn(port.serve(doors, NoAdmin, Some(enrol)));
+    let serving = tokio::spawn(port.serve(doors, NoAdmin, Some(enrol), Reach::new(tls.clone())));
 
     let bundle = tls.identity().bundle_pem().to_owned();
     let channel = async || connect_as_stranger(&bundle, &at).await.expect("let in").channel;

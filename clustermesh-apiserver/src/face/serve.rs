@@ -1,10 +1,13 @@
 //! The port: connections become known peers, and known peers' requests reach the services.
 
-use super::{Doors, doorman::DoormanLayer};
-use crate::enrol::Enrol;
+use super::{Doors, doorman::DoormanLayer, pipe::Pipes};
+use crate::{
+    enrol::Enrol,
+    pipes::{self, Arrivals, Arrived, Reach},
+};
 use anyhow::Context;
 use daemon::shutdown::finish;
-use daemon::tls::{Accepted, Acceptor, Arrival, Shaken, Stranger};
+use daemon::tls::{Accepted, Acceptor, Arrival, Origin, Shaken, Stranger, Wire};
 use rpc::{
     etcdserverpb::{
         cluster_server::ClusterServer, kv_server::KvServer, lease_server::LeaseServer,
@@ -13,6 +16,7 @@ use rpc::{
     mesh::{
         admin::v1::admin_server::{Admin, AdminServer},
         enrolment::v1::enrolment_server::EnrolmentServer,
+        pipe::v1::pipe_server::PipeServer,
         sync::v1::sync_server::SyncServer,
     },
     v3electionpb::election_server::ElectionServer,
@@ -38,6 +42,11 @@ const REQUESTS_PER_CONNECTION_MAX: usize = 64;
 const STREAMS_PER_CONNECTION_MAX: u32 = 64;
 /// A request's bytes: etcd's 1.5 MiB of keys and values, and what protobuf adds.
 const MESSAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of one stream that nobody has read yet. What does not fill the connection's share holds up no other stream: a
+/// pipe whose end is slow fills its own.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+/// Bytes of all streams of one connection.
+const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_PER_CONNECTION_MAX;
 /// A connection that answers no ping for this long, twice, is gone.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -73,22 +82,35 @@ impl Listening {
     }
 
     /// Serves until the doors' shutdown, then lets running requests finish. Strangers are let in for `enrol` only, and
-    /// not at all without it.
+    /// not at all without it. Who comes through a pipe of ours is served as who comes by TCP.
     ///
     /// # Errors
     /// When the server fails as a whole.
-    pub async fn serve(self, doors: Doors, admin: impl Admin, enrol: Option<Enrol>) -> anyhow::Result<()> {
+    pub async fn serve(
+        self,
+        doors: Doors,
+        admin: impl Admin,
+        enrol: Option<Enrol>,
+        (reach, arrivals): (Reach, Arrivals),
+    ) -> anyhow::Result<()> {
         let shutdown = doors.shutdown().clone();
         let acceptor = Acceptor::new(doors.tls().clone());
+        let piped = acceptor.clone();
         let acceptor = if enrol.is_some() { acceptor.with_strangers() } else { acceptor };
         let (give, incoming) = mpsc::channel(HANDSHAKES_MAX);
         let (give_stranger, strangers) = mpsc::channel(HANDSHAKES_MAX);
         let give = Give { known: give, stranger: give_stranger };
-        let accepting = tokio::spawn(accept(self.listener, acceptor, doors.clone(), give));
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let piping =
+            accept_piped(arrivals, piped, doors.clone(), give.known.clone(), Arc::clone(&connections));
+        let piping = tokio::spawn(piping);
+        let accepting = tokio::spawn(accept(self.listener, acceptor, doors.clone(), give, connections));
         let enrolling = tokio::spawn(serve_strangers(enrol, strangers, shutdown.clone()));
         let served = Server::builder()
             .concurrency_limit_per_connection(REQUESTS_PER_CONNECTION_MAX)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(DoormanLayer(doors.clone()))
@@ -99,6 +121,10 @@ impl Listening {
             .add_service(ElectionServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(ClusterServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(MaintenanceServer::new(doors.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(
+                PipeServer::new(Pipes { doors: doors.clone(), reach })
+                    .max_decoding_message_size(pipes::MESSAGE_BYTES_MAX),
+            )
             .add_service(SyncServer::new(doors).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .serve_with_incoming_shutdown(
@@ -108,6 +134,7 @@ impl Listening {
             .await;
         shutdown.cancel();
         accepting.await.context("the accepting task panicked")?;
+        piping.await.context("the task that accepts through pipes panicked")?;
         finish("enrolment", enrolling, STRANGER_STAYS / 2).await;
         served.context("the gRPC server failed")
     }
@@ -146,9 +173,14 @@ struct Give {
 }
 
 /// Takes connections and shakes hands, several at a time.
-async fn accept(listener: TcpListener, acceptor: Acceptor, doors: Doors, give: Give) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    doors: Doors,
+    give: Give,
+    connections: Arc<Semaphore>,
+) {
     let shutdown = doors.shutdown().clone();
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let strangers = Arc::new(Semaphore::new(STRANGERS_MAX));
     loop {
@@ -174,7 +206,7 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, doors: Doors, give: G
         let (acceptor, doors, give) = (acceptor.clone(), doors.clone(), give.clone());
         let strangers = Arc::clone(&strangers);
         tokio::spawn(async move {
-            let arrival = shake(&acceptor, &doors, tcp, from).await;
+            let arrival = shake_tcp(&acceptor, &doors, tcp, from).await;
             drop(handshake);
             // When a server has ended, so has its connection.
             match arrival {
@@ -191,13 +223,52 @@ async fn accept(listener: TcpListener, acceptor: Acceptor, doors: Doors, give: G
     }
 }
 
-async fn shake(acceptor: &Acceptor, doors: &Doors, tcp: TcpStream, from: SocketAddr) -> Option<Arrival> {
+/// Takes those who come through our own pipes, and shakes hands. There are few of them, as many as the pipes that peers
+/// have taken, so that they need no place among handshakes.
+async fn accept_piped(
+    mut arrivals: Arrivals,
+    acceptor: Acceptor,
+    doors: Doors,
+    give: mpsc::Sender<Counted<Accepted>>,
+    connections: Arc<Semaphore>,
+) {
+    let shutdown = doors.shutdown().clone();
+    loop {
+        let next = async {
+            let connection = Arc::clone(&connections).acquire_owned().await;
+            (connection, arrivals.recv().await)
+        };
+        let (connection, arrived) = tokio::select! {
+            next = next => next,
+            () = shutdown.cancelled() => return,
+        };
+        let (Ok(connection), Some(Arrived { pipe, through })) = (connection, arrived) else { return };
+        let (acceptor, doors, give) = (acceptor.clone(), doors.clone(), give.clone());
+        tokio::spawn(async move {
+            let from = Origin::Pipe(through.to_string());
+            match shake(&acceptor, &doors, Box::new(pipe), from).await {
+                // When the server has ended, so has its connection.
+                Some(Arrival::Known(shaken)) => {
+                    give.send(Counted { shaken, _place: connection }).await.ok();
+                }
+                // Through pipes no stranger is let in.
+                Some(Arrival::Stranger(_)) | None => {}
+            }
+        });
+    }
+}
+
+async fn shake_tcp(acceptor: &Acceptor, doors: &Doors, tcp: TcpStream, from: SocketAddr) -> Option<Arrival> {
     // Without it small answers wait for the client's acknowledgement.
     if let Err(error) = tcp.set_nodelay(true) {
         debug!(%from, %error, "A connection ended before it began");
         return None;
     }
-    match acceptor.accept(tcp, from).await {
+    shake(acceptor, doors, Box::new(tcp), Origin::Address(from)).await
+}
+
+async fn shake(acceptor: &Acceptor, doors: &Doors, wire: Wire, from: Origin) -> Option<Arrival> {
+    match acceptor.accept(wire, from.clone()).await {
         Ok(arrival) => {
             match &arrival {
                 Arrival::Known(accepted) => {

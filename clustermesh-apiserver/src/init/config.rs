@@ -29,6 +29,9 @@ pub struct ClusterConfig {
     pub encryption_scope: EncryptionScope,
     /// `host:port` by which agents, operators and peers reach this apiserver.
     pub advertise: Vec<String>,
+    /// Peers do not: we open the connections to them, which they use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dial_out: bool,
 }
 
 /// What is encrypted, or dropped.
@@ -108,6 +111,12 @@ impl ClusterConfig {
     /// When it has no YAML, which is a bug of the library's.
     pub fn to_yaml(&self) -> anyhow::Result<String> {
         anyhow::Context::context(serde_saphyr::to_string(self), "cannot write the configuration as YAML")
+    }
+
+    /// `host:port` by which peers reach this apiserver; none when they cannot.
+    #[must_use]
+    pub fn for_peers(&self) -> Vec<String> {
+        if self.dial_out { Vec::new() } else { self.advertise.clone() }
     }
 
     /// The apiserver's own ID.

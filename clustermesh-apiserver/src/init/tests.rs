@@ -1,5 +1,7 @@
 use super::*;
+use crate::args::{Cli, Command};
 use api::bytes::ClusterUuid;
+use clap::Parser;
 use daemon::tls::Identity;
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 use tempfile::TempDir;
@@ -17,6 +19,7 @@ fn west() -> ClusterConfig {
             "[2001:db8::1]:2379".to_owned(),
             "api.west.example:2379".to_owned(),
         ],
+        dial_out: false,
     }
 }
 
@@ -120,4 +123,22 @@ fn ranges_that_cannot_be_a_clusters_are_refused_by_field() {
 
 fn prefixes(text: &str) -> Vec<ipnet::IpNet> {
     vec![text.parse().expect("a prefix")]
+}
+
+#[test]
+fn peers_do_not_dial_a_cluster_that_says_so_or_advertises_nothing() {
+    let made = |more: &[&str]| {
+        let line = "clustermesh-apiserver init --data-dir /d --cluster-name west --pod-cidr 10.1.0.0/16 --service-cidr \
+                    10.96.0.0/16 --mesh-cidr 100.64.1.0/24";
+        let cli = Cli::try_parse_from(line.split(' ').chain(more.iter().copied())).expect("a command line");
+        let Command::Init(args) = cli.command else { panic!("init") };
+        let config = args.config(ClusterUuid([1; 16]));
+        let written = config.to_yaml().expect("YAML");
+        assert_eq!(serde_saphyr::from_str::<ClusterConfig>(&written).expect("read back"), config);
+        (config.advertise.join(","), config.for_peers().join(","))
+    };
+    let at = "192.0.2.1:2379";
+    assert_eq!(made(&["--advertise", at]), (at.to_owned(), at.to_owned()));
+    assert_eq!(made(&["--advertise", at, "--dial-out"]), (at.to_owned(), String::new()));
+    assert_eq!(made(&[]), ("localhost:2379".to_owned(), String::new()));
 }

@@ -13,6 +13,7 @@ fn wanted(name: &str, pods: &str) -> ClusterConfig {
         mesh_cidrs: vec!["100.64.0.0/24".parse().expect("a prefix")],
         encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
+        dial_out: false,
     }
 }
 

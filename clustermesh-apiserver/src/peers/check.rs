@@ -18,6 +18,8 @@ use std::{
 const ENDPOINTS_MAX: usize = 16;
 /// Most prefixes of a contract: pods' and mesh ranges of both families, with room for those who have many.
 const CIDRS_MAX: usize = 64;
+/// Most peers to which one's bytes are passed on: as many sites as a core of our size has.
+const RELAY_MAX: usize = 64;
 /// Most namespaces of a contract: beyond that, it should name none and mean all.
 const NAMESPACES_MAX: usize = 1_000;
 
@@ -85,8 +87,8 @@ fn form(peer: &MeshPeer) -> Result<(), Conflict> {
     if peer.kind != KIND {
         return conflict("kind", format!("must be {KIND}"));
     }
-    if spec.endpoints.is_empty() || spec.endpoints.len() > ENDPOINTS_MAX {
-        return conflict("spec.endpoints", format!("must hold 1 to {ENDPOINTS_MAX} of the form host:port"));
+    if spec.endpoints.len() > ENDPOINTS_MAX {
+        return conflict("spec.endpoints", format!("may hold {ENDPOINTS_MAX} of the form host:port"));
     }
     if let Some(bad) = spec.endpoints.iter().find(|endpoint| host_of(endpoint).is_none()) {
         return conflict(
@@ -102,6 +104,9 @@ fn form(peer: &MeshPeer) -> Result<(), Conflict> {
     }
     if spec.contract.namespaces.len() > NAMESPACES_MAX {
         return conflict("spec.contract.namespaces", format!("may hold {NAMESPACES_MAX}; none means all"));
+    }
+    if spec.contract.relay.len() > RELAY_MAX {
+        return conflict("spec.contract.relay", format!("may hold {RELAY_MAX} peers"));
     }
     match (spec.stale.policy, spec.stale.drop_after_s) {
         (StalePolicy::DropAfter, Some(0)) => conflict("spec.stale.dropAfterS", "must be at least 1"),
@@ -122,6 +127,13 @@ fn who(peer: &MeshPeer, around: Surroundings<'_>) -> Result<(), Conflict> {
     }
     if uuid == around.own.uuid {
         return conflict("spec.uuid", format!("{uuid} is our own: a cluster is no peer of itself"));
+    }
+    let relayed = peer.spec.through.iter().map(|relay| ("spec.through", relay));
+    let relayed = relayed.chain(peer.spec.contract.relay.iter().map(|to| ("spec.contract.relay", to)));
+    for (field, third) in relayed {
+        if third == name || *third == around.own.name {
+            return conflict(field, format!("`{third}` is one of the two clusters, not a third one"));
+        }
     }
     match around.others.iter().find(|(other, object)| *other != name && object.spec.uuid == uuid) {
         Some((other, _)) => {

@@ -160,11 +160,13 @@ mod tests {
     fn a_deadline_of_a_clock_that_differs_is_measured_by_ours() {
         let deadline = |deadline_s| {
             let connect = Some(Connect { nonce: Nonce([1; 16]), deadline_s });
-            let contract = Contract { cidrs: vec![], namespaces: vec![], limits: Limits::default() };
+            let contract =
+                Contract { cidrs: vec![], namespaces: vec![], limits: Limits::default(), relay: vec![] };
             let (endpoints, trust_bundle, stale) = (vec![], String::new(), Stale::default());
             let spec = MeshPeerSpec {
                 uuid: ClusterUuid([2; 16]),
                 endpoints,
+                through: None,
                 trust_bundle,
                 contract,
                 stale,

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     backend::Engine,
+    pipes::Route,
     publish::{Op, writes},
     source::{
         driver::{PeerObject, State},
@@ -177,6 +178,8 @@ impl Manager {
         for (name, peer) in &self.roster.peers.clone() {
             self.believe(name, peer);
         }
+        let routes = self.roster.peers.iter().map(|(name, peer)| (name.clone(), Route::from(peer)));
+        self.config.reach.set(routes.collect());
         // Whoever comes in from now on is known, whatever becomes of our own sessions.
         self.status.send_if_modified(|status| !std::mem::replace(&mut status.decided, true));
         if let Err(error) = self.keep_active().await {
@@ -223,7 +226,7 @@ impl Manager {
     fn surroundings(&self) -> session::Surroundings {
         session::Surroundings {
             engine: self.engine.clone(),
-            tls: self.tls.clone(),
+            reach: self.config.reach.clone(),
             own: self.config.own.clone(),
             propagation: self.config.propagation.clone(),
             world: self.world.clone(),

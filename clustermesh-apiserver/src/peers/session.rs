@@ -7,6 +7,7 @@ mod tell;
 use super::{manager::Contracts, world::World};
 use crate::{
     backend::Engine,
+    pipes::{Reach, Route},
     propagation::Propagation,
     publish::{Own, writes},
     source::driver::unix_s,
@@ -18,7 +19,6 @@ use api::{
     peer::MeshPeer,
     record::{ImportState, PeerState, Peering, Phase},
 };
-use daemon::tls::Tls;
 use dial::follow;
 use follow::Following;
 use prometheus_client::metrics::histogram::Histogram;
@@ -74,7 +74,7 @@ pub(super) enum WishKind {
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) engine: Engine,
-    pub(super) tls: Tls,
+    pub(super) reach: Reach,
     pub(super) own: Own,
     pub(super) propagation: Propagation,
     pub(super) world: watch::Receiver<World>,
@@ -188,7 +188,7 @@ impl Session {
             stored,
         };
         let import = Import::new(setup, Now::START);
-        let following = follow(&around.tls, &peer, &import);
+        let following = follow(&around.reach, &peer, &import);
         let started = Instant::now();
         let took = around.propagation.import(&name);
         Ok(Self {
@@ -239,19 +239,20 @@ impl Session {
         let peer = self.objects.borrow_and_update().clone();
         self.import.set_contract(peer.spec.contract.clone(), self.now());
         self.age.set_policy(peer.spec.stale);
-        let elsewhere = peer.spec.endpoints != self.peer.spec.endpoints
+        let (route, was) = (Route::from(&peer), Route::from(&self.peer));
+        let elsewhere = (route.endpoints, route.through) != (was.endpoints, was.through)
             || peer.spec.trust_bundle != self.peer.spec.trust_bundle;
         self.object = Object::from(&peer);
         self.peer = peer;
         if elsewhere {
-            self.following = follow(&self.around.tls, &self.peer, &self.import);
+            self.following = follow(&self.around.reach, &self.peer, &self.import);
         }
     }
 
     fn take(&mut self, event: Option<Event>) {
         let Some(event) = event else {
             warn!("The follower ended; starting it again");
-            self.following = follow(&self.around.tls, &self.peer, &self.import);
+            self.following = follow(&self.around.reach, &self.peer, &self.import);
             return;
         };
         self.received.get_or_insert_with(Instant::now);
@@ -299,7 +300,7 @@ impl Session {
         // `tell` may have let the import begin.
         if self.import.poll_relist(now) {
             debug!("Listing the peer");
-            self.following = follow(&self.around.tls, &self.peer, &self.import);
+            self.following = follow(&self.around.reach, &self.peer, &self.import);
         }
         if let Err(error) = self.write().await {
             error!(error = format!("{error:#}"), "Cannot write the peer's records; trying again");

@@ -1,5 +1,8 @@
-//! Checks and rosters as tables; two clusters over real TLS in `two.rs`.
+//! Checks and rosters as tables; clusters over real TLS (`cluster.rs`) that dial each other in `two.rs`, and do not in
+//! `piped.rs`.
 
+mod cluster;
+mod piped;
 mod two;
 
 use super::{
@@ -34,6 +37,7 @@ static BUNDLE: LazyLock<String> = LazyLock::new(|| {
         mesh_cidrs: vec![cidr("100.65.0.0/24")],
         encryption_scope: Default::default(),
         advertise: vec!["localhost:2379".to_owned()],
+        dial_out: false,
     };
     init::init(directory.path(), &config, SystemTime::now()).expect("a cluster");
     std::fs::read_to_string(directory.path().join("ca/cert.pem")).expect("its CA")
@@ -66,11 +70,13 @@ fn peer(of: &str, uuid: u8, cidrs: &[&str]) -> MeshPeer {
         spec: MeshPeerSpec {
             uuid: ClusterUuid([uuid; 16]),
             endpoints: vec!["192.0.2.100:2379".to_owned()],
+            through: None,
             trust_bundle: BUNDLE.clone(),
             contract: Contract {
                 cidrs: cidrs.iter().map(|c| cidr(c)).collect(),
                 namespaces: vec![],
                 limits: Limits::default(),
+                relay: vec![],
             },
             stale: Stale::default(),
             connect: None,
@@ -112,11 +118,15 @@ fn what_conflicts_is_refused_by_field_and_by_what_it_conflicts_with() {
         with(&|p| p.spec.uuid = ClusterUuid([1; 16])),
         with(&|p| p.spec.uuid = ClusterUuid([3; 16])),
         with(&|p| p.spec.endpoints.clear()),
+        with(&|p| p.spec.endpoints = vec!["192.0.2.100:2379".to_owned(); 17]),
         with(&|p| p.spec.endpoints = vec!["west.example".to_owned()]),
         with(&|p| p.spec.trust_bundle = "no PEM".to_owned()),
         with(&|p| p.spec.contract.cidrs.clear()),
         with(&|p| p.spec.stale = Stale { policy: StalePolicy::Demote, drop_after_s: Some(5) }),
         with(&|p| p.spec.stale = Stale { policy: StalePolicy::DropAfter, drop_after_s: Some(0) }),
+        with(&|p| p.spec.through = Some(name("west"))),
+        with(&|p| p.spec.contract.relay = vec![name("north"), name("east")]),
+        with(&|p| p.spec.contract.relay = vec![name("north"); 65]),
         with(&|p| p.api_version = "clustermesh.io/v2".to_owned()),
     ] {
         let own = own();
@@ -147,12 +157,16 @@ fn what_conflicts_is_refused_by_field_and_by_what_it_conflicts_with() {
         metadata.name: `east` is our own name: one of the two clusters needs another
         spec.uuid: 01010101-0101-0101-0101-010101010101 is our own: a cluster is no peer of itself
         spec.uuid: 03030303-0303-0303-0303-030303030303 is already our peer, under the name `north`
-        spec.endpoints: must hold 1 to 16 of the form host:port
+        fine
+        spec.endpoints: may hold 16 of the form host:port
         spec.endpoints: `west.example` is not host:port (IPv6 in brackets)
         spec.trustBundle: there is no CA certificate in it
         spec.contract.cidrs: must hold 1 to 64 prefixes
         spec.stale.dropAfterS: means something only with policy drop-after
         spec.stale.dropAfterS: must be at least 1
+        spec.through: `west` is one of the two clusters, not a third one
+        spec.contract.relay: `east` is one of the two clusters, not a third one
+        spec.contract.relay: may hold 64 peers
         apiVersion: must be clustermesh.io/v1alpha1
     "#]]
     .assert_eq(&shown);

@@ -133,7 +133,8 @@ fn cluster() -> TempDir {
 /// What another cluster is given of it.
 fn mesh_peer(of: &TempDir, trust_bundle: String) -> String {
     let config = ClusterConfig::load(&Layout::new(of.path())).expect("a configuration");
-    let contract = Contract { cidrs: config.pod_cidrs, namespaces: vec![], limits: Limits::default() };
+    let contract =
+        Contract { cidrs: config.pod_cidrs, namespaces: vec![], limits: Limits::default(), relay: vec![] };
     let peer = MeshPeer {
         api_version: API_VERSION.to_owned(),
         kind: KIND.to_owned(),
@@ -142,6 +143,7 @@ fn mesh_peer(of: &TempDir, trust_bundle: String) -> String {
             uuid: config.uuid,
             // Nobody listens on the port of `discard`.
             endpoints: vec!["127.0.0.1:9".to_owned()],
+            through: None,
             trust_bundle,
             contract,
             stale: Stale::default(),
@@ -162,6 +164,7 @@ fn cluster_of(name: &str, number: u8) -> TempDir {
         mesh_cidrs: prefix(&format!("100.64.{number}.0/24")),
         encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
+        dial_out: false,
     };
     init::init(dir.path(), &config, SystemTime::now()).expect("initialised");
     std::fs::create_dir(dir.path().join("manifests")).expect("made");

@@ -43,6 +43,8 @@ pub struct Inviter {
     pub uuid: ClusterUuid,
     /// `host:port` of our apiserver.
     pub endpoints: Vec<String>,
+    /// Whether it is so for peers, too.
+    pub peers_dial: bool,
     /// Our CA certificates, DER.
     pub ca: Vec<Vec<u8>>,
 }
@@ -130,12 +132,19 @@ impl VmAdmin {
     /// # Errors
     /// When too many are open, or it cannot be kept.
     pub async fn invite_peer(&self) -> Result<(String, u64), Status> {
+        if !self.inviter.peers_dial {
+            let cluster = &self.inviter.cluster;
+            return Err(Status::failed_precondition(format!(
+                "{cluster} only dials out, and nobody could redeem its token: let the other cluster's administrator \
+                 make one (meshctl token issue), and redeem it here"
+            )));
+        }
         let (secret, expires_s) = self.register.invite_peer().await?;
         Ok((self.token(Invited::Peer, secret, expires_s), expires_s))
     }
 
     fn token(&self, invites: Invited, secret: Secret, expires_s: u64) -> String {
-        let Inviter { cluster, uuid, endpoints, ca } = self.inviter.clone();
+        let Inviter { cluster, uuid, endpoints, peers_dial: _, ca } = self.inviter.clone();
         Token { invites, cluster, uuid, endpoints, ca, expires_s, secret }.to_string()
     }
 
@@ -212,7 +221,8 @@ impl VmAdmin {
         let keep = crate::keep::Keep::new(&crate::pki::Layout::new(data_dir), None);
         let register = Register::load(keep, source.clone()).expect("no enrolments");
         let cluster = "west".parse().expect("a name");
-        let inviter = Inviter { cluster, uuid: ClusterUuid([0; 16]), endpoints: vec![], ca: vec![] };
+        let uuid = ClusterUuid([0; 16]);
+        let inviter = Inviter { cluster, uuid, endpoints: vec![], peers_dial: true, ca: vec![] };
         let home = Home::Directory(data_dir.to_owned());
         let heard = watch::Sender::new(Heard::new()).subscribe();
         std::sync::Arc::new(Self { inviter, home, register, source, heard })

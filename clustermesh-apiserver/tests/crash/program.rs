@@ -50,6 +50,7 @@ impl Cluster {
             mesh_cidrs: range("100.64.1.0/24"),
             encryption_scope: init::EncryptionScope::default(),
             advertise: vec![String::from("127.0.0.1:2379")],
+            dial_out: false,
         };
         init::init(&data, &config, SystemTime::now()).expect("initialised");
         write_manifests(dir.path());

@@ -1,4 +1,4 @@
-//! The server's side: a TCP connection becomes one whose peer we know.
+//! The server's side: a connection becomes one whose peer we know.
 
 use super::{
     Tls,
@@ -6,6 +6,7 @@ use super::{
     provider,
     refused::Refused,
     verify::{ClientJudge, Verdict},
+    wire::{Origin, Wire},
 };
 use crate::spiffe::SpiffeId;
 use api::bytes::KeyFingerprint;
@@ -16,7 +17,6 @@ use rustls::{
 };
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -24,7 +24,6 @@ use std::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -81,7 +80,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// [`AcceptError`]: the text names the client's certificate and the reason when we refused it.
-    pub async fn accept(&self, tcp: TcpStream, from: SocketAddr) -> Result<Arrival, AcceptError> {
+    pub async fn accept(&self, wire: Wire, from: Origin) -> Result<Arrival, AcceptError> {
         let verdict = Verdict::default();
         let judge = ClientJudge {
             trust: self.tls.trust().clone(),
@@ -98,7 +97,7 @@ impl Acceptor {
         // A resumed session would not be judged again. There is no ticketer either (rustls' default).
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        let shaken = timeout(HANDSHAKE_MAX, TlsAcceptor::from(Arc::new(config)).accept(tcp)).await;
+        let shaken = timeout(HANDSHAKE_MAX, TlsAcceptor::from(Arc::new(config)).accept(wire)).await;
         let stream = shaken.map_err(|_| AcceptError::Slow)?;
         match (stream, verdict.get()) {
             (Ok(stream), Some(Ok(id))) => {
@@ -128,14 +127,14 @@ pub struct PeerInfo {
     /// Which key of that ID: a name may get another.
     pub key: KeyFingerprint,
     /// Where it came from.
-    pub from: SocketAddr,
+    pub from: Origin,
 }
 
 /// Nobody we know: in the extensions of every request of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StrangerInfo {
     /// Where it came from.
-    pub from: SocketAddr,
+    pub from: Origin,
 }
 
 /// Who came.
@@ -156,7 +155,7 @@ pub type Stranger = Shaken<StrangerInfo>;
 /// A connection after its handshake.
 #[derive(Debug)]
 pub struct Shaken<I> {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Wire>,
     info: I,
 }
 

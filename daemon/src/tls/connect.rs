@@ -5,6 +5,7 @@ use super::{
     refused::Refused,
     trust::{BundleError, TrustStore},
     verify::{ServerJudge, Verdict},
+    wire::Wire,
 };
 use crate::spiffe::{Role, SpiffeId};
 use api::{bytes::ClusterUuid, name::ClusterName};
@@ -17,7 +18,9 @@ use rustls::{
 };
 use std::{
     error::Error as StdError,
-    fmt, io,
+    fmt,
+    future::Future,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -126,6 +129,30 @@ pub async fn connect(tls: &Tls, endpoint: &str, expected: &Expected) -> Result<C
     dial(Us::Known(tls.clone()), endpoint, expected).await
 }
 
+/// Connects over whatever `open` opens, within `within`, and makes sure that it is `expected`. `place` stands where an
+/// endpoint would, for people.
+///
+/// The channel opens another wire when one has ended. It sends no pings: whoever carries the wire sees when it breaks,
+/// and ends it.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_over<O, F>(
+    tls: &Tls,
+    place: &str,
+    expected: &Expected,
+    within: Duration,
+    open: O,
+) -> Result<Connection, ConnectError>
+where
+    O: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = io::Result<Wire>> + Send + 'static,
+{
+    // The wire leads where it leads; HTTP wants a host's name.
+    let endpoint = Endpoint::from_static("http://pipe.invalid").connect_timeout(within);
+    Dialer::new(Us::Known(tls.clone()), place, expected).connect(endpoint, open).await
+}
+
 /// Connects to an apiserver before we have a certificate: whichever one our bundle vouches for.
 ///
 /// # Errors
@@ -143,35 +170,23 @@ async fn dial(us: Us, endpoint: &str, expected: &Expected) -> Result<Connection,
     }
     // `http`: what the channel sees is plain, because the connector below already speaks TLS.
     let uri: Uri = format!("http://{endpoint}").parse().map_err(|_| bad())?;
-    let dialer = Dialer {
-        us,
-        expected: expected.clone(),
-        endpoint: endpoint.into(),
-        last: Arc::new(Mutex::new(None)),
-    };
-    let last = Arc::clone(&dialer.last);
-    let connected = Endpoint::from(uri)
+    let channel = Endpoint::from(uri)
         .connect_timeout(CONNECT_MAX)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .connect_with_connector(tower::service_fn(move |_: Uri| {
-            let dialer = dialer.clone();
-            async move { dialer.dial().await.map(TokioIo::new) }
-        }))
-        .await;
-    let verdict = last.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (connected, verdict) {
-        (Ok(channel), Some(Ok(server))) => Ok(Connection { channel, server, endpoint: endpoint.to_owned() }),
-        (_, Some(Err(source))) => Err(ConnectError::Refused { endpoint: endpoint.to_owned(), source }),
-        (Err(source), _) => {
-            Err(ConnectError::Unreachable { endpoint: endpoint.to_owned(), source: source.into() })
-        }
-        (Ok(_), None) => Err(ConnectError::Unreachable {
-            endpoint: endpoint.to_owned(),
-            source: "no server certificate was judged".into(),
-        }),
-    }
+        .keep_alive_while_idle(true);
+    let address: Arc<str> = endpoint.into();
+    let open = move || {
+        let address = Arc::clone(&address);
+        async move { tcp(&address).await }
+    };
+    Dialer::new(us, endpoint, expected).connect(channel, open).await
+}
+
+async fn tcp(endpoint: &str) -> io::Result<Wire> {
+    let tcp = TcpStream::connect(endpoint).await?;
+    tcp.set_nodelay(true)?;
+    Ok(Box::new(tcp))
 }
 
 /// Connects to the first of several endpoints of one server that answers.
@@ -222,9 +237,34 @@ impl ResolvesClientCert for Ours {
 }
 
 impl Dialer {
-    async fn dial(&self) -> io::Result<Explained> {
-        let tcp = TcpStream::connect(&*self.endpoint).await?;
-        tcp.set_nodelay(true)?;
+    fn new(us: Us, place: &str, expected: &Expected) -> Self {
+        Self { us, expected: expected.clone(), endpoint: place.into(), last: Arc::new(Mutex::new(None)) }
+    }
+
+    /// Makes a channel whose every connection goes over a wire of its own and is shaken hands on.
+    async fn connect<O, F>(self, channel: Endpoint, open: O) -> Result<Connection, ConnectError>
+    where
+        O: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<Wire>> + Send + 'static,
+    {
+        let (endpoint, last) = (self.endpoint.to_string(), Arc::clone(&self.last));
+        let connector = tower::service_fn(move |_: Uri| {
+            let (dialer, opening) = (self.clone(), open());
+            async move { dialer.shake(opening.await?).await.map(TokioIo::new) }
+        });
+        let connected = channel.connect_with_connector(connector).await;
+        let verdict = last.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (connected, verdict) {
+            (Ok(channel), Some(Ok(server))) => Ok(Connection { channel, server, endpoint }),
+            (_, Some(Err(source))) => Err(ConnectError::Refused { endpoint, source }),
+            (Err(source), _) => Err(ConnectError::Unreachable { endpoint, source: source.into() }),
+            (Ok(_), None) => {
+                Err(ConnectError::Unreachable { endpoint, source: "no server certificate was judged".into() })
+            }
+        }
+    }
+
+    async fn shake(&self, wire: Wire) -> io::Result<Explained> {
         let (trust, identity) = match &self.us {
             Us::Known(tls) => (tls.trust().clone(), Some(tls.identity())),
             Us::Stranger(trust) => (trust.clone(), None),
@@ -245,7 +285,7 @@ impl Dialer {
         // The ID in the certificate says who it is; the name that TLS wants is not sent anywhere it could matter.
         config.enable_sni = false;
         let nobody = ServerName::try_from("mesh.invalid").expect("a valid DNS name");
-        let shaken = TlsConnector::from(Arc::new(config)).connect(nobody, tcp).await;
+        let shaken = TlsConnector::from(Arc::new(config)).connect(nobody, wire).await;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = verdict.get().cloned();
         let ours = identity.map_or_else(|| "(none)".to_owned(), |identity| identity.certificate().describe());
         let explain = Explain { ours, endpoint: Arc::clone(&self.endpoint) };
@@ -297,7 +337,7 @@ impl Explain {
 /// A TLS stream whose errors say who refused whom.
 #[derive(Debug)]
 struct Explained {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Wire>,
     explain: Explain,
 }
 

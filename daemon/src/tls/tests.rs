@@ -44,7 +44,7 @@ async fn a_stranger_comes_in_only_where_strangers_are_let_in_and_believes_only_i
     let arrive = async |acceptor: Acceptor, bundle: String| {
         let arriving = async {
             let (tcp, from) = listener.accept().await.expect("somebody");
-            match acceptor.accept(tcp, from).await {
+            match acceptor.accept(Box::new(tcp), Origin::Address(from)).await {
                 Ok(Arrival::Known(accepted)) => accepted.peer().id.to_string(),
                 Ok(Arrival::Stranger(_)) => "a stranger".to_owned(),
                 Err(error) => chain(&error),
@@ -336,7 +336,7 @@ impl Ca {
         let (give, incoming) = mpsc::channel::<Result<Accepted, std::io::Error>>(64);
         tokio::spawn(async move {
             while let Ok((tcp, from)) = listener.accept().await {
-                let text = match acceptor.accept(tcp, from).await {
+                let text = match acceptor.accept(Box::new(tcp), Origin::Address(from)).await {
                     Ok(Arrival::Stranger(_)) => "a stranger".to_owned(),
                     Ok(Arrival::Known(accepted)) => {
                         let text = accepted.peer().id.to_string();

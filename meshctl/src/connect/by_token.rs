@@ -1,6 +1,6 @@
 //! A connect whose other side is the token of its administrator: we operate one cluster, and are let in at the other for this.
 
-use super::{DEADLINE, Lines, Side, announced, no_overlap, prove, took, wait};
+use super::{DEADLINE, Lines, Side, announced, no_conflict, prove, took, wait};
 use crate::{
     agreement::{self, Agreement},
     ended::Ended,
@@ -107,7 +107,7 @@ pub async fn by_token(
             took(inviter.took)
         ),
     );
-    no_overlap(&facts_ours, &facts_theirs, &mut lines)?;
+    no_conflict(&facts_ours, &facts_theirs, None, &mut lines)?;
     let stands = agreement::stands(&facts_ours, &facts_theirs);
     if !stands {
         write(&inviter, ours, [&facts_theirs, &facts_ours]).await?;
@@ -144,7 +144,7 @@ async fn write(
 ) -> anyhow::Result<()> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let agreed =
-        agreement::agree(facts_theirs, facts_ours, Nonce(rand::random()), now_s + DEADLINE.as_secs());
+        agreement::agree(facts_theirs, facts_ours, None, Nonce(rand::random()), now_s + DEADLINE.as_secs());
     // Which peers it has, it does not tell: so there is always something to write.
     let Agreement::Write { on_a: on_theirs, on_b: on_ours } = agreed else {
         bail!("{} holds a peering with us already", facts_theirs.name)

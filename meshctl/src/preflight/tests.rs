@@ -32,11 +32,13 @@ fn peer(name: &str, id: u8, cidr: &str) -> MeshPeer {
         spec: MeshPeerSpec {
             uuid: ClusterUuid([id; 16]),
             endpoints: vec![],
+            through: None,
             trust_bundle: String::new(),
             contract: Contract {
                 cidrs: vec![cidr.parse().unwrap()],
                 namespaces: vec![],
                 limits: Limits::default(),
+                relay: vec![],
             },
             stale: Stale::default(),
             connect: None,
@@ -45,8 +47,8 @@ fn peer(name: &str, id: u8, cidr: &str) -> MeshPeer {
 }
 
 fn check(a: &ClusterFacts, b: &ClusterFacts, expected: Expect) {
-    assert_eq!(conflicts(a, b), conflicts(b, a), "the order of the two does not matter");
-    let found: Vec<String> = conflicts(a, b).iter().map(ToString::to_string).collect();
+    assert_eq!(conflicts(a, b, None), conflicts(b, a, None), "the order of the two does not matter");
+    let found: Vec<String> = conflicts(a, b, None).iter().map(ToString::to_string).collect();
     expected.assert_eq(&found.join("\n"));
 }
 
@@ -64,7 +66,7 @@ fn equal_names_or_the_same_cluster_twice_are_refused() {
     let mut other = west();
     other.name = "east".parse().unwrap();
     let found = |other: &ClusterFacts| {
-        let all = conflicts(&east(), other);
+        let all = conflicts(&east(), other, None);
         all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     expect!["MESH202: two clusters have the name east: 01010101-0101-0101-0101-010101010101 and 02020202-0202-0202-0202-020202020202"]
@@ -113,4 +115,27 @@ fn any_other_peer_counts_too() {
             "MESH205: east already has a peer named west, with another UUID (09090909-0909-0909-0909-090909090909)"
         ],
     );
+}
+
+#[test]
+fn one_of_the_two_has_to_be_dialled_or_both_have_a_peer_in_common() {
+    let silent = |mut of: ClusterFacts| {
+        of.endpoints.clear();
+        of
+    };
+    let (mut a, mut b) = (silent(east()), silent(west()));
+    check(&a, &west(), expect![""]);
+    check(
+        &a,
+        &b,
+        expect![
+            "MESH103: neither east nor west advertises an address of its apiserver: connect both with a cluster that does, and these two with --through it"
+        ],
+    );
+    let core: ClusterName = "core".parse().unwrap();
+    a.peers = vec![peer("core", 7, "10.7.0.0/16")];
+    let found: Vec<String> = conflicts(&a, &b, Some(&core)).iter().map(ToString::to_string).collect();
+    assert_eq!(found, ["MESH103: west is not connected with core, through which it is to be reached"]);
+    b.peers = a.peers.clone();
+    assert_eq!(conflicts(&a, &b, Some(&core)), []);
 }

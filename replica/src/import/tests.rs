@@ -454,7 +454,12 @@ fn limits(limit: u32) -> Limits {
 }
 
 fn contract(limit: u32) -> Contract {
-    Contract { cidrs: nets("10.2.0.0/16 fd00:2::/48"), namespaces: vec![name("shop")], limits: limits(limit) }
+    Contract {
+        cidrs: nets("10.2.0.0/16 fd00:2::/48"),
+        namespaces: vec![name("shop")],
+        limits: limits(limit),
+        relay: vec![],
+    }
 }
 
 fn name<N: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> N {

@@ -7,6 +7,7 @@ use clustermesh_apiserver::{
     backend::Engine,
     face::{Doors, bind},
     init::{self, ClusterConfig},
+    pipes::Reach,
     pki::Layout,
     vms::Members,
 };
@@ -92,16 +93,11 @@ impl Server {
         let engine = Engine::open(dir.path()).await?;
         let shutdown = CancellationToken::new();
         let own = Own { uuid: UUID, name: config.name };
-        let doors = Doors::new(
-            own,
-            load(&layout.server(), Role::Cluster)?,
-            Members::nobody(),
-            engine,
-            shutdown.clone(),
-        );
+        let tls = load(&layout.server(), Role::Cluster)?;
+        let doors = Doors::new(own, tls.clone(), Members::nobody(), engine, shutdown.clone());
         let port = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         let at = port.address();
-        tokio::spawn(port.serve(doors, NoAdmin, None));
+        tokio::spawn(port.serve(doors, NoAdmin, None, Reach::new(tls)));
         let operator = load(&layout.admin(), Role::Operator)?;
         let channel = mutual(at, &operator).await?;
         let running = Running::Ours { operator, _end: shutdown.drop_guard(), _dir: dir };
@@ -183,6 +179,7 @@ fn config() -> Result<ClusterConfig> {
         mesh_cidrs: vec!["100.64.1.0/24".parse()?],
         encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
+        dial_out: false,
     })
 }
 

@@ -27,6 +27,8 @@ pub struct Cluster {
     pub nodes: [&'static str; 2],
     /// Its apiserver, `host:port`.
     pub apiserver: &'static str,
+    /// Its peers cannot dial it.
+    pub dial_out: bool,
     /// IPv4 and IPv6 ranges of pods.
     pub pods: &'static str,
     /// Of Services.
@@ -44,6 +46,7 @@ pub const A: Cluster = Cluster {
     name: "cluster-a",
     nodes: ["a1", "a2"],
     apiserver: "192.0.2.10:2379",
+    dial_out: false,
     pods: "10.1.0.0/16,fd00:10:1::/48",
     services: "10.101.0.0/16,fd00:101::/112",
     mesh: "100.64.1.0/24,fd64:1::/112",
@@ -56,6 +59,7 @@ pub const B: Cluster = Cluster {
     name: "cluster-b",
     nodes: ["b1", "b2"],
     apiserver: "192.0.2.74:2379",
+    dial_out: false,
     pods: "10.2.0.0/16,fd00:10:2::/48",
     services: "10.102.0.0/16,fd00:102::/112",
     mesh: "100.64.2.0/24,fd64:2::/112",
@@ -85,11 +89,16 @@ impl Mesh {
 
     /// As [`Mesh::up`], in a topology that differs from this crate's in where its machines stand.
     pub fn up_in(topology: &Path, options: UpOptions) -> Result<Self> {
+        Self::up_of(topology, options, &[A, B])
+    }
+
+    /// As [`Mesh::up_in`], of clusters that differ in more.
+    pub fn up_of(topology: &Path, options: UpOptions, clusters: &[Cluster]) -> Result<Self> {
         let lab = Lab::up_with(topology, options)?;
         let bin = lab.state()?.bin;
         let mesh = Self { lab, bin };
-        for cluster in [A, B] {
-            mesh.init(&cluster)?;
+        for cluster in clusters {
+            mesh.init(cluster)?;
         }
         Ok(mesh)
     }
@@ -138,7 +147,7 @@ impl Mesh {
         let (data, bin) = (dir.join("data"), self.bin.join("clustermesh-apiserver"));
         let (data, bin) = (data.to_string_lossy(), bin.to_string_lossy());
         let control = format!("{}/host/control", cluster.name);
-        let Cluster { name, pods, services, mesh, apiserver, .. } = cluster;
+        let Cluster { name, pods, services, mesh, apiserver, dial_out, .. } = cluster;
         let init = [
             &bin,
             "init",
@@ -152,7 +161,8 @@ impl Mesh {
             services,
         ]
         .into_iter()
-        .chain(["--mesh-cidr", mesh, "--advertise", apiserver]);
+        .chain(["--mesh-cidr", mesh, "--advertise", apiserver])
+        .chain(dial_out.then_some("--dial-out"));
         succeed(self.lab.exec(&control, init)?)?;
         for node in cluster.nodes {
             let out = dir.join("nodes").join(node);

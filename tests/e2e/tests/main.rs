@@ -16,6 +16,8 @@ mod cnis;
 mod cold_start;
 #[path = "main/dead_backend.rs"]
 mod dead_backend;
+#[path = "main/edge.rs"]
+mod edge;
 #[path = "main/global_service.rs"]
 mod global_service;
 #[path = "main/headless.rs"]

@@ -152,7 +152,8 @@ impl World {
         limits: Limits,
         stale: Stale,
     ) {
-        let contract = Contract { cidrs: self.site(peer).cidrs.clone(), namespaces: vec![], limits };
+        let contract =
+            Contract { cidrs: self.site(peer).cidrs.clone(), namespaces: vec![], limits, relay: vec![] };
         let deadline_s = Some(self.unix_s() + DEADLINE_S);
         let object = Object { uuid: uuid(peer.as_str()), nonce: Some(nonce), deadline_s, contract, stale };
         self.site(at).peers().insert(peer.clone(), object);

@@ -6,6 +6,7 @@ use crate::{
     backend::Engine,
     face::{Doors, bind},
     init::{self, ClusterConfig},
+    pipes::Reach,
     pki::{Layout, identity},
     vms::{Members, admin::VmAdmin},
 };
@@ -46,7 +47,7 @@ impl Cluster {
         let port = bind("127.0.0.1:0".parse().expect("loopback")).await.expect("bound");
         let at = port.address().to_string();
         let admin = AdminService::new(Arc::new(NoPeers), VmAdmin::idle(dir.path()));
-        tokio::spawn(port.serve(doors, admin, None));
+        tokio::spawn(port.serve(doors, admin, None, Reach::new(tls.clone())));
         Self { at, tls, engine, _end: shutdown.clone().drop_guard(), shutdown, dir }
     }
 
@@ -107,6 +108,7 @@ fn config(cluster: &str, uuid: ClusterUuid) -> ClusterConfig {
         mesh_cidrs: prefix("100.64.1.0/24"),
         encryption_scope: Default::default(),
         advertise: vec!["127.0.0.1:2379".to_owned()],
+        dial_out: false,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{COUNTERS_EVERY, RETRY, Session, Wish, WishKind};
 use crate::{
+    pipes::{Route, way},
     publish::{Op, TXN_OPS, writes},
     source::driver::unix_s,
 };
@@ -103,7 +104,8 @@ impl Session {
 
     /// Counters, at most once a second; says when the next ones may be written.
     pub(super) async fn count(&mut self) -> Option<Instant> {
-        let state = self.import.state();
+        let way = way(&Route::from(&self.peer));
+        let state = ImportState { way, ..self.import.state() };
         let (written, at) = &self.counters;
         let next = *at + COUNTERS_EVERY;
         let same = |written: &ImportState| {

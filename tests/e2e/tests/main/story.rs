@@ -60,6 +60,12 @@ impl Story {
         Self(Mesh::up_in(topology, UpOptions { name, ..UpOptions::default() }).unwrap())
     }
 
+    /// The same, of clusters of the test's own.
+    pub fn made_of(name: &str, topology: &Path, clusters: &[Cluster]) -> Self {
+        let name = Some(format!("e2e-{name}").parse().unwrap());
+        Self(Mesh::up_of(topology, UpOptions { name, ..UpOptions::default() }, clusters).unwrap())
+    }
+
     /// Both clusters run and serve their own; they do not know each other.
     pub fn running(name: &str) -> Self {
         Self(Mesh::running(&format!("e2e-{name}")).unwrap())

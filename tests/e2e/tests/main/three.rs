@@ -7,10 +7,11 @@ use e2e::{A, B, Cluster, MANIFESTS, carts, files};
 use crate::story::Story;
 
 /// A third cluster: the second one's machines and objects under other names and addresses.
-const C: Cluster = Cluster {
+pub const C: Cluster = Cluster {
     name: "cluster-c",
     nodes: ["c1", "c2"],
     apiserver: "192.0.2.138:2379",
+    dial_out: false,
     pods: "10.3.0.0/16,fd00:10:3::/48",
     services: "10.103.0.0/16,fd00:103::/112",
     mesh: "100.64.3.0/24,fd64:3::/112",
@@ -98,14 +99,18 @@ fn a_pair_that_cannot_be_connected_stops_no_other() {
 
 /// All three run, and none knows another. Each test has a lab of its own.
 fn story(name: &str) -> Story {
+    story_of(name, &[A, B, C])
+}
+
+/// The same, of clusters that differ in how they are reached.
+pub fn story_of(name: &str, clusters: &[Cluster; 3]) -> Story {
     let text = fs::read_to_string(files().join("topology.yaml")).unwrap();
-    let (clusters, hosts) = text.split_once("\nhosts:\n").expect("the hosts come last");
-    let (_, b) = clusters.split_once("\n  cluster-b:\n").expect("cluster-b comes last");
+    let (first, hosts) = text.split_once("\nhosts:\n").expect("the hosts come last");
+    let (_, b) = first.split_once("\n  cluster-b:\n").expect("cluster-b comes last");
     let c = of_c(&format!("\n  cluster-b:\n{b}"));
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-    fs::write(file.path(), format!("{clusters}{c}\nhosts:\n{hosts}")).unwrap();
-    let story = Story::made_in(name, file.path());
-    story.init(&C).unwrap();
+    fs::write(file.path(), format!("{first}{c}\nhosts:\n{hosts}")).unwrap();
+    let story = Story::made_of(name, file.path(), clusters);
     for manifest in MANIFESTS {
         story.apply(&A, manifest).unwrap();
         story.apply(&B, manifest).unwrap();

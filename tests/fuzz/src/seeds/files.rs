@@ -71,6 +71,7 @@ fn mesh_peer() -> MeshPeer {
         spec: MeshPeerSpec {
             uuid: ClusterUuid([2; 16]),
             endpoints: vec![String::from("192.0.2.74:2379")],
+            through: None,
             trust_bundle: String::from("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"),
             contract: contract(),
             stale: Stale::default(),

@@ -145,6 +145,7 @@ pub(crate) fn contract() -> Contract {
         cidrs: cidrs.iter().map(|cidr| cidr.parse().expect("a range")).collect(),
         namespaces: vec!["shop".parse().expect("a name")],
         limits: Limits { nodes: 4, ..Limits::default() },
+        relay: vec![],
     }
 }
 

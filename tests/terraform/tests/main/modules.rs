@@ -126,6 +126,7 @@ fn made(data: &Path, nth: u8, name: &str) -> ClusterConfig {
         mesh_cidrs: range(format!("100.64.{nth}.0/24")),
         encryption_scope: Default::default(),
         advertise: vec![format!("192.0.2.{nth}:2379")],
+        dial_out: false,
     };
     init(data, &config, SystemTime::now()).unwrap();
     config

@@ -12,10 +12,12 @@ fn peer(endpoint: &str, deadline_s: Option<u64>) -> MeshPeer {
         cidrs: vec!["10.2.0.0/16".parse().expect("a prefix")],
         namespaces: vec![],
         limits: Limits::default(),
+        relay: vec![],
     };
     let spec = MeshPeerSpec {
         uuid: ClusterUuid([2; 16]),
         endpoints: vec![endpoint.to_owned()],
+        through: None,
         trust_bundle: String::new(),
         contract,
         stale: Stale::default(),
