@@ -9,6 +9,7 @@ pub mod bpf;
 mod exchange;
 pub mod netlink;
 pub mod nft;
+pub mod relay;
 pub mod sockets;
 pub mod sysctl;
 pub mod wireguard;

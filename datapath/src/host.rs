@@ -14,10 +14,12 @@ use crate::{
     backend::{
         bpf::{self, Bpf, DropReason, Hook, PacketHook, RouteRow},
         netlink::{self, Netlink},
-        nft, sysctl,
+        nft,
+        relay::{Relay, RelayObserved},
+        sysctl,
         wireguard::{self, FRESH, Kind, PrivateKey, Tunnel},
     },
-    image::Image,
+    image::{Image, RelayPair},
     observe::{Masquerade, Observed, PeerObserved, TunnelObserved},
     plan::{Completeness, plan},
     step::Step,
@@ -25,7 +27,13 @@ use crate::{
 };
 use api::bytes::PublicKey;
 use ipnet::IpNet;
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 /// Where our maps and links are pinned.
 pub const PIN_DIR: &str = "/sys/fs/bpf/mesh";
@@ -54,6 +62,7 @@ pub struct Datapath {
     /// None while it does not answer.
     tunnel: Option<Tunnel>,
     private_key: PrivateKey,
+    relay: Relay,
 }
 
 /// The data path cannot be had on this host; nothing was set up.
@@ -81,6 +90,8 @@ pub struct Report {
     pub drops: BTreeMap<DropReason, u64>,
     /// By peer.
     pub tunnels: BTreeMap<PublicKey, TunnelState>,
+    /// This host's relay, if it runs one.
+    pub relay: Option<RelayObserved>,
 }
 
 /// How one tunnel is.
@@ -105,7 +116,14 @@ impl Datapath {
         let netlink = Netlink::open()?;
         let kind = device::choose(&netlink, options.tunnel_device)?;
         let bpf = Bpf::open(&options.pin_dir, &options.cgroup_root, options.packet_hook)?;
-        Ok(Self { bpf, netlink, kind, tunnel: None, private_key: options.private_key })
+        Ok(Self {
+            bpf,
+            netlink,
+            kind,
+            tunnel: None,
+            private_key: options.private_key,
+            relay: Relay::default(),
+        })
     }
 
     /// Whose WireGuard serves `mesh0`.
@@ -156,7 +174,17 @@ impl Datapath {
         let mut problems = Vec::new();
         let mut changed = 0;
         self.restore_device(&mut problems);
-        if let Some(observed) = self.observe(&mut problems) {
+        let relay = self.relay.observe().unwrap_or_else(|error| {
+            problems.push(sentence(&error));
+            None
+        });
+        if relay.is_none() && !image.relay.is_empty() {
+            let wanted =
+                "the Node object offers a relay, and this host runs none: start mesh-tunnel with --relay";
+            problems.push(wanted.to_owned());
+        }
+        let pairs = relay.as_ref().map(|relay| relay.pairs.keys().copied().collect());
+        if let Some(observed) = self.observe(pairs, &mut problems) {
             let outcome = apply(&plan(image, &observed, completeness), self);
             changed = outcome.taken;
             problems.extend(outcome.problems);
@@ -170,7 +198,7 @@ impl Datapath {
             problems.push(sentence(&error));
             BTreeMap::new()
         });
-        Report { changed, problems, drops, tunnels: self.tunnels() }
+        Report { changed, problems, drops, tunnels: self.tunnels(), relay }
     }
 
     /// Puts our programs in the place of an earlier version's, whose maps are of another make; true if there was one. To
@@ -188,7 +216,9 @@ impl Datapath {
     /// What could not be read.
     pub fn pending(&mut self, image: &Image, completeness: Completeness) -> Result<Vec<Step>, Vec<String>> {
         let mut problems = Vec::new();
-        match self.observe(&mut problems) {
+        let relay = self.relay.observe().map_err(|error| vec![sentence(&error)])?;
+        let pairs = relay.map(|relay| relay.pairs.into_keys().collect());
+        match self.observe(pairs, &mut problems) {
             Some(observed) if problems.is_empty() => Ok(plan(image, &observed, completeness)),
             Some(_) | None => Err(problems),
         }
@@ -228,7 +258,11 @@ impl Datapath {
     }
 
     /// None: too little could be read to plan anything.
-    fn observe(&mut self, problems: &mut Vec<String>) -> Option<Observed> {
+    fn observe(
+        &mut self,
+        relay: Option<BTreeSet<RelayPair>>,
+        problems: &mut Vec<String>,
+    ) -> Option<Observed> {
         let rows = self.bpf.observe();
         let attachments = self.bpf.attachments();
         let kernel = self.netlink.observe();
@@ -259,6 +293,7 @@ impl Datapath {
             // What cannot be read is written anew, and what is wrong with nft is said there.
             masquerade: nft::observe().unwrap_or(Masquerade::Foreign),
             tunnel: self.observe_tunnel(problems),
+            relay,
         })
     }
 

@@ -13,6 +13,7 @@
 
 mod host;
 mod pods;
+mod relay;
 mod scope;
 mod services;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub fn plan(desired: &Image, observed: &Observed, completeness: Completeness) ->
     host::plan(desired, observed, &mut steps);
     scope::plan(desired, observed, &mut steps);
     tunnel::plan(&desired.tunnel, observed, &mut steps);
+    relay::plan(&desired.relay, observed, &mut steps);
     pods::plan(desired, observed, &mut steps);
     services::plan(desired, observed, &mut steps);
     steps.in_order()
@@ -56,7 +58,7 @@ enum Stage {
     Fence,
     /// Settings and addresses of `mesh0`, the rules, the masquerading.
     Prepare,
-    /// Peers, and what they own.
+    /// Peers, and what they own; who may talk through the relay.
     Tunnel,
     /// Routes over `mesh0`, then the fences under those that were covered all the time.
     Route,

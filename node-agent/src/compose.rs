@@ -7,6 +7,9 @@
 //! | reachable prefixes, tunnels | `nodes/<node>` with its `keys/<node>`, inside what the peer's contract allows; our own nodes' pods with scope `all` |
 //! | pods | endpoints of this node whose device the CNI's results name; two claims of an address close both |
 //! | services | all Services of the own cluster, see [`replica::service`] |
+//! | who may talk through our relay | the nodes of peers whose contracts name each other, see [`relay`] |
+
+pub mod relay;
 
 use crate::{path_mtu::PathMtus, probe::Target};
 use api::{
@@ -15,6 +18,7 @@ use api::{
 };
 use datapath::image::{Frontend, Image, Pod, Reach, TunnelPeer};
 use ipnet::IpNet;
+use relay::Relay;
 use replica::{
     service::Silent,
     view::{ClusterTables, View},
@@ -69,6 +73,8 @@ pub struct TunnelTo {
     pub ceiling_bytes: u16,
     /// What a probe asks.
     pub mesh_address: Option<IpAddr>,
+    /// The relay that its datagrams go through.
+    pub relay: Option<Relay>,
 }
 
 impl Composed {
@@ -102,8 +108,8 @@ pub struct Paths {
 pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> Composed {
     let mut composed = Composed::default();
     let own = view.cluster(view.own());
-    let node = own.and_then(|own| own.nodes.get(me));
-    match node {
+    let own_node = own.and_then(|own| own.nodes.get(me));
+    match own_node {
         Some(node) => composed.image.mesh_addresses = node.mesh_addresses.iter().copied().collect(),
         None => composed.problems.push(format!(
             "no source of {} knows a node {me}: is there a Node object of this name?",
@@ -120,7 +126,8 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
     if encrypts_inside {
         close_other_nodes(own, me, &mut composed.image);
     }
-    let families = Families::of(node, host);
+    composed.image.relay = relay::pairs(view, own_node, &mut composed.problems);
+    let families = Families::of(own_node, host);
     for (cluster, tables, accepted) in reachable(view) {
         for (name, node) in &tables.nodes {
             let itself = cluster == view.own() && name == me;
@@ -129,12 +136,13 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
             {
                 let by_the_cni = cluster == view.own() && !encrypts_inside;
                 let carried = if by_the_cni { &[][..] } else { &node.prefixes[..] };
+                let relay = relay::between(view, families, own_node, (cluster, node));
                 open_tunnel(
                     &mut composed,
                     (cluster, name, node, key),
                     carried,
                     &accepted,
-                    families,
+                    (families, relay),
                     (host, &paths.mtus),
                 );
             }
@@ -212,7 +220,7 @@ impl Families {
 
     /// The first address of the other node that we can send to.
     fn endpoint(self, node: &Node) -> Option<IpAddr> {
-        node.endpoints.iter().copied().find(|e| if e.is_ipv4() { self.v4 } else { self.v6 })
+        node.endpoints.iter().copied().find(|endpoint| self.sends_to(*endpoint))
     }
 }
 
@@ -246,16 +254,17 @@ fn open_tunnel(
     (cluster, name, node, key): (&ClusterName, &NodeName, &Node, &TunnelKey),
     carried: &[IpNet],
     accepted: &[IpNet],
-    families: Families,
+    (families, relay): (Families, Option<Relay>),
     (host, paths): (&HostFacts, &PathMtus),
 ) {
-    let endpoint = families.endpoint(node);
+    let dialled = || Some(SocketAddr::new(families.endpoint(node)?, key.port));
+    let endpoint = relay.as_ref().map(|relay| relay.at).or_else(dialled);
     // One without any address dials us, and WireGuard learns where it is.
     if endpoint.is_none() && !node.endpoints.is_empty() {
         composed.problems.push(format!("{cluster}/{name} has no address of a family that this node has"));
         return;
     }
-    let ceiling_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint);
+    let ceiling_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint.map(|endpoint| endpoint.ip()));
     let mesh_address = node.mesh_addresses.first().copied();
     let target = target(cluster, name, mesh_address);
     let mtu_bytes = target.map_or(ceiling_bytes, |target| paths.mtu_bytes(&target, ceiling_bytes));
@@ -266,9 +275,14 @@ fn open_tunnel(
     for prefix in &allowed {
         composed.image.prefixes.insert(*prefix, Reach::Tunnel { mtu_bytes });
     }
-    let peer = TunnelPeer { endpoint: endpoint.map(|address| SocketAddr::new(address, key.port)), allowed };
-    composed.image.tunnel.peers.insert(key.public_key, peer);
-    let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address };
+    composed.image.tunnel.peers.insert(key.public_key, TunnelPeer { endpoint, allowed });
+    if let Some(relay) = &relay {
+        // Nothing is sent to it: by our keepalives it sees where we are. A node of this key keeps its place, as nobody may
+        // announce a relay by another's key and so take that one's addresses away.
+        let proof = TunnelPeer { endpoint: Some(relay.at), allowed: BTreeSet::new() };
+        composed.image.tunnel.peers.entry(relay.key).or_insert(proof);
+    }
+    let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address, relay };
     composed.tunnels.insert((cluster.clone(), name.clone()), to);
 }
 

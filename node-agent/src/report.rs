@@ -7,7 +7,7 @@ use api::{
     name::NodeName,
     record::{Applied, AppliedCluster, Record, Tunnel, TunnelKey},
 };
-use datapath::backend::{bpf::Hook, wireguard::Kind};
+use datapath::backend::{bpf::Hook, relay::RelayObserved, wireguard::Kind};
 use replica::view::View;
 use std::{
     collections::BTreeMap,
@@ -46,6 +46,8 @@ pub struct DatapathMeasured {
     pub drops_guard: u64,
     /// Every refusal, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// This host's relay, if it runs one.
+    pub relay: Option<RelayObserved>,
 }
 
 /// What this agent did and saw so far.
@@ -100,6 +102,12 @@ pub fn applied(
             rx_bytes: device.rx_bytes,
             tx_bytes: device.tx_bytes,
             endpoint: device.endpoint.map(|e| e.to_string()).unwrap_or_default(),
+            relay: to
+                .relay
+                .iter()
+                .find(|relay| device.endpoint == Some(relay.at))
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         }
     });
     let backends = composed.image.services.values().map(|backends| backends.len() as u64).sum();

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -227,7 +227,7 @@ fn lock(relay: &Mutex<Relay>) -> MutexGuard<'_, Relay> {
 }
 
 /// What was kept, or a new relay.
-fn load(file: &PathBuf) -> anyhow::Result<Kept> {
+fn load(file: &Path) -> anyhow::Result<Kept> {
     match fs::read(file).map(Zeroizing::new) {
         Ok(bytes) => Kept::parse(&bytes).with_context(|| {
             format!("{} is damaged; remove it to start with a new key and between nobody", file.display())

@@ -1,3 +1,5 @@
+mod relay;
+
 use super::*;
 use api::{
     bytes::{BootId, ClusterUuid, IdentityId, PublicKey, Uid},
@@ -77,11 +79,12 @@ impl Mesh {
             prefixes: vec![cidr(&format!("10.{id}.{number}.0/24"))],
             endpoints: vec![ip(&format!("192.0.2.{id}{number}")), ip(&format!("2001:db8::{id}{number}"))],
             zone: String::new(),
+            relay: vec![],
         };
         self.put(MeshKey::Node(name.clone()).of(&cluster), node);
         self.put(
             MeshKey::Key(name).of(&cluster),
-            TunnelKey { public_key: PublicKey([id * 16 + number; 32]), port: LISTEN_PORT },
+            TunnelKey { public_key: PublicKey([id * 16 + number; 32]), port: LISTEN_PORT, relay_key: None },
         );
     }
 
@@ -95,6 +98,8 @@ impl Mesh {
             prefixes: prefixes.iter().map(|p| cidr(p)).collect(),
             nonce: None,
             dropped: false,
+            through: None,
+            relay: vec![],
         };
         self.put(LocalKey::Peer(name.parse().unwrap()), record);
     }
@@ -265,6 +270,7 @@ fn a_node_that_nobody_can_dial_dials_by_the_families_of_its_devices_and_is_waite
             prefixes: vec![cidr(&format!("10.{id}.{number}.0/24"))],
             endpoints: vec![],
             zone: String::new(),
+            relay: vec![],
         };
         let name: NodeName = name.parse().unwrap();
         mesh.put(MeshKey::Node(name).of(&cluster.parse().unwrap()), node);
@@ -391,6 +397,7 @@ fn with_scope_all_other_nodes_of_our_own_are_closed_until_their_tunnel_opens_the
         prefixes: vec![cidr("10.1.4.0/24")],
         endpoints: vec![ip("192.0.2.14")],
         zone: String::new(),
+        relay: vec![],
     };
     mesh.put(MeshKey::Node("e4".parse().unwrap()).of(&"east".parse().unwrap()), e4);
     assert_eq!(inside(&mesh)[2], (cidr("10.1.4.0/24"), Reach::Closed));

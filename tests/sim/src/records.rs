@@ -61,10 +61,12 @@ pub fn parse(key: &Key, words: &[&str]) -> Record {
             prefixes: list(words, "prefixes"),
             endpoints: list(words, "endpoints"),
             zone: String::new(),
+            relay: vec![],
         }
         .into(),
         MeshKey::Key(_) => {
-            TunnelKey { public_key: PublicKey([number("key", 1) as u8; 32]), port: 51_871 }.into()
+            TunnelKey { public_key: PublicKey([number("key", 1) as u8; 32]), port: 51_871, relay_key: None }
+                .into()
         }
         MeshKey::Namespace(_) => Namespace { labels: BTreeMap::new() }.into(),
         MeshKey::Identity(..) => Identity {
