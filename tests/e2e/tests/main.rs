@@ -38,6 +38,8 @@ mod on_kubernetes;
 mod operator;
 #[path = "main/path_mtu.rs"]
 mod path_mtu;
+#[path = "main/relays.rs"]
+mod relays;
 #[path = "main/roll_out.rs"]
 mod roll_out;
 #[path = "main/scope_all.rs"]
