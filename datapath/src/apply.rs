@@ -185,6 +185,7 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
         | Step::AddRule(_)
         | Step::RemoveRule(_)
         | Step::Tunnel(TunnelStep::SetDevice { .. })
+        | Step::Relay { .. }
         | Step::RemoveRoute { .. }
         | Step::PutLocal { local: LocalRow::Node, .. }
         | Step::RemoveLocal { .. }

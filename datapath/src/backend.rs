@@ -10,6 +10,7 @@ pub mod conntrack;
 mod exchange;
 pub mod netlink;
 pub mod nft;
+pub mod relay;
 pub mod sockets;
 pub mod sysctl;
 pub mod wireguard;

@@ -16,10 +16,11 @@ use crate::{
         bpf::{self, Balancer, Balancing, Bpf, DropReason, Hook, PacketHook, RouteRow, Rows},
         netlink::{self, Netlink},
         nft::{self, services::Services},
+        relay::{Relay, RelayObserved},
         sysctl,
         wireguard::{self, FRESH, Kind, PrivateKey, Tunnel},
     },
-    image::Image,
+    image::{Image, RelayPair},
     observe::{Balanced, Masquerade, Observed, PeerObserved, TunnelObserved},
     plan::{Completeness, plan},
     step::Step,
@@ -28,7 +29,13 @@ use crate::{
 use api::bytes::PublicKey;
 use clock_epochs::ClockEpochs;
 use ipnet::IpNet;
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 use tracing::warn;
 
 /// Where our maps and links are pinned.
@@ -65,6 +72,7 @@ pub struct Datapath {
     clock_epochs: ClockEpochs,
     /// The table that balances, where nftables does.
     services: Services,
+    relay: Relay,
 }
 
 /// The data path cannot be had on this host; nothing was set up.
@@ -92,6 +100,8 @@ pub struct Report {
     pub drops: BTreeMap<DropReason, u64>,
     /// By peer.
     pub tunnels: BTreeMap<PublicKey, TunnelState>,
+    /// This host's relay, if it runs one.
+    pub relay: Option<RelayObserved>,
 }
 
 /// How one tunnel is.
@@ -141,6 +151,7 @@ impl Datapath {
             private_key,
             clock_epochs,
             services: Services::default(),
+            relay: Relay::default(),
         })
     }
 
@@ -198,7 +209,17 @@ impl Datapath {
         let mut problems = Vec::new();
         let mut changed = 0;
         self.restore_device(&mut problems);
-        if let Some(observed) = self.observe(&mut problems) {
+        let relay = self.relay.observe().unwrap_or_else(|error| {
+            problems.push(sentence(&error));
+            None
+        });
+        if relay.is_none() && !image.relay.is_empty() {
+            let wanted =
+                "the Node object offers a relay, and this host runs none: start mesh-tunnel with --relay";
+            problems.push(wanted.to_owned());
+        }
+        let pairs = relay.as_ref().map(|relay| relay.pairs.keys().copied().collect());
+        if let Some(observed) = self.observe(pairs, &mut problems) {
             let outcome = apply(&plan(image, &observed, completeness), self);
             changed = outcome.taken;
             problems.extend(outcome.problems);
@@ -212,7 +233,7 @@ impl Datapath {
             problems.push(sentence(&error));
             BTreeMap::new()
         });
-        Report { changed, problems, drops, tunnels: self.tunnels() }
+        Report { changed, problems, drops, tunnels: self.tunnels(), relay }
     }
 
     /// Puts our programs in the place of an earlier version's, whose maps are of another make; true if there was one. To
@@ -230,7 +251,9 @@ impl Datapath {
     /// What could not be read.
     pub fn pending(&mut self, image: &Image, completeness: Completeness) -> Result<Vec<Step>, Vec<String>> {
         let mut problems = Vec::new();
-        match self.observe(&mut problems) {
+        let relay = self.relay.observe().map_err(|error| vec![sentence(&error)])?;
+        let pairs = relay.map(|relay| relay.pairs.into_keys().collect());
+        match self.observe(pairs, &mut problems) {
             Some(observed) if problems.is_empty() => Ok(plan(image, &observed, completeness)),
             Some(_) | None => Err(problems),
         }
@@ -270,7 +293,11 @@ impl Datapath {
     }
 
     /// None: too little could be read to plan anything.
-    fn observe(&mut self, problems: &mut Vec<String>) -> Option<Observed> {
+    fn observe(
+        &mut self,
+        relay: Option<BTreeSet<RelayPair>>,
+        problems: &mut Vec<String>,
+    ) -> Option<Observed> {
         let rows = self.bpf.observe();
         let attachments = self.bpf.attachments();
         let kernel = self.netlink.observe();
@@ -303,6 +330,7 @@ impl Datapath {
             // What cannot be read is written anew, and what is wrong with nft is said there.
             masquerade: nft::observe().unwrap_or(Masquerade::Foreign),
             tunnel: self.observe_tunnel(problems),
+            relay,
         })
     }
 

@@ -34,6 +34,23 @@ pub struct Image {
     pub namespaces: BTreeSet<PathBuf>,
     /// The tunnels.
     pub tunnel: TunnelImage,
+    /// Nodes of other clusters that may talk through the relay of this host.
+    pub relay: BTreeSet<RelayPair>,
+}
+
+/// Most pairs of one relay; it takes no more.
+pub const RELAY_PAIRS_MAX: usize = 16_384;
+
+/// The public keys of two nodes, the lesser one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RelayPair(pub PublicKey, pub PublicKey);
+
+impl RelayPair {
+    /// `None` when both are one.
+    #[must_use]
+    pub fn new(one: PublicKey, other: PublicKey) -> Option<Self> {
+        (one != other).then(|| Self(one.min(other), one.max(other)))
+    }
 }
 
 /// Whether a prefix of the encrypted scope can be reached.

@@ -2,7 +2,10 @@
 //!
 //! The shells in [`crate::backend`] fill it in; nothing here reads the kernel.
 
-use crate::backend::bpf::{Attachment, Rows};
+use crate::{
+    backend::bpf::{Attachment, Rows},
+    image::RelayPair,
+};
 use api::bytes::PublicKey;
 use ipnet::IpNet;
 use std::{
@@ -38,6 +41,8 @@ pub struct Observed {
     pub masquerade: Masquerade,
     /// The tunnels. None: `mesh-tunnel` does not answer, and nothing of them can be planned.
     pub tunnel: Option<TunnelObserved>,
+    /// Who may talk through this host's relay. None: it runs none, and nothing of it can be planned.
+    pub relay: Option<BTreeSet<RelayPair>>,
 }
 
 /// Who balances Services by the rows of the maps.

@@ -15,6 +15,7 @@
 mod balance;
 mod host;
 mod pods;
+mod relay;
 mod scope;
 mod services;
 mod tenants;
@@ -45,6 +46,7 @@ pub fn plan(desired: &Image, observed: &Observed, completeness: Completeness) ->
     tenants::plan(desired, observed, &mut steps);
     scope::plan(desired, observed, &mut steps);
     tunnel::plan(&desired.tunnel, observed, &mut steps);
+    relay::plan(&desired.relay, observed, &mut steps);
     pods::plan(desired, observed, &mut steps);
     services::plan(desired, observed, &mut steps);
     balance::plan(observed, &mut steps);
@@ -65,7 +67,7 @@ enum Stage {
     Fence,
     /// Settings and addresses of `mesh0`, the rules, the masquerading.
     Prepare,
-    /// Peers, and what they own.
+    /// Peers, and what they own; who may talk through the relay.
     Tunnel,
     /// Routes over `mesh0`, then the fences under those that were covered all the time.
     Route,

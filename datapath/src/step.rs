@@ -2,7 +2,7 @@
 
 use crate::{
     backend::bpf::{Attachment, CgroupRow, ConfigRow, LocalRow, RouteRow, SetRef, TenancyRow, TenantRow},
-    image::Frontend,
+    image::{Frontend, RelayPair},
     observe::{Family, Masquerade, MeshRoute, Sysctl},
 };
 use api::bytes::PublicKey;
@@ -104,6 +104,11 @@ pub enum Step {
     SetMasquerade(Masquerade),
     /// Changes the tunnels.
     Tunnel(TunnelStep),
+    /// Tells the relay who may talk from now on, and that nobody else may.
+    Relay {
+        /// All of them.
+        pairs: BTreeSet<RelayPair>,
+    },
     /// Writes a route over `mesh0`, in place of the one that is there.
     PutRoute {
         /// Its destination.
@@ -303,6 +308,7 @@ impl fmt::Display for Step {
                 f.write_str("masquerade nothing")
             }
             Self::Tunnel(step) => write!(f, "tunnel: {step}"),
+            Self::Relay { pairs } => write!(f, "relay between {} pairs of nodes", pairs.len()),
             Self::PutRoute { prefix, route } => {
                 write!(f, "route {prefix} over mesh0 mtu {}", route.mtu_bytes)?;
                 route.source.map_or(Ok(()), |source| write!(f, " src {source}"))

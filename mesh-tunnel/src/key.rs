@@ -1,6 +1,10 @@
 //! WireGuard keys: 32 bytes, written in hex on the wire of the UAPI.
 
-use std::fmt;
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+};
 
 use gotatun::x25519;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -17,6 +21,11 @@ impl PublicKey {
     pub fn from_hex(hex: &str) -> Option<Self> {
         let mut bytes = [0; KEY_BYTES];
         hex::decode_to_slice(hex, &mut bytes).ok().map(|()| Self(bytes))
+    }
+
+    /// Its bytes.
+    pub fn as_bytes(&self) -> &[u8; KEY_BYTES] {
+        &self.0
     }
 
     /// The key as the WireGuard library takes it.
@@ -56,6 +65,13 @@ impl Secret {
         let read = hex::decode_to_slice(hex, &mut bytes).ok().map(|()| Self(bytes));
         bytes.zeroize();
         read
+    }
+
+    /// A new private key, of the system's randomness.
+    pub fn generate() -> io::Result<Self> {
+        let mut key = Self([0; KEY_BYTES]);
+        File::open("/dev/urandom")?.read_exact(&mut key.0)?;
+        Ok(key)
     }
 
     /// 64 hex digits, in a buffer that wipes itself.

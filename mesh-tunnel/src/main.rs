@@ -4,6 +4,8 @@
 //!   stack, BPF ──▶ mesh0 (TUN) ──▶ tun ──▶ gotatun: session per peer ──▶ udp ──▶ outer UDP, fwmark
 //!                                                  ▲
 //!   agent, wg ──▶ mesh0.sock ──▶ uapi ──▶ config ──▶ tunnel ──▶ state file
+//!
+//!   agent ──▶ mesh0.relay ──▶ relay: datagrams of others, passed on unopened (with --relay)
 //! ```
 //!
 //! It is part of the data path: a unit of its own, restarted with nothing else, configured over the WireGuard
@@ -15,7 +17,9 @@
 //!   opens its sessions itself;
 //! - keys are wiped, not logged, and in no file but one of mode 0600.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    future::pending, io::IsTerminal as _, path::PathBuf, process::ExitCode, rc::Rc, sync::Arc, time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -33,13 +37,14 @@ use tracing_subscriber::EnvFilter;
 
 mod config;
 mod key;
+mod relay;
 mod state;
 mod tun;
 mod tunnel;
 mod uapi;
 mod udp;
 
-use crate::{state::StateFile, tun::Tun, tunnel::Tunnel, uapi::server::Server};
+use crate::{relay::service::Service, state::StateFile, tun::Tun, tunnel::Tunnel, uapi::server::Server};
 
 /// How often learnt endpoints go to the file: a restart within it after a peer's move waits for that peer.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
@@ -59,9 +64,24 @@ struct Args {
     /// File that keeps the configuration [default: /var/lib/mesh/tunnel/INTERFACE.conf]
     #[arg(long)]
     state: Option<PathBuf>,
-    /// Directory of the UAPI socket INTERFACE.sock
+    /// Directory of the UAPI socket INTERFACE.sock, and of the relay's socket INTERFACE.relay
     #[arg(long, default_value = "/var/run/wireguard")]
     uapi_dir: PathBuf,
+    /// Pass WireGuard's datagrams on between nodes of other clusters, unopened, at this UDP port. Which ones may talk is
+    /// for the agent to say. What must survive a restart is kept beside the configuration, as INTERFACE.relay
+    #[arg(long, value_name = "PORT")]
+    relay: Option<u16>,
+    /// Relay and nothing else: make no device. For hosts whose tunnels are the kernel's
+    #[arg(long, requires = "relay")]
+    relay_only: bool,
+}
+
+impl Args {
+    fn state(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| {
+            PathBuf::from("/var/lib/mesh/tunnel").join(&self.interface).with_extension("conf")
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -97,39 +117,106 @@ fn start(args: &Args) -> anyhow::Result<()> {
 async fn run(args: &Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let file = match &args.state {
-        Some(path) => path.clone(),
-        None => PathBuf::from("/var/lib/mesh/tunnel").join(&args.interface).with_extension("conf"),
+    let device = if args.relay_only { None } else { Some(Serving::start(args).await?) };
+    let relay = match args.relay {
+        Some(port) => Some(Relaying::start(port, args).await?),
+        None => None,
     };
-
-    let gone = Arc::new(Notify::new());
-    let tun = Tun::open(&args.interface, args.mtu, gone.clone())?;
-    let tunnel = Rc::new(Tunnel::start(tun, StateFile::new(file)).await?);
-    let server = Server::bind(&args.uapi_dir, &args.interface)?;
-    info!(interface = args.interface, mtu = args.mtu, "Ready");
-
-    let index = if_nametoindex(args.interface.as_str());
-    let keep = async {
-        loop {
-            tokio::time::sleep(KEEP_EVERY).await;
-            tunnel.keep().await;
-            // Without a key nobody reads the device, and nobody else hears that it went.
-            if if_nametoindex(args.interface.as_str()) != index {
-                return;
-            }
+    let deleted = async {
+        match &device {
+            Some(device) => device.until_deleted(args).await,
+            None => pending().await,
         }
     };
-    let deleted =
-        || anyhow::anyhow!("the TUN device {} was deleted; start again to make it anew", args.interface);
+    let relaying = async {
+        match &relay {
+            Some(relay) => relay.run().await,
+            None => pending().await,
+        }
+    };
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        () = gone.notified() => Err(deleted()),
-        () = keep => Err(deleted()),
-        () = server.serve(tunnel.clone()) => unreachable!("the server serves for ever"),
+        () = deleted => {
+            Err(anyhow::anyhow!("the TUN device {} was deleted; start again to make it anew", args.interface))
+        }
+        () = relaying => unreachable!("a relay relays for ever"),
     };
-    drop(server);
-    tunnel.stop().await;
-    info!(interface = args.interface, "Stopped; the device stays and drops");
+    if let Some(Relaying { service, server }) = relay {
+        drop(server);
+        service.stop().await;
+        info!("Stopped relaying");
+    }
+    if let Some(Serving { tunnel, server, .. }) = device {
+        drop(server);
+        tunnel.stop().await;
+        info!(interface = args.interface, "Stopped; the device stays and drops");
+    }
     ended
+}
+
+/// The device, and the socket of its configuration.
+struct Serving {
+    tunnel: Rc<Tunnel>,
+    server: Server,
+    gone: Arc<Notify>,
+}
+
+impl Serving {
+    async fn start(args: &Args) -> anyhow::Result<Self> {
+        let gone = Arc::new(Notify::new());
+        let tun = Tun::open(&args.interface, args.mtu, gone.clone())?;
+        let tunnel = Rc::new(Tunnel::start(tun, StateFile::new(args.state())).await?);
+        let server = Server::bind(&args.uapi_dir, &format!("{}.sock", args.interface))?;
+        info!(interface = args.interface, mtu = args.mtu, "Ready");
+        Ok(Self { tunnel, server, gone })
+    }
+
+    async fn until_deleted(&self, args: &Args) {
+        let index = if_nametoindex(args.interface.as_str());
+        let keep = async {
+            loop {
+                tokio::time::sleep(KEEP_EVERY).await;
+                self.tunnel.keep().await;
+                // Without a key nobody reads the device, and nobody else hears that it went.
+                if if_nametoindex(args.interface.as_str()) != index {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.gone.notified() => {}
+            () = keep => {}
+            () = self.server.serve(self.tunnel.clone()) => unreachable!("the server serves for ever"),
+        }
+    }
+}
+
+/// The relay, and the socket of its configuration.
+struct Relaying {
+    service: Rc<Service>,
+    server: Server,
+}
+
+impl Relaying {
+    async fn start(port: u16, args: &Args) -> anyhow::Result<Self> {
+        let file = args.state().with_extension("relay");
+        let service = Rc::new(Service::start(port, file).await?);
+        let server = Server::bind(&args.uapi_dir, &format!("{}.relay", args.interface))?;
+        Ok(Self { service, server })
+    }
+
+    async fn run(&self) {
+        let keep = async {
+            loop {
+                tokio::time::sleep(KEEP_EVERY).await;
+                self.service.keep().await;
+            }
+        };
+        tokio::select! {
+            () = keep => unreachable!("it keeps for ever"),
+            () = self.service.learn() => unreachable!("it learns for ever"),
+            () = self.server.serve(self.service.clone()) => unreachable!("the server serves for ever"),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -57,14 +57,20 @@ impl StateFile {
 
     /// Replaces what was kept, whole or not at all, and on the disk when this returns.
     pub fn save(&self, config: &Config) -> io::Result<()> {
-        let text = reply::as_set(config);
-        let dir = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        fs::create_dir_all(dir)?;
-        let fresh = self.path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, &self.path)?;
-        File::open(dir)?.sync_all()
+        replace(&self.path, &reply::as_set(config))
     }
+}
+
+/// Replaces a file that nobody else may read, whole or not at all, and on the disk when this returns.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(dir)?;
+    // The whole name stays: files beside each other may differ in their extension only.
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    File::open(dir)?.sync_all()
 }

@@ -11,7 +11,7 @@ use std::{
 
 use futures::StreamExt as _;
 use gotatun::device::{
-    self, Device, DeviceBuilder, Peer as DevicePeer,
+    self, Device, DeviceBuilder, DeviceTransports, Peer as DevicePeer,
     configure::{DeviceWrite, PeerMut},
 };
 use ipnet::IpNet;
@@ -207,7 +207,8 @@ impl Tunnel {
             .await?;
         info!(port, fwmark = config.fwmark, peers = config.peers().len(), "Started the WireGuard device");
         let device = Rc::new(device);
-        tokio::task::spawn_local(greet(device.clone(), config.peers().clone()));
+        let located = config.peers().iter().filter(|(_, peer)| peer.endpoint.is_some());
+        tokio::task::spawn_local(greet(device.clone(), located.map(|(key, _)| *key).collect()));
         Ok(device)
     }
 }
@@ -314,11 +315,11 @@ fn network(net: &IpNet) -> IpNetwork {
     IpNetwork::new(net.addr(), net.prefix_len()).expect("both crates allow the same prefix lengths")
 }
 
-/// Opens a session with every peer at once. They still send to the session of the process before us, which nobody
-/// can decrypt any more, and by the protocol's timers would notice only after 15 s.
-async fn greet(device: Rc<Device<Transports>>, peers: BTreeMap<PublicKey, Peer>) {
-    futures::stream::iter(peers.iter().filter(|(_, peer)| peer.endpoint.is_some()))
-        .for_each_concurrent(GREETINGS_MAX, |(key, _)| {
+/// Opens a session with each of these peers at once. They still send to the session of the process before us, which
+/// nobody can decrypt any more, and by the protocol's timers would notice only after 15 s.
+pub async fn greet<T: DeviceTransports>(device: Rc<Device<T>>, peers: Vec<PublicKey>) {
+    futures::stream::iter(peers)
+        .for_each_concurrent(GREETINGS_MAX, |key| {
             let device = &device;
             async move {
                 let key = key.to_x25519();

@@ -51,6 +51,8 @@ pub struct PeerStatus {
     pub tunnels_up: usize,
     /// Pairs of nodes.
     pub tunnels: usize,
+    /// Of those with a recent round trip, the ones whose datagrams a relay passes on.
+    pub tunnels_relayed: usize,
     /// The slowest of the last round trips, in microseconds.
     pub rtt_max_us: Option<u64>,
     /// The smallest path MTU, in bytes.
@@ -160,7 +162,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         problems.push(format!("{peer}: the maps of {} do not hold revision {newest} yet", behind.join(", ")));
     }
 
-    let (mut up, mut rtt_max_us, mut mtu_bytes) = (0, None, None);
+    let (mut up, mut relayed, mut rtt_max_us, mut mtu_bytes) = (0, 0, None, None);
     for node in nodes {
         let silent =
             facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS);
@@ -171,6 +173,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
             match tunnel {
                 Some(tunnel) if round_trip_works(tunnel) && !silent => {
                     up += 1;
+                    relayed += usize::from(!tunnel.relay.is_empty());
                     rtt_max_us = rtt_max_us.max(tunnel.rtt_us);
                 }
                 _ if silent || !active => {}
@@ -192,6 +195,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         nodes: nodes.len(),
         tunnels_up: up,
         tunnels: nodes.len() * theirs.len(),
+        tunnels_relayed: relayed,
         rtt_max_us,
         mtu_bytes,
         revision: import.peer_revision,
@@ -213,11 +217,27 @@ pub fn silent_pair(facts: &Facts, node: &NodeName, peer: &ClusterName, tunnel: &
         None => "no handshake yet".to_owned(),
         Some(age) => format!("last handshake {} s ago", age / 1_000),
     };
-    let endpoint = if tunnel.endpoint.is_empty() { "no endpoint" } else { &tunnel.endpoint };
+    let does_udp_pass = match tunnel.relay.as_str() {
+        "" => "does UDP pass between these machines?".to_owned(),
+        relay => {
+            format!("does UDP pass from both to this port of {relay}, and do the contracts there allow it?")
+        }
+    };
     format!(
-        "{}/{node} → {peer}/{}: the tunnel is silent ({handshake}, {endpoint}): does UDP pass between these machines?",
-        facts.cluster, tunnel.node
+        "{}/{node} → {peer}/{}: the tunnel is silent ({handshake}, {}): {does_udp_pass}",
+        facts.cluster,
+        tunnel.node,
+        endpoint(tunnel)
     )
+}
+
+/// Where a tunnel's datagrams go.
+pub fn endpoint(tunnel: &Tunnel) -> String {
+    match (tunnel.endpoint.as_str(), tunnel.relay.as_str()) {
+        ("", _) => "no endpoint".to_owned(),
+        (endpoint, "") => endpoint.to_owned(),
+        (endpoint, relay) => format!("{endpoint}, the relay {relay}"),
+    }
 }
 
 #[cfg(test)]

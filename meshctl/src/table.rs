@@ -55,7 +55,10 @@ pub fn status(clusters: &[ClusterStatus]) -> String {
                     Way::Relayed(through) => format!("{state}, relay {through}"),
                 },
                 format!("{}/{}", peer.nodes_programmed, peer.nodes),
-                format!("{}/{}", peer.tunnels_up, peer.tunnels),
+                match peer.tunnels_relayed {
+                    0 => format!("{}/{}", peer.tunnels_up, peer.tunnels),
+                    relayed => format!("{}/{} ({relayed} relay)", peer.tunnels_up, peer.tunnels),
+                },
                 peer.rtt_max_us.map_or("-".to_owned(), duration),
                 peer.mtu_bytes.map_or("-".to_owned(), |mtu| mtu.to_string()),
                 peer.services.to_string(),

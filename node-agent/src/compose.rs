@@ -8,6 +8,9 @@
 //! | tenants | the programs in `vms/<us>`, and where the host says that their processes are |
 //! | pods | endpoints of this node whose device the CNI's results name; two claims of an address close both |
 //! | services | all Services of the own cluster, see [`replica::service`] |
+//! | who may talk through our relay | the nodes of peers whose contracts name each other, see [`relay`] |
+
+pub mod relay;
 
 use crate::{path_mtu::PathMtus, probe::Target, programs::ProgramFacts};
 use api::{
@@ -16,6 +19,7 @@ use api::{
 };
 use datapath::image::{Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer};
 use ipnet::IpNet;
+use relay::Relay;
 use replica::{
     service::Silent,
     view::{ClusterTables, View},
@@ -74,6 +78,8 @@ pub struct TunnelTo {
     pub ceiling_bytes: u16,
     /// What a probe asks.
     pub mesh_address: Option<IpAddr>,
+    /// The relay that its datagrams go through.
+    pub relay: Option<Relay>,
 }
 
 impl Composed {
@@ -107,8 +113,8 @@ pub struct Paths {
 pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> Composed {
     let mut composed = Composed::default();
     let own = view.cluster(view.own());
-    let node = own.and_then(|own| own.nodes.get(me));
-    match node {
+    let own_node = own.and_then(|own| own.nodes.get(me));
+    match own_node {
         Some(node) => composed.image.mesh_addresses = node.mesh_addresses.iter().copied().collect(),
         None => composed.problems.push(format!(
             "no source of {} knows a node {me}: is there a Node object of this name?",
@@ -130,18 +136,20 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
     if encrypts_inside {
         close_other_nodes(own, me, &mut composed.image);
     }
-    let families = Families::of(node, host);
+    composed.image.relay = relay::pairs(view, own_node, &mut composed.problems);
+    let families = Families::of(own_node, host);
     for (cluster, tables, accepted) in reachable(view) {
         for (name, node) in &tables.nodes {
             let itself = cluster == view.own() && name == me;
             if let Some(key) = tables.keys.get(name)
                 && !itself
             {
+                let relay = relay::between(view, families, own_node, (cluster, node));
                 open_tunnel(
                     &mut composed,
                     (cluster, name, node, key),
                     &accepted,
-                    families,
+                    (families, relay),
                     (host, &paths.mtus),
                 );
             }
@@ -255,7 +263,7 @@ impl Families {
 
     /// The first address of the other node that we can send to.
     fn endpoint(self, node: &Node) -> Option<IpAddr> {
-        node.endpoints.iter().copied().find(|e| if e.is_ipv4() { self.v4 } else { self.v6 })
+        node.endpoints.iter().copied().find(|endpoint| self.sends_to(*endpoint))
     }
 }
 
@@ -288,16 +296,17 @@ fn open_tunnel(
     composed: &mut Composed,
     (cluster, name, node, key): (&ClusterName, &NodeName, &Node, &TunnelKey),
     accepted: &[IpNet],
-    families: Families,
+    (families, relay): (Families, Option<Relay>),
     (host, paths): (&HostFacts, &PathMtus),
 ) {
-    let endpoint = families.endpoint(node);
+    let dialled = || Some(SocketAddr::new(families.endpoint(node)?, key.port));
+    let endpoint = relay.as_ref().map(|relay| relay.at).or_else(dialled);
     // One without any address dials us, and WireGuard learns where it is.
     if endpoint.is_none() && !node.endpoints.is_empty() {
         composed.problems.push(format!("{cluster}/{name} has no address of a family that this node has"));
         return;
     }
-    let ceiling_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint);
+    let ceiling_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint.map(|endpoint| endpoint.ip()));
     let mesh_address = node.mesh_addresses.first().copied();
     let target = target(cluster, name, mesh_address);
     let mtu_bytes = target.map_or(ceiling_bytes, |target| paths.mtu_bytes(&target, ceiling_bytes));
@@ -309,10 +318,15 @@ fn open_tunnel(
     for prefix in &allowed {
         composed.image.prefixes.insert(*prefix, Reach::Tunnel { mtu_bytes });
     }
-    let endpoint = endpoint.map(|address| SocketAddr::new(address, key.port));
     let peer = TunnelPeer { endpoint, allowed, clock_epoch: key.clock_epoch };
     composed.image.tunnel.peers.insert(key.public_key, peer);
-    let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address };
+    if let Some(relay) = &relay {
+        // Nothing is sent to it: by our keepalives it sees where we are. A node of this key keeps its place, as nobody may
+        // announce a relay by another's key and so take that one's addresses away.
+        let proof = TunnelPeer { endpoint: Some(relay.at), allowed: BTreeSet::new(), clock_epoch: 0 };
+        composed.image.tunnel.peers.entry(relay.key).or_insert(proof);
+    }
+    let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address, relay };
     composed.tunnels.insert((cluster.clone(), name.clone()), to);
 }
 

@@ -240,6 +240,7 @@ fn measured(report: Report) -> DatapathMeasured {
     });
     DatapathMeasured {
         tunnels: tunnels.collect(),
+        relay: report.relay,
         problems: report.problems,
         drops_guard: report.drops.get(&DropReason::Plain).copied().unwrap_or(0),
         drops: report.drops.into_iter().map(|(reason, count)| (reason.to_string(), count)).collect(),

@@ -9,6 +9,7 @@ use api::{
 };
 use datapath::backend::{
     bpf::{Balancing, Hook},
+    relay::RelayObserved,
     wireguard::Kind,
 };
 use replica::view::View;
@@ -49,6 +50,8 @@ pub struct DatapathMeasured {
     pub drops_guard: u64,
     /// Every refusal, by reason.
     pub drops: BTreeMap<String, u64>,
+    /// This host's relay, if it runs one.
+    pub relay: Option<RelayObserved>,
 }
 
 /// What this agent did and saw so far.
@@ -105,6 +108,12 @@ pub fn applied(
             rx_bytes: device.rx_bytes,
             tx_bytes: device.tx_bytes,
             endpoint: device.endpoint.map(|e| e.to_string()).unwrap_or_default(),
+            relay: to
+                .relay
+                .iter()
+                .find(|relay| device.endpoint == Some(relay.at))
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         }
     });
     let backends = composed.image.services.values().map(|backends| backends.len() as u64).sum();

@@ -142,7 +142,12 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
     let (answers, answered) = mpsc::channel(probe::IN_FLIGHT_MAX + path_mtu::IN_FLIGHT_MAX);
     let mtus = PathMtus::remember(host.path_mtus().await);
     let agent = Agent {
-        key: TunnelKey { public_key: host.public_key(), port: args.listen_port, clock_epoch: 0 },
+        key: TunnelKey {
+            public_key: host.public_key(),
+            port: args.listen_port,
+            clock_epoch: 0,
+            relay_key: None,
+        },
         clock: KeptClock::in_dir(&state_dir),
         budget: Instant::now() + Duration::from_secs(args.ready_budget),
         late: false,

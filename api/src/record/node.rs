@@ -7,7 +7,7 @@ use crate::{
     pb,
 };
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// `nodes/<node>`: written by the apiserver from its source; a node never describes itself.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -20,6 +20,8 @@ pub struct Node {
     pub endpoints: Vec<IpAddr>,
     /// `topology.kubernetes.io/zone`, or empty.
     pub zone: String,
+    /// Where others dial its relay, in order of preference; none: it relays nothing.
+    pub relay: Vec<SocketAddr>,
 }
 
 impl Node {
@@ -48,6 +50,7 @@ impl Wire for Node {
             prefixes: wire::prefixes(&m.prefixes).field("prefixes")?,
             endpoints: wire::addresses(&m.endpoints).field("endpoints")?,
             zone: m.zone,
+            relay: wire::sockets(&m.relay).field("relay")?,
         })
     }
 
@@ -57,6 +60,7 @@ impl Wire for Node {
             prefixes: wire::prefix_messages(&self.prefixes),
             endpoints: self.endpoints.iter().map(wire::address_bytes).collect(),
             zone: self.zone.clone(),
+            relay: wire::socket_messages(&self.relay),
         }
     }
 }
@@ -71,6 +75,8 @@ pub struct TunnelKey {
     /// Grows each time its clock was found to have gone back. WireGuard refuses a handshake that is not stamped later than
     /// the last one of the same key, so whoever sees this grow forgets the stamp, by making the tunnel's peer anew, once.
     pub clock_epoch: u64,
+    /// Of its relay's own device, to which others prove where they are; none: it runs no relay.
+    pub relay_key: Option<PublicKey>,
 }
 
 impl Wire for TunnelKey {
@@ -81,6 +87,10 @@ impl Wire for TunnelKey {
             public_key: PublicKey::from_slice(&m.public_key).field("public_key")?,
             port: wire::port(m.port).field("port")?,
             clock_epoch: m.clock_epoch,
+            relay_key: match &m.relay_key[..] {
+                [] => None,
+                bytes => Some(PublicKey::from_slice(bytes).field("relay_key")?),
+            },
         })
     }
 
@@ -89,6 +99,7 @@ impl Wire for TunnelKey {
             public_key: self.public_key.0.to_vec(),
             port: self.port.into(),
             clock_epoch: self.clock_epoch,
+            relay_key: self.relay_key.map(|key| key.0.to_vec()).unwrap_or_default(),
         }
     }
 }
@@ -165,6 +176,8 @@ pub struct Tunnel {
     pub tx_bytes: u64,
     /// Address and port in use; empty when none is.
     pub endpoint: String,
+    /// `cluster/node` of the relay that has this address; empty when the datagrams go straight.
+    pub relay: String,
 }
 
 impl Wire for Applied {
@@ -186,6 +199,7 @@ impl Wire for Applied {
                 rx_bytes: t.rx_bytes,
                 tx_bytes: t.tx_bytes,
                 endpoint: t.endpoint,
+                relay: t.relay,
             })
         };
         let program = |p: pb::AppliedProgram| {
@@ -222,6 +236,7 @@ impl Wire for Applied {
             rx_bytes: t.rx_bytes,
             tx_bytes: t.tx_bytes,
             endpoint: t.endpoint.clone(),
+            relay: t.relay.clone(),
         };
         pb::Applied {
             clusters: self.clusters.iter().map(cluster).collect(),

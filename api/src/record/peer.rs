@@ -55,6 +55,10 @@ pub struct PeerState {
     pub nonce: Option<Nonce>,
     /// `dropAfter` has passed: none of its backends is used.
     pub dropped: bool,
+    /// The peer through whose relay its nodes are reached; none: they are dialled, or dial.
+    pub through: Option<ClusterName>,
+    /// From the contract: peers to which its bytes are passed on. Both have to name the other.
+    pub relay: Vec<ClusterName>,
 }
 
 impl Wire for PeerState {
@@ -82,6 +86,8 @@ impl Wire for PeerState {
             prefixes: wire::prefixes(&m.prefixes).field("prefixes")?,
             nonce,
             dropped: m.dropped,
+            through: wire::optional_name(&m.through).field("through")?,
+            relay: m.relay.iter().map(|name| name.parse()).collect::<Result<_, _>>().field("relay")?,
         })
     }
 
@@ -104,6 +110,8 @@ impl Wire for PeerState {
             prefixes: wire::prefix_messages(&self.prefixes),
             nonce: self.nonce.map(|n| n.0.to_vec()).unwrap_or_default(),
             dropped: self.dropped,
+            through: wire::name_text(self.through.as_ref()),
+            relay: self.relay.iter().map(ToString::to_string).collect(),
         }
     }
 }

@@ -71,18 +71,42 @@ fn published_bytes_stay_as_they_are() {
             prefixes: vec!["10.2.1.0/24".parse().unwrap()],
             endpoints: vec!["192.0.2.65".parse().unwrap()],
             zone: "w".into(),
+            relay: vec![],
         },
         expect!["0a04644002010a10fd64000200000000000000000000000112080a040a02010010181a04c0000241220177"],
     );
     check(
         "mesh/v1/west/keys/w1",
-        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0 },
+        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0, relay_key: None },
         expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f9503"],
     );
     check(
         "mesh/v1/west/keys/w2",
-        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 300 },
+        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 300, relay_key: None },
         expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f950318ac02"],
+    );
+    check(
+        "mesh/v1/west/nodes/w2",
+        Node {
+            mesh_addresses: vec![],
+            prefixes: vec![],
+            endpoints: vec![],
+            zone: String::new(),
+            relay: vec!["192.0.2.66:51872".parse().unwrap(), "[2001:db8::66]:51872".parse().unwrap()],
+        },
+        expect!["2a0a0a04c000024210a095032a160a1020010db800000000000000000000006610a09503"],
+    );
+    check(
+        "mesh/v1/west/keys/w3",
+        TunnelKey {
+            public_key: PublicKey([5; 32]),
+            port: 51871,
+            clock_epoch: 0,
+            relay_key: Some(PublicKey([6; 32])),
+        },
+        expect![
+            "0a200505050505050505050505050505050505050505050505050505050505050505109f950322200606060606060606060606060606060606060606060606060606060606060606"
+        ],
     );
     check(
         "mesh/v1/west/namespaces/shop",
@@ -174,6 +198,7 @@ fn published_bytes_stay_as_they_are() {
                 rx_bytes: 1,
                 tx_bytes: 2,
                 endpoint: "192.0.2.1:51871".into(),
+                relay: String::new(),
             }],
             agent_version: "0.1.0".into(),
             datapath: "wireguard-user".into(),
@@ -210,6 +235,26 @@ fn published_bytes_stay_as_they_are() {
         expect!["6a0b0a0762696c6c696e671001"],
     );
     check(
+        "mesh-local/v1/applied/w2",
+        Applied {
+            tunnels: vec![Tunnel {
+                cluster: "north".parse().unwrap(),
+                node: "n1".parse().unwrap(),
+                mtu_bytes: 1420,
+                handshake_age_ms: None,
+                rtt_us: None,
+                probe_age_ms: None,
+                probe_failed: false,
+                rx_bytes: 0,
+                tx_bytes: 0,
+                endpoint: "192.0.2.9:51872".into(),
+                relay: "east/e1".into(),
+            }],
+            ..Default::default()
+        },
+        expect!["12280a056e6f72746812026e31188c0b520f3139322e302e322e393a35313837325a07656173742f6531"],
+    );
+    check(
         "mesh-local/v1/peers/east",
         PeerState {
             uuid: ClusterUuid([7; 16]),
@@ -220,8 +265,26 @@ fn published_bytes_stay_as_they_are() {
             prefixes: vec!["10.1.0.0/16".parse().unwrap()],
             nonce: None,
             dropped: true,
+            through: None,
+            relay: vec![],
         },
         expect!["0a100707070707070707070707070707070710021802200228c0cf2432080a040a01000010104001"],
+    );
+    check(
+        "mesh-local/v1/peers/north",
+        PeerState {
+            uuid: ClusterUuid([7; 16]),
+            phase: Phase::Active,
+            freshness: Freshness::Fresh,
+            stale_policy: StalePolicy::Demote,
+            drop_after_ms: 0,
+            prefixes: vec![],
+            nonce: None,
+            dropped: false,
+            through: "east".parse().ok(),
+            relay: vec!["south".parse().unwrap()],
+        },
+        expect!["0a1007070707070707070707070707070707100218014a04656173745205736f757468"],
     );
     check(
         "mesh-local/v1/imports/east",
@@ -320,7 +383,7 @@ fn a_field_that_breaks_its_rule_is_named() {
         says.assert_eq(&error.to_string());
     };
     let key = |public_key: Vec<u8>, port| {
-        prost::Message::encode_to_vec(&crate::pb::Key { public_key, port, clock_epoch: 0 })
+        prost::Message::encode_to_vec(&crate::pb::Key { public_key, port, ..Default::default() })
     };
     refused(
         "mesh/v1/w/keys/a",
@@ -379,7 +442,8 @@ fn a_field_that_breaks_its_rule_is_named() {
 
 #[test]
 fn a_field_from_the_future_is_ignored_and_not_passed_on() {
-    let mut bytes = TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0 }.encode();
+    let mut bytes =
+        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0, relay_key: None }.encode();
     let known = bytes.clone();
     bytes.extend([0xa2, 0x06, 3, b'n', b'e', b'w']);
     assert_eq!(TunnelKey::decode(&bytes).unwrap().encode(), known);

@@ -3,7 +3,10 @@
 use crate::{RECORD_MAX_BYTES, name::BadName, pb};
 use ipnet::IpNet;
 use prost::Message;
-use std::{net::IpAddr, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 /// Why a value was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +89,16 @@ pub(super) fn address_bytes(ip: &IpAddr) -> Vec<u8> {
 
 pub(super) fn addresses(all: &[Vec<u8>]) -> Result<Vec<IpAddr>, &'static str> {
     all.iter().map(|bytes| address(bytes)).collect()
+}
+
+pub(super) fn sockets(all: &[pb::Socket]) -> Result<Vec<SocketAddr>, String> {
+    let socket = |message: &pb::Socket| Ok(SocketAddr::new(address(&message.address)?, port(message.port)?));
+    all.iter().map(socket).collect()
+}
+
+pub(super) fn socket_messages(all: &[SocketAddr]) -> Vec<pb::Socket> {
+    let message = |at: &SocketAddr| pb::Socket { address: address_bytes(&at.ip()), port: at.port().into() };
+    all.iter().map(message).collect()
 }
 
 pub(super) fn prefix(message: &pb::Prefix) -> Result<IpNet, String> {

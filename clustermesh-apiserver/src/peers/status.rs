@@ -238,6 +238,8 @@ mod tests {
             prefixes: vec![],
             nonce: None,
             dropped: false,
+            through: None,
+            relay: vec![],
         };
         let refusal = |reason: &str, count| Refusal {
             reason: reason.to_owned(),

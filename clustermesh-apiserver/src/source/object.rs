@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 /// The kinds of object a source may bring.
@@ -131,6 +131,8 @@ pub struct Node {
     pub internal_ips: Vec<IpAddr>,
     /// Label `topology.kubernetes.io/zone`, or empty.
     pub zone: String,
+    /// Annotation `clustermesh.io/relay`: where others dial its relay.
+    pub relay: Vec<SocketAddr>,
     /// Keys of `spec.taints`.
     pub taints: BTreeSet<String>,
 }

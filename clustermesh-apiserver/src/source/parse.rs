@@ -80,7 +80,7 @@ pub fn parse(kind: ObjectKind, document: &Value) -> Result<Parsed, Fault> {
     let (meta, body) = match kind {
         ObjectKind::Node => {
             let object: core::Node = typed(document)?;
-            let body = node::node(&object)?;
+            let body = node::node(&object, &mut warnings)?;
             (object.metadata, Body::Node(body))
         }
         ObjectKind::Namespace => {

@@ -95,6 +95,7 @@ fn take(host: &mut Observed, step: &Step) {
         Step::RemoveRule(family) => drop(host.rules.remove(family)),
         Step::SetMasquerade(masquerade) => host.masquerade.clone_from(masquerade),
         Step::Tunnel(step) => tunnel(host.tunnel.as_mut().expect("nothing is planned for no tunnel"), step),
+        Step::Relay { pairs } => host.relay = Some(pairs.clone()),
         Step::PutRoute { prefix, route } => drop(host.routes.insert(*prefix, *route)),
         Step::RemoveRoute { prefix } => drop(host.routes.remove(prefix)),
         Step::PutLocal { address, local } => drop(rows.locals.insert(*address, *local)),

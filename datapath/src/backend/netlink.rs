@@ -132,6 +132,7 @@ impl Netlink {
             | Step::PutConfig(_)
             | Step::SetMasquerade(_)
             | Step::Tunnel(_)
+            | Step::Relay { .. }
             | Step::PutLocal { .. }
             | Step::RemoveLocal { .. }
             | Step::PutSet { .. }

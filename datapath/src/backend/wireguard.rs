@@ -35,11 +35,13 @@ mod uapi;
 #[cfg(test)]
 mod tests;
 
+pub(super) use uapi::exchange;
+
 pub use key::{KeyError, PrivateKey, load_or_create_private_key};
 pub use plan::{FRESH, plan};
 
 /// Where user-space WireGuard devices listen for configuration.
-const UAPI_DIR: &str = "/var/run/wireguard";
+pub(super) const UAPI_DIR: &str = "/var/run/wireguard";
 
 /// Whose WireGuard a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,6 +64,7 @@ impl Host for Datapath {
             Step::SetSysctl(key) => Ok(sysctl::set(*key)?),
             Step::SetMasquerade(masquerade) => Ok(nft::set(masquerade)?),
             Step::Tunnel(step) => self.tunnel_steps(&[step]),
+            Step::Relay { pairs } => Ok(self.relay.allow(pairs)?),
             Step::AddUnreachable { .. }
             | Step::RemoveUnreachable { .. }
             | Step::BringUp { .. }

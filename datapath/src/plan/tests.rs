@@ -449,6 +449,28 @@ fn check(image: &Image, host: &Observed, steps: Expect) {
     );
 }
 
+#[test]
+fn the_relay_is_told_all_pairs_and_keeps_those_that_may_only_be_late() {
+    let pair = |other: &str| crate::image::RelayPair::new(key("a"), key(other)).unwrap();
+    let mut desired = image("");
+    desired.relay = [pair("b"), pair("c")].into();
+    let relays = |observed: &Observed, completeness| {
+        let steps = plan(&desired, observed, completeness);
+        steps.into_iter().find_map(|step| match step {
+            Step::Relay { pairs } => Some(pairs),
+            _ => None,
+        })
+    };
+    assert_eq!(relays(&fresh(), Completeness::Complete), None, "this host runs none");
+    let there = |pairs: BTreeSet<_>| Observed { relay: Some(pairs), ..fresh() };
+    let empty = there(BTreeSet::new());
+    assert_eq!(relays(&empty, Completeness::Complete), Some(desired.relay.clone()));
+    let older = there([pair("c"), pair("d")].into());
+    assert_eq!(relays(&older, Completeness::Complete), Some(desired.relay.clone()));
+    assert_eq!(relays(&older, Completeness::Partial), Some([pair("b"), pair("c"), pair("d")].into()));
+    assert_eq!(relays(&there(desired.relay.clone()), Completeness::Complete), None);
+}
+
 /// A host with a device and a tunnel that nobody has configured.
 fn fresh() -> Observed {
     Observed {

@@ -32,6 +32,12 @@ const CONNECTIONS_MAX: usize = 16;
 /// A connection that says nothing for so long is closed, so that 16 forgotten ones lock nobody out.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// What a socket is asked. Requests and answers end in an empty line.
+pub trait Answers {
+    /// The whole answer to a request, which comes without the empty line that ends it.
+    async fn answer(&self, request: &[u8]) -> Zeroizing<Vec<u8>>;
+}
+
 /// The listening socket; its file goes when this is dropped.
 pub struct Server {
     listener: UnixListener,
@@ -39,10 +45,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes `<dir>/<interface>.sock`, mode 0600. A socket that still answers belongs to a living process: an error.
-    pub fn bind(dir: &Path, interface: &str) -> anyhow::Result<Self> {
+    /// Takes `<dir>/<name>`, mode 0600. A socket that still answers belongs to a living process: an error.
+    pub fn bind(dir: &Path, name: &str) -> anyhow::Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let path = dir.join(format!("{interface}.sock"));
+        let path = dir.join(name);
         match std::os::unix::net::UnixStream::connect(&path) {
             Ok(_) => anyhow::bail!("another process answers at {}; stop it first", path.display()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -60,15 +66,15 @@ impl Server {
     }
 
     /// Serves for ever. Runs inside a `LocalSet`.
-    pub async fn serve(&self, tunnel: Rc<Tunnel>) {
+    pub async fn serve(&self, answers: Rc<impl Answers + 'static>) {
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let tunnel = tunnel.clone();
+                    let answers = answers.clone();
                     tokio::task::spawn_local(async move {
-                        if let Err(error) = talk(stream, &tunnel).await {
+                        if let Err(error) = talk(stream, &*answers).await {
                             debug!(%error, "Lost a UAPI connection");
                         }
                         drop(slot);
@@ -90,7 +96,7 @@ impl Drop for Server {
     }
 }
 
-async fn talk(mut stream: UnixStream, tunnel: &Tunnel) -> io::Result<()> {
+async fn talk(mut stream: UnixStream, answers: &impl Answers) -> io::Result<()> {
     let uid = stream.peer_cred()?.uid();
     if uid != 0 && uid != nix::unistd::geteuid().as_raw() {
         warn!(uid, "Refused a UAPI connection");
@@ -103,7 +109,7 @@ async fn talk(mut stream: UnixStream, tunnel: &Tunnel) -> io::Result<()> {
             Ok(Ok(None)) | Err(_) => return Ok(()),
             Ok(Err(TooLong)) => return stream.write_all(&errno(Errno::E2BIG)).await,
         };
-        let answer = answer(&request, tunnel).await;
+        let answer = answers.answer(&request).await;
         drop(request);
         match timeout(IDLE, stream.write_all(&answer)).await {
             Ok(written) => written?,
@@ -112,30 +118,35 @@ async fn talk(mut stream: UnixStream, tunnel: &Tunnel) -> io::Result<()> {
     }
 }
 
-async fn answer(request: &[u8], tunnel: &Tunnel) -> Zeroizing<Vec<u8>> {
-    match Request::parse(request) {
-        Ok(Request::Get) => {
-            let text = tunnel.get().await;
-            let mut answer = Zeroizing::new(Vec::with_capacity(text.len() + 16));
-            answer.extend_from_slice(text.as_bytes());
-            answer.extend_from_slice(b"errno=0\n\n");
-            answer
-        }
-        Ok(Request::Set(set)) => errno(match tunnel.set(set).await {
-            Ok(()) => Errno::from_raw(0),
-            Err(error) => {
-                warn!(error = format!("{error:#}"), "A configuration did not apply whole");
-                error.errno()
+impl Answers for Tunnel {
+    async fn answer(&self, request: &[u8]) -> Zeroizing<Vec<u8>> {
+        match Request::parse(request) {
+            Ok(Request::Get) => got(&self.get().await),
+            Ok(Request::Set(set)) => errno(match self.set(set).await {
+                Ok(()) => Errno::from_raw(0),
+                Err(error) => {
+                    warn!(error = format!("{error:#}"), "A configuration did not apply whole");
+                    error.errno()
+                }
+            }),
+            Err(malformed) => {
+                warn!(%malformed, "Refused a UAPI request");
+                errno(Errno::EINVAL)
             }
-        }),
-        Err(malformed) => {
-            warn!(%malformed, "Refused a UAPI request");
-            errno(Errno::EINVAL)
         }
     }
 }
 
-fn errno(code: Errno) -> Zeroizing<Vec<u8>> {
+/// The answer to a `get=1`.
+pub fn got(text: &str) -> Zeroizing<Vec<u8>> {
+    let mut answer = Zeroizing::new(Vec::with_capacity(text.len() + 16));
+    answer.extend_from_slice(text.as_bytes());
+    answer.extend_from_slice(b"errno=0\n\n");
+    answer
+}
+
+/// The answer to a `set=1`, and to what is no request.
+pub fn errno(code: Errno) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(format!("errno={}\n\n", code as i32).into_bytes())
 }
 

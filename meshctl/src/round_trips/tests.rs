@@ -15,6 +15,7 @@ fn east(phase: Phase, written_ms: u64, measured: &[(&str, bool, u64)]) -> Facts 
             prefixes: vec![],
             endpoints: vec!["192.0.2.1".parse().unwrap()],
             zone: String::new(),
+            relay: vec![],
         };
         let key = MeshKey::Node(node.parse().unwrap()).of(&cluster.parse().unwrap());
         records.insert(key, (record.into(), 1));
@@ -28,6 +29,8 @@ fn east(phase: Phase, written_ms: u64, measured: &[(&str, bool, u64)]) -> Facts 
         prefixes: vec![],
         nonce: None,
         dropped: false,
+        through: None,
+        relay: vec![],
     };
     records.insert(LocalKey::Peer("west".parse().unwrap()).into(), (peer.into(), 1));
     let tunnels = measured.iter().map(|(node, probe_failed, age_ms)| Tunnel {
@@ -41,6 +44,7 @@ fn east(phase: Phase, written_ms: u64, measured: &[(&str, bool, u64)]) -> Facts 
         rx_bytes: 1,
         tx_bytes: 1,
         endpoint: "192.0.2.65:51871".into(),
+        relay: String::new(),
     });
     let applied = Applied { tunnels: tunnels.collect(), written_ms, ..Applied::default() };
     records.insert(LocalKey::Applied("e1".parse().unwrap()).into(), (applied.into(), 1));

@@ -22,10 +22,11 @@ fn east() -> East {
             prefixes: vec![],
             endpoints: vec!["192.0.2.1".parse().unwrap()],
             zone: String::new(),
+            relay: vec![],
         };
         east.put(MeshKey::Node(node.parse().unwrap()).of(&cluster.parse().unwrap()), record, 10);
     }
-    let key = TunnelKey { public_key: PublicKey([1; 32]), port: 51871, clock_epoch: 0 };
+    let key = TunnelKey { public_key: PublicKey([1; 32]), port: 51871, clock_epoch: 0, relay_key: None };
     east.put(MeshKey::Key("w1".parse().unwrap()).of(&"west".parse().unwrap()), key, 12);
     east.put(
         LocalKey::Peer("west".parse().unwrap()).into(),
@@ -38,6 +39,8 @@ fn east() -> East {
             prefixes: vec![],
             nonce: None,
             dropped: false,
+            through: None,
+            relay: vec![],
         },
         11,
     );
@@ -63,6 +66,7 @@ fn east() -> East {
             rx_bytes: 1,
             tx_bytes: 1,
             endpoint: "192.0.2.65:51871".into(),
+            relay: String::new(),
         };
         let applied = Applied {
             clusters: vec![AppliedCluster { cluster: "west".parse().unwrap(), revision: 12 }],
@@ -121,7 +125,13 @@ impl East {
 #[test]
 fn a_vm_that_is_off_makes_no_mesh_unhealthy() {
     let mut east = east();
-    let vm = Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
+    let vm = Node {
+        mesh_addresses: vec![],
+        prefixes: vec![],
+        endpoints: vec![],
+        zone: String::new(),
+        relay: vec![],
+    };
     for cluster in ["east", "west"] {
         let key = MeshKey::Node("laptop".parse().unwrap()).of(&cluster.parse().unwrap());
         east.put(key, vm.clone(), 10);
@@ -218,5 +228,28 @@ fn a_connect_that_is_not_complete_says_so() {
     east.check(expect![[r#"
         Prepared Fresh nodes 2/2 tunnels 2/2
         west: the connect is not complete; it expires by itself
+    "#]]);
+}
+
+#[test]
+fn a_tunnel_through_a_relay_is_said_to_be_one_while_it_works_and_when_it_is_silent() {
+    let relayed = |failed| {
+        let mut east = east();
+        east.applied("e1", |a| {
+            a.tunnels[0].endpoint = "192.0.2.9:51872".into();
+            a.tunnels[0].relay = "hub/h1".into();
+            a.tunnels[0].probe_failed = failed;
+        });
+        east
+    };
+    let facts =
+        Facts { cluster: "east".parse().unwrap(), head: 20, now_ms: NOW_MS, records: relayed(false).0 };
+    let status = cluster(&facts);
+    assert_eq!((status.peers[0].tunnels_up, status.peers[0].tunnels_relayed), (2, 1));
+    let table = crate::table::status(&[status]);
+    assert!(table.contains("  2/2 (1 relay)  "), "{table}");
+    relayed(true).check(expect![[r#"
+        Active Fresh nodes 2/2 tunnels 1/2
+        east/e1 → west/w1: the tunnel is silent (last handshake 9 s ago, 192.0.2.9:51872, the relay hub/h1): does UDP pass from both to this port of hub/h1, and do the contracts there allow it?
     "#]]);
 }

@@ -104,6 +104,7 @@ fn the_status_is_well_only_when_it_is_there_and_every_tunnel_carries() {
         rx_bytes: 0,
         tx_bytes: 0,
         endpoint: String::new(),
+        relay: String::new(),
     };
     let facts = |tunnels: Vec<Tunnel>| {
         let applied = Applied {

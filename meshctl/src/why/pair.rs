@@ -69,7 +69,7 @@ fn tunnel(facts: &Facts, ours: &(ClusterName, String), theirs: &(ClusterName, St
         "{works} encrypted: {} → {} at {}, {rtt}, {handshake}, MTU {}, tunnel device: {}, packet programs at: {}, balancer: {} (measured {age_s} s ago)",
         ours.1,
         theirs.1,
-        tunnel.endpoint,
+        status::endpoint(tunnel),
         tunnel.mtu_bytes,
         device(&applied.datapath),
         said(&applied.packet_hook),

@@ -24,6 +24,7 @@ fn east() -> Facts {
             prefixes: vec![pods.parse().unwrap()],
             endpoints: vec![ip(underlay)],
             zone: String::new(),
+            relay: vec![],
         };
         put(&mut facts, MeshKey::Node(node.parse().unwrap()).of(&name(cluster)), record, revision);
         let endpoint = Endpoint {
@@ -82,6 +83,8 @@ fn east() -> Facts {
         prefixes: vec!["10.2.0.0/16".parse().unwrap(), "100.64.2.0/24".parse().unwrap()],
         nonce: None,
         dropped: false,
+        through: None,
+        relay: vec![],
     };
     put(&mut facts, LocalKey::Peer(name("west")), peer, 11);
     let closed = Closed { prefixes: vec!["10.9.0.0/16".parse().unwrap()] };
@@ -97,6 +100,7 @@ fn east() -> Facts {
         rx_bytes: 1,
         tx_bytes: 1,
         endpoint: "192.0.2.2:51871".into(),
+        relay: String::new(),
     };
     let applied = Applied {
         tunnels: vec![tunnel],
@@ -284,9 +288,10 @@ fn a_tunnel_that_does_not_answer_or_is_not_there_says_so() {
     let mut facts = east();
     let key = LocalKey::Applied("e1".parse().unwrap()).into();
     let Some((Record::Applied(applied), _)) = facts.records.get_mut(&key) else { panic!("it is there") };
-    applied.tunnels[0].probe_failed = true;
+    (applied.tunnels[0].probe_failed, applied.tunnels[0].relay) = (true, "hub/h1".into());
     let pair = |facts: &Facts| pair::why(facts, ip("10.1.1.10"), ip("10.2.1.10"));
-    assert!(pair(&facts).contains("✗ encrypted: e1 → w1"), "{}", pair(&facts));
+    let silent = "✗ encrypted: e1 → w1 at 192.0.2.2:51871, the relay hub/h1, rtt";
+    assert!(pair(&facts).contains(silent), "{}", pair(&facts));
     let Some((Record::Applied(applied), _)) = facts.records.get_mut(&key) else { panic!("it is there") };
     applied.tunnels.clear();
     assert!(pair(&facts).contains("e1 has no tunnel to west/w1 yet: dropped"), "{}", pair(&facts));

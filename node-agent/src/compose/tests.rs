@@ -1,4 +1,5 @@
 mod programs;
+mod relay;
 
 use super::*;
 use api::{
@@ -80,11 +81,17 @@ impl Mesh {
             prefixes: vec![cidr(&format!("10.{id}.{number}.0/24"))],
             endpoints: vec![ip(&format!("192.0.2.{id}{number}")), ip(&format!("2001:db8::{id}{number}"))],
             zone: String::new(),
+            relay: vec![],
         };
         self.put(MeshKey::Node(name.clone()).of(&cluster), node);
         self.put(
             MeshKey::Key(name).of(&cluster),
-            TunnelKey { public_key: PublicKey([id * 16 + number; 32]), port: LISTEN_PORT, clock_epoch: 0 },
+            TunnelKey {
+                public_key: PublicKey([id * 16 + number; 32]),
+                port: LISTEN_PORT,
+                clock_epoch: 0,
+                relay_key: None,
+            },
         );
     }
 
@@ -98,6 +105,8 @@ impl Mesh {
             prefixes: prefixes.iter().map(|p| cidr(p)).collect(),
             nonce: None,
             dropped: false,
+            through: None,
+            relay: vec![],
         };
         self.put(LocalKey::Peer(name.parse().unwrap()), record);
     }
@@ -268,6 +277,7 @@ fn a_node_that_nobody_can_dial_dials_by_the_families_of_its_devices_and_is_waite
             prefixes: vec![cidr(&format!("10.{id}.{number}.0/24"))],
             endpoints: vec![],
             zone: String::new(),
+            relay: vec![],
         };
         let name: NodeName = name.parse().unwrap();
         mesh.put(MeshKey::Node(name).of(&cluster.parse().unwrap()), node);
@@ -394,6 +404,7 @@ fn with_scope_all_other_nodes_of_our_own_are_closed_until_their_tunnel_opens_the
         prefixes: vec![cidr("10.1.4.0/24")],
         endpoints: vec![ip("192.0.2.14")],
         zone: String::new(),
+        relay: vec![],
     };
     mesh.put(MeshKey::Node("e4".parse().unwrap()).of(&"east".parse().unwrap()), e4);
     assert_eq!(inside(&mesh)[2], (cidr("10.1.4.0/24"), Reach::Closed));

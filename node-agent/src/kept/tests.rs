@@ -116,7 +116,13 @@ fn file(dir: &Path) -> KeptFile {
 
 fn bytes(at_ms: u64) -> Vec<u8> {
     let mut view = View::new("east".parse().unwrap());
-    let node = Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
+    let node = Node {
+        mesh_addresses: vec![],
+        prefixes: vec![],
+        endpoints: vec![],
+        zone: String::new(),
+        relay: vec![],
+    };
     let value =
         Value { key: "mesh/v1/east/nodes/n1".into(), value: Record::from(node).encode(), mod_revision: 4 };
     view.apply(Event::Init);

@@ -78,6 +78,10 @@ impl<B: Beside> Agent<B> {
         let revision = self.view.revision();
         let started = Instant::now();
         self.measured = host.program(self.composed.image.clone(), completeness).await;
+        // A relay that does not answer now is not gone.
+        if let Some(relay) = &self.measured.relay {
+            self.key.relay_key = Some(relay.key);
+        }
         self.metrics.programmed(started.elapsed(), &self.composed, &self.measured);
         if let Some(changed_at) = self.changed_at.take_if(|_| self.measured.problems.is_empty()) {
             self.metrics.propagated(changed_at.elapsed());

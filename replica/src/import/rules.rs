@@ -18,7 +18,7 @@ const PORTS_MAX: usize = 256;
 const MESH_ADDRESSES_MAX: usize = 2;
 /// Pod CIDRs of a node: one of each family, and room for those who assign several blocks a node.
 const NODE_PREFIXES_MAX: usize = 64;
-/// Addresses at which a node is dialled.
+/// Addresses at which a node, or its relay, is dialled.
 const NODE_ENDPOINTS_MAX: usize = 16;
 /// Texts meant for people or for comparison: zones, host names, versions, capabilities. (DNS: 253)
 const TEXT_MAX_BYTES: usize = 253;
@@ -111,6 +111,7 @@ impl Rules<'_> {
         if record.mesh_addresses.len() > MESH_ADDRESSES_MAX
             || record.prefixes.len() > NODE_PREFIXES_MAX
             || record.endpoints.len() > NODE_ENDPOINTS_MAX
+            || record.relay.len() > NODE_ENDPOINTS_MAX
             || record.zone.len() > TEXT_MAX_BYTES
         {
             return Err(Reason::TooLarge);
@@ -121,12 +122,17 @@ impl Rules<'_> {
         record.mesh_addresses.iter().try_for_each(|ip| self.address(*ip))?;
         record.prefixes.iter().try_for_each(|prefix| self.prefix(prefix))?;
         record.endpoints.iter().try_for_each(|ip| self.dialled(*ip))?;
+        record.relay.iter().try_for_each(|at| self.dialled(at.ip()))?;
         Ok(record)
     }
 
     fn tunnel_key(self, record: TunnelKey) -> Result<TunnelKey, Reason> {
         // The point of order one that an unset field would be.
-        if record.public_key == PublicKey([0; 32]) { Err(Reason::Incomplete) } else { Ok(record) }
+        let unset = PublicKey([0; 32]);
+        if record.public_key == unset || record.relay_key == Some(unset) {
+            return Err(Reason::Incomplete);
+        }
+        Ok(record)
     }
 
     fn endpoint(self, ns: &NamespaceName, ip: IpAddr, record: Endpoint) -> Result<Endpoint, Reason> {

@@ -36,10 +36,18 @@ fn each_rule_refuses_what_breaks_it_and_spoils_no_neighbour() {
             prefixes: nets(prefix),
             endpoints: ips(endpoint),
             zone: String::new(),
+            relay: vec![],
         }
         .into()
     };
     let good = || node("10.2.255.1", "10.2.1.0/24", "198.51.100.1");
+    let relay = |at: &str| -> Record {
+        let (mesh_addresses, relay) = (ips("10.2.255.2"), vec![at.parse().unwrap()]);
+        Node { mesh_addresses, prefixes: vec![], endpoints: vec![], zone: String::new(), relay }.into()
+    };
+    let no_relay_key: Record =
+        TunnelKey { public_key: PublicKey([8; 32]), port: 51_871, clock_epoch: 0, relay_key: Some(PublicKey([0; 32])) }
+            .into();
     let unshared: Record = Service { shared: false, ..service() }.into();
     let ports: Record = Endpoint { ports: vec![port(); 300], ..endpoint() }.into();
     let cluster = |uuid| -> Record { Cluster { uuid, ..cluster() }.into() };
@@ -71,6 +79,10 @@ fn each_rule_refuses_what_breaks_it_and_spoils_no_neighbour() {
         ("mesh/v1/west/nodes/n", node("10.2.255.2", "", "127.0.0.1"), "special-address"),
         ("mesh/v1/west/nodes/n", node("10.2.255.2", "", "10.1.0.1"), "our-address"),
         ("mesh/v1/west/nodes/n", node("10.2.255.2", "", "10.2.0.1"), "tunnel-endpoint"),
+        ("mesh/v1/west/nodes/n", relay("127.0.0.1:51872"), "special-address"),
+        ("mesh/v1/west/nodes/n", relay("10.1.0.1:51872"), "our-address"),
+        ("mesh/v1/west/nodes/n", relay("10.2.0.1:51872"), "tunnel-endpoint"),
+        ("mesh/v1/west/keys/n", no_relay_key, "incomplete"),
         ("mesh/v1/west/keys/n", key(0), "incomplete"),
         ("mesh/v1/west/keys/n", key(9), "key-taken"),
         (
@@ -172,8 +184,14 @@ fn a_flood_of_records_is_bounded_and_listed_again_when_there_is_room() {
 #[test]
 fn a_prefix_and_a_public_key_have_one_owner_who_keeps_them() {
     let node = |address: &str, prefix: &str| -> Record {
-        Node { mesh_addresses: ips(address), prefixes: nets(prefix), endpoints: vec![], zone: String::new() }
-            .into()
+        Node {
+            mesh_addresses: ips(address),
+            prefixes: nets(prefix),
+            endpoints: vec![],
+            zone: String::new(),
+            relay: vec![],
+        }
+        .into()
     };
     let mut bench = Bench::new();
     bench.apply("mesh/v1/west/nodes/n2", node("10.2.255.2", "10.2.2.0/24"));
@@ -475,7 +493,7 @@ fn ips(text: &str) -> Vec<IpAddr> {
 }
 
 fn key(byte: u8) -> Record {
-    TunnelKey { public_key: PublicKey([byte; 32]), port: 51_871, clock_epoch: 0 }.into()
+    TunnelKey { public_key: PublicKey([byte; 32]), port: 51_871, clock_epoch: 0, relay_key: None }.into()
 }
 
 fn port() -> NamedPort {

@@ -213,5 +213,7 @@ fn verdict(phase: Phase) -> PeerState {
         prefixes: vec![],
         nonce: Some(NONCE),
         dropped: false,
+        through: None,
+        relay: vec![],
     }
 }

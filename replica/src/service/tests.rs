@@ -303,6 +303,8 @@ fn peer_state(words: &[&str]) -> PeerState {
         prefixes: vec!["10.2.0.0/16".parse().expect("a prefix")],
         nonce: None,
         dropped: has("dropped"),
+        through: None,
+        relay: vec![],
     }
 }
 

@@ -205,13 +205,22 @@ fn value(key: &str, revision: u64) -> Value {
         if key.starts_with("peers/") { format!("mesh-local/v1/{key}") } else { format!("mesh/v1/{key}") };
     let record: Record = match Key::parse(full.as_bytes()).expect("a key") {
         Key::Mesh(_, MeshKey::Node(_)) => {
-            let node =
-                Node { mesh_addresses: vec![], prefixes: vec![], endpoints: vec![], zone: String::new() };
+            let node = Node {
+                mesh_addresses: vec![],
+                prefixes: vec![],
+                endpoints: vec![],
+                zone: String::new(),
+                relay: vec![],
+            };
             node.into()
         }
-        Key::Mesh(_, MeshKey::Key(_)) => {
-            TunnelKey { public_key: api::bytes::PublicKey([7; 32]), port: 51_871, clock_epoch: 0 }.into()
+        Key::Mesh(_, MeshKey::Key(_)) => TunnelKey {
+            public_key: api::bytes::PublicKey([7; 32]),
+            port: 51_871,
+            clock_epoch: 0,
+            relay_key: None,
         }
+        .into(),
         Key::Mesh(_, MeshKey::Backend(..)) => backend().into(),
         Key::Local(LocalKey::Peer(_)) => peer_state().into(),
         Key::Local(LocalKey::Applied(_)) => Applied::default().into(),
@@ -230,6 +239,8 @@ fn peer_state() -> api::record::PeerState {
         prefixes: vec![],
         nonce: None,
         dropped: false,
+        through: None,
+        relay: vec![],
     }
 }
 

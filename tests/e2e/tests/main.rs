@@ -42,6 +42,8 @@ mod operator;
 mod path_mtu;
 #[path = "main/programs.rs"]
 mod programs;
+#[path = "main/relays.rs"]
+mod relays;
 #[path = "main/roll_out.rs"]
 mod roll_out;
 #[path = "main/scope_all.rs"]

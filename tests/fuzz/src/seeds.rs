@@ -73,6 +73,7 @@ fn node(address: &str, prefix: &str) -> Node {
         prefixes: vec![prefix.parse().expect("a prefix")],
         endpoints: vec!["198.51.100.1".parse().expect("an address")],
         zone: String::from("zone-1"),
+        relay: vec![],
     }
 }
 
@@ -93,7 +94,7 @@ fn records() -> Vec<Seed> {
         good(
             "a-tunnel-key",
             "mesh/v1/west/keys/w1",
-            TunnelKey { public_key: PublicKey([3; 32]), port: 51871, clock_epoch: 0 }.into(),
+            TunnelKey { public_key: PublicKey([3; 32]), port: 51871, clock_epoch: 0, relay_key: None }.into(),
         ),
         of("a-node-cut-off", node_key, &whole[..whole.len() / 2]),
         of("a-field-of-a-later-version", node_key, &[&whole[..], &[0xf8, 0x07, 0x01]].concat()),

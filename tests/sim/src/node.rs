@@ -144,7 +144,12 @@ impl Node {
             kernel: booted(PublicKey([0; 32])),
             running: None,
             starts: 0,
-            key: TunnelKey { public_key: PublicKey([0; 32]), port: LISTEN_PORT, clock_epoch: 0 },
+            key: TunnelKey {
+                public_key: PublicKey([0; 32]),
+                port: LISTEN_PORT,
+                clock_epoch: 0,
+                relay_key: None,
+            },
             kept: None,
             uuid,
             keys: 0,

@@ -61,12 +61,16 @@ pub fn parse(key: &Key, words: &[&str]) -> Record {
             prefixes: list(words, "prefixes"),
             endpoints: list(words, "endpoints"),
             zone: String::new(),
+            relay: vec![],
         }
         .into(),
-        MeshKey::Key(_) => {
-            TunnelKey { public_key: PublicKey([number("key", 1) as u8; 32]), port: 51_871, clock_epoch: 0 }
-                .into()
+        MeshKey::Key(_) => TunnelKey {
+            public_key: PublicKey([number("key", 1) as u8; 32]),
+            port: 51_871,
+            clock_epoch: 0,
+            relay_key: None,
         }
+        .into(),
         MeshKey::Namespace(_) => Namespace { labels: BTreeMap::new() }.into(),
         MeshKey::Identity(..) => Identity {
             service_account: value(words, "account").unwrap_or("default").to_owned(),

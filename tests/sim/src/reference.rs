@@ -83,6 +83,7 @@ pub(crate) fn announced(world: &World, name: &ClusterName) -> Records {
                 prefixes: node.pod_cidrs.clone(),
                 endpoints: node.internal_ips.clone(),
                 zone: String::new(),
+                relay: vec![],
             };
             all.insert(MeshKey::Node(at).of(name), record.into());
         }

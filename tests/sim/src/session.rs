@@ -136,6 +136,8 @@ impl Apiserver {
             prefixes: object.contract.cidrs.clone(),
             nonce: object.nonce,
             dropped,
+            through: None,
+            relay: vec![],
         };
         let closed = Key::from(LocalKey::Closed(peer.clone())).to_string();
         if decision.phase == Phase::Active && self.durable.get(&closed).is_some() {

@@ -108,6 +108,8 @@ fn peer_state() -> PeerState {
         prefixes: vec!["10.2.0.0/16".parse().expect("a prefix")],
         nonce: None,
         dropped: false,
+        through: None,
+        relay: vec![],
     }
 }
 

@@ -72,8 +72,12 @@ async fn errors_have_etcds_words_and_codes() {
 async fn a_node_puts_its_key_and_reads_the_mesh() {
     let west = Cluster::start().await;
     let mut node = west.etcd(Role::Node, "w1").await;
-    let key =
-        api::record::TunnelKey { public_key: api::bytes::PublicKey([7; 32]), port: 51_871, clock_epoch: 0 };
+    let key = api::record::TunnelKey {
+        public_key: api::bytes::PublicKey([7; 32]),
+        port: 51_871,
+        clock_epoch: 0,
+        relay_key: None,
+    };
     node.put("mesh/v1/west/keys/w1", key.encode(), None).await.expect("its own key");
     let all = node.get("mesh/v1/", Some(GetOptions::new().with_prefix())).await.expect("the mesh");
     assert_eq!(all.kvs()[0].key(), b"mesh/v1/west/keys/w1");

@@ -36,6 +36,8 @@ impl Session {
             prefixes: self.peer.spec.contract.cidrs.clone(),
             nonce: object.nonce,
             dropped: verdict.dropped,
+            through: self.peer.spec.through.clone(),
+            relay: self.peer.spec.contract.relay.clone(),
         };
         let mut ops = Vec::new();
         if self.told.0.as_ref() != Some(&publish) {

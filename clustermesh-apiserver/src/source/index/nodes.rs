@@ -36,6 +36,7 @@ pub(super) fn nodes(index: &Index, mesh_addresses: &MeshAddresses, out: &mut Out
             prefixes: node.pod_cidrs.clone(),
             endpoints: node.internal_ips.clone(),
             zone: node.zone.clone(),
+            relay: node.relay.clone(),
         };
         let cluster = &out.facts.cluster;
         out.put(key, MeshKey::Node(name).of(cluster), Record::from(record));

@@ -90,6 +90,7 @@ pub(super) fn vms<'a>(
             // Nobody dials a VM: it may stand behind any NAT, so it opens each tunnel itself.
             endpoints: Vec::new(),
             zone: String::new(),
+            relay: vec![],
         };
         out.put(key, MeshKey::Node(node.clone()).of(&out.facts.cluster), Record::from(record));
         let namespace = key.namespace.clone().expect("a VM has a namespace");

@@ -311,7 +311,7 @@ status: {phase: Running, podIPs: [{ip: 10.1.0.7}]}
         .map(|(key, record)| format!("{key} {}\n", serde_json::to_string(record).expect("records are data")))
         .collect();
     expect![[r#"
-        mesh/v1/east/nodes/n1 {"mesh_addresses":["100.64.0.1"],"prefixes":["10.1.0.0/24"],"endpoints":["192.0.2.1"],"zone":"z1"}
+        mesh/v1/east/nodes/n1 {"mesh_addresses":["100.64.0.1"],"prefixes":["10.1.0.0/24"],"endpoints":["192.0.2.1"],"zone":"z1","relay":[]}
         mesh/v1/east/identities/shop/2e407654aa2a2e330be0bccd1c7274d6 {"service_account":"default","labels":{"app":"cart"}}
         mesh/v1/east/endpoints/shop/10.1.0.7 {"uid":"c4e63b3e-9b5e-8eff-b93d-eff169ca223e","identity":"2e407654aa2a2e330be0bccd1c7274d6","node":"n1","name":"cart-1","ports":[{"name":"http","port":8080,"protocol":"TCP"}],"terminating":false,"created_s":1000}
     "#]].assert_eq(&shown);

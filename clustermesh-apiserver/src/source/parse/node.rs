@@ -1,14 +1,17 @@
 //! Node → what it carries and where its tunnel is dialled.
 
-use super::{Fault, address};
+use super::{Fault, address, annotations};
 use crate::{path, source::object::Node};
 use k8s_openapi::api::core::v1 as core;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-pub(super) fn node(object: &core::Node) -> Result<Node, Fault> {
-    let mut node =
-        Node { zone: super::labels(&object.metadata)?.remove(ZONE).unwrap_or_default(), ..Node::default() };
+pub(super) fn node(object: &core::Node, warnings: &mut Vec<Fault>) -> Result<Node, Fault> {
+    let mut node = Node {
+        zone: super::labels(&object.metadata)?.remove(ZONE).unwrap_or_default(),
+        relay: annotations::relay(&object.metadata, warnings),
+        ..Node::default()
+    };
     if let Some(spec) = &object.spec {
         let listed = spec.pod_cidrs.iter().flatten();
         let cidrs: Vec<(_, &String)> = match (&spec.pod_cidrs, &spec.pod_cidr) {

@@ -81,24 +81,25 @@ impl Socket {
     }
 
     fn ask(&self, request: &str) -> Result<Zeroizing<String>, Error> {
-        self.exchange(request).map_err(|source| Error::Silent {
+        exchange(&self.path, request).map_err(|source| Error::Silent {
             interface: self.interface.clone(),
             socket: self.path.clone(),
             source,
         })
     }
+}
 
-    fn exchange(&self, request: &str) -> io::Result<Zeroizing<String>> {
-        let mut stream = UnixStream::connect(&self.path)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(request.as_bytes())?;
-        // Nothing more comes from us, so the other side ends after its answer.
-        stream.shutdown(std::net::Shutdown::Write)?;
-        let mut answer = Zeroizing::new(String::new());
-        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
-        Ok(answer)
-    }
+/// One request and its answer, at a socket that frames them as the UAPI does.
+pub fn exchange(socket: &Path, request: &str) -> io::Result<Zeroizing<String>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(request.as_bytes())?;
+    // Nothing more comes from us, so the other side ends after its answer.
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = Zeroizing::new(String::new());
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn write_step(text: &mut String, step: &Step) {

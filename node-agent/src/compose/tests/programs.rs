@@ -25,6 +25,7 @@ fn with_programs() -> Mesh {
             prefixes: carried.into_iter().map(|address| IpNet::from(ip(address))).collect(),
             endpoints: vec![],
             zone: String::new(),
+            relay: vec![],
         };
         mesh.put(MeshKey::Node(name.parse().unwrap()).of(&"east".parse().unwrap()), node);
     }

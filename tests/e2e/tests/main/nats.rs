@@ -113,20 +113,20 @@ pub fn behind_a_box(kind: &str, says: Says) -> Story {
 }
 
 /// A node and the box that it is put behind.
-struct Boxed<'a> {
-    name: &'a str,
+pub struct Boxed<'a> {
+    pub name: &'a str,
     cluster: Cluster,
     /// The node's addresses as the demo has them: the box takes them over.
     outside: [&'a str; 2],
     /// Its addresses behind the box, and their prefixes.
     inside: [&'a str; 2],
     prefixes: [&'a str; 2],
-    kind: &'a str,
-    says: Says,
+    pub kind: &'a str,
+    pub says: Says,
 }
 
 /// Node b2 behind a box.
-const HOME: Boxed<'static> = Boxed {
+pub const HOME: Boxed<'static> = Boxed {
     name: "home",
     cluster: B,
     outside: ["192.0.2.76", "2001:db8:b::12"],
@@ -137,7 +137,7 @@ const HOME: Boxed<'static> = Boxed {
 };
 
 /// Node a2 behind another.
-const OFFICE: Boxed<'static> = Boxed {
+pub const OFFICE: Boxed<'static> = Boxed {
     name: "office",
     cluster: A,
     outside: ["192.0.2.12", "2001:db8:a::12"],
@@ -148,8 +148,13 @@ const OFFICE: Boxed<'static> = Boxed {
 
 /// The demo's clusters, running, with a node behind each of these boxes.
 fn behind_boxes(name: &str, boxes: &[Boxed<'_>]) -> Story {
+    behind_boxes_in(name, std::fs::read_to_string(files().join("topology.yaml")).unwrap(), boxes)
+}
+
+/// The same, in a topology that has more.
+pub fn behind_boxes_in(name: &str, mut topology: String, boxes: &[Boxed<'_>]) -> Story {
     let dir = tempfile::tempdir().unwrap();
-    let mut topology = std::fs::read_to_string(files().join("topology.yaml")).unwrap() + "\nnats:\n";
+    topology += "\nnats:\n";
     for Boxed { name, cluster, outside, inside, prefixes, kind, .. } in boxes {
         let list = |of: &[&str; 2]| format!("[\"{}\", \"{}\"]", of[0], of[1]);
         let at = format!("addresses: [{}, \"{}\"]", outside[0], outside[1]);

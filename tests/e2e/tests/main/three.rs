@@ -36,7 +36,8 @@ const OF_C: [(&str, &str); 13] = [
     ("100.64.2.0/24, \"fd64:2:", "100.64.3.0/24, \"fd64:3:"),
 ];
 
-fn of_c(text: &str) -> String {
+/// What is said of cluster-b, said of the third.
+pub fn of_c(text: &str) -> String {
     OF_C.iter().fold(text.to_owned(), |text, (b, c)| text.replace(b, c))
 }
 
@@ -104,21 +105,34 @@ fn story(name: &str) -> Story {
 
 /// The same, of clusters that differ in how they are reached.
 pub fn story_of(name: &str, clusters: &[Cluster; 3]) -> Story {
-    let text = fs::read_to_string(files().join("topology.yaml")).unwrap();
-    let (first, hosts) = text.split_once("\nhosts:\n").expect("the hosts come last");
-    let (_, b) = first.split_once("\n  cluster-b:\n").expect("cluster-b comes last");
-    let c = of_c(&format!("\n  cluster-b:\n{b}"));
     let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
-    fs::write(file.path(), format!("{first}{c}\nhosts:\n{hosts}")).unwrap();
+    fs::write(file.path(), topology()).unwrap();
     let story = Story::made_of(name, file.path(), clusters);
     for manifest in MANIFESTS {
         story.apply(&A, manifest).unwrap();
         story.apply(&B, manifest).unwrap();
-        let of_b = fs::read_to_string(files().join("manifests/cluster-b").join(manifest)).unwrap();
-        story.write(&C, manifest, &of_c(&of_b)).unwrap();
     }
+    make_c(&story);
     for cluster in [A, B, C] {
         story.start(&cluster).unwrap();
     }
     story
+}
+
+/// The demo's machines, and those of the third cluster.
+pub fn topology() -> String {
+    let text = fs::read_to_string(files().join("topology.yaml")).unwrap();
+    let (clusters, hosts) = text.split_once("\nhosts:\n").expect("the hosts come last");
+    let (_, b) = clusters.split_once("\n  cluster-b:\n").expect("cluster-b comes last");
+    let c = of_c(&format!("\n  cluster-b:\n{b}"));
+    format!("{clusters}{c}\nhosts:\n{hosts}")
+}
+
+/// What is on the disk of the third cluster before it starts.
+pub fn make_c(story: &Story) {
+    story.init(&C).unwrap();
+    for manifest in MANIFESTS {
+        let of_b = fs::read_to_string(files().join("manifests/cluster-b").join(manifest)).unwrap();
+        story.write(&C, manifest, &of_c(&of_b)).unwrap();
+    }
 }

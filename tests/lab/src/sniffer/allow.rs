@@ -20,6 +20,7 @@ const FRAGMENTS_MAX: usize = 4_096;
 const NEIGHBOUR_DISCOVERY: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
 
 /// One thing that may be seen. In YAML: `arp`, `neighbour-discovery`, `wireguard: {between: […], port: 51871}`,
+/// `wireguard-at: {at: […], port: 51872}`,
 /// `tcp: {to: […], port: 2379}`, `udp: {to: […], port: 53}`, `icmp: {between: […]}`, `anything: {between: […]}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -33,6 +34,13 @@ pub enum Rule {
         /// Who may speak with whom.
         between: Vec<Whom>,
         /// The UDP port of all of them.
+        port: u16,
+    },
+    /// WireGuard messages to and from this port of these; the other port is anybody's, as a NAT box chooses it.
+    WireguardAt {
+        /// Who listens.
+        at: Vec<Whom>,
+        /// On which port.
         port: u16,
     },
     /// Connections to a port of these, from anybody on the underlay, both directions.
@@ -83,6 +91,8 @@ pub enum Class {
     NeighbourDiscovery,
     /// [`Rule::Wireguard`].
     Wireguard,
+    /// [`Rule::WireguardAt`].
+    WireguardAt,
     /// [`Rule::Tcp`].
     Tcp,
     /// [`Rule::Udp`].
@@ -177,6 +187,7 @@ impl Resolved {
             Rule::Arp => (Class::Arp, &[][..], 0),
             Rule::NeighbourDiscovery => (Class::NeighbourDiscovery, &[][..], 0),
             Rule::Wireguard { between, port } => (Class::Wireguard, &between[..], *port),
+            Rule::WireguardAt { at, port } => (Class::WireguardAt, &at[..], *port),
             Rule::Tcp { to, port } => (Class::Tcp, &to[..], *port),
             Rule::Udp { to, port } => (Class::Udp, &to[..], *port),
             Rule::Icmp { between } => (Class::Icmp, &between[..], 0),
@@ -196,9 +207,10 @@ impl Resolved {
         match (self.class, &packet.transport) {
             (Class::NeighbourDiscovery, Transport::Icmp6 { kind }) => NEIGHBOUR_DISCOVERY.contains(kind),
             (Class::Wireguard, Transport::Udp { source, destination, head }) => {
-                // Message type 1 to 4 and three zero bytes: every WireGuard message begins so. (WireGuard, section 5.4)
-                let is_message = matches!(head, [1..=4, 0, 0, 0]);
-                both && *source == self.port && *destination == self.port && is_message
+                both && *source == self.port && *destination == self.port && is_message(head)
+            }
+            (Class::WireguardAt, Transport::Udp { source, destination, head }) => {
+                at_port(*source, *destination) && is_message(head)
             }
             (Class::Tcp, Transport::Tcp { source, destination })
             | (Class::Udp, Transport::Udp { source, destination, .. }) => at_port(*source, *destination),
@@ -208,6 +220,7 @@ impl Resolved {
                 | Class::Arp
                 | Class::NeighbourDiscovery
                 | Class::Wireguard
+                | Class::WireguardAt
                 | Class::Tcp
                 | Class::Udp
                 | Class::Icmp,
@@ -215,6 +228,11 @@ impl Resolved {
             ) => false,
         }
     }
+}
+
+/// Message type 1 to 4 and three zero bytes: every WireGuard message begins so. (WireGuard, section 5.4)
+fn is_message(head: &[u8; 4]) -> bool {
+    matches!(head, [1..=4, 0, 0, 0])
 }
 
 impl Whom {
@@ -256,6 +274,7 @@ impl fmt::Display for Class {
             Self::Arp => "ARP",
             Self::NeighbourDiscovery => "neighbour discovery",
             Self::Wireguard => "WireGuard",
+            Self::WireguardAt => "WireGuard at listed ports",
             Self::Tcp => "TCP to listed ports",
             Self::Udp => "UDP to listed ports",
             Self::Icmp => "ICMP",

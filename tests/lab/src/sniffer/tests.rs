@@ -10,6 +10,7 @@ const RULES: &str = "
 - arp
 - neighbour-discovery
 - wireguard: { between: [cluster-a/node/a1, 192.0.2.75], port: 51871 }
+- wireguard-at: { at: [192.0.2.75], port: 51873 }
 - tcp: { to: [cluster-a/host/control], port: 2379 }
 - icmp: { between: [cluster-a/node/a1, cluster-b/node/b1] }
 ";
@@ -72,6 +73,9 @@ fn only_what_a_rule_names_is_allowed() {
         ("WireGuard with another node", udp(A1, A2, 51871, &message), None),
         ("WireGuard on another port", udp(A1, B1, 51872, &message), None),
         ("plain text on WireGuard's port", udp(A1, B1, 51871, b"GET / HTTP/1.1"), None),
+        ("WireGuard at a relay, from anywhere", udp(A2, B1, 51873, &message), Some(Class::WireguardAt)),
+        ("plain text at a relay", udp(A2, B1, 51873, b"GET / HTTP/1.1"), None),
+        ("WireGuard at the relay's port elsewhere", udp(A1, A2, 51873, &message), None),
         ("to the control port", tcp((A2, 40_000), (CONTROL, 2379)), Some(Class::Tcp)),
         ("back from the control port", tcp((CONTROL, 2379), (A2, 40_000)), Some(Class::Tcp)),
         ("the control port's number elsewhere", tcp((A1, 40_000), (A2, 2379)), None),

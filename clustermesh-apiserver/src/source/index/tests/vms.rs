@@ -54,7 +54,7 @@ fn a_vm_is_a_node_without_prefixes_an_endpoint_and_a_backend_at_its_own_mesh_add
             ],
             prefixes: [],
             endpoints: [],
-            zone: "",
+            zone: "", relay: vec![],
         }
     "#]]
     .assert_debug_eq(&node);

@@ -1,0 +1,112 @@
+//! Relays: which one our tunnels to a peer go through, and who may talk through ours.
+//!
+//! Both sides of a tunnel have to choose the same one, without asking each other: the first by name of the nodes that
+//! the third cluster offers.
+
+use super::Families;
+use api::{
+    bytes::PublicKey,
+    name::{ClusterName, NodeName},
+    record::{Node, Phase},
+};
+use datapath::image::{RELAY_PAIRS_MAX, RelayPair};
+use replica::view::{ClusterTables, View};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// A relay that tunnels go through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relay {
+    /// Whose node it runs on.
+    pub cluster: ClusterName,
+    /// That node.
+    pub node: NodeName,
+    /// Of its own device: what we prove to it where we are.
+    pub key: PublicKey,
+    /// Where it is dialled.
+    pub at: SocketAddr,
+}
+
+impl fmt::Display for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.cluster, self.node)
+    }
+}
+
+/// The relay between us and a node of a peer: of the cluster that our MeshPeer names, or, when neither of both nodes can
+/// be dialled, of the first peer that offers one. None: the tunnel is dialled, or the other side dials it.
+pub(super) fn between(
+    view: &View,
+    families: Families,
+    me: Option<&Node>,
+    (cluster, other): (&ClusterName, &Node),
+) -> Option<Relay> {
+    let peers = &view.tables().local.peers;
+    let active = |name: &ClusterName| peers.get(name).is_some_and(|peer| peer.phase == Phase::Active);
+    let theirs = peers.get(cluster)?;
+    let undialled = me.is_some_and(|me| me.endpoints.is_empty()) && other.endpoints.is_empty();
+    match &theirs.through {
+        Some(third) => active(third).then(|| offered(view, third, families))?,
+        None if undialled => peers
+            .keys()
+            .filter(|third| *third != cluster && active(third))
+            .find_map(|third| offered(view, third, families)),
+        None => None,
+    }
+}
+
+/// The relay of a cluster. Of another family than we can send it is none of ours, and we take no other in its place: the
+/// other side would not.
+fn offered(view: &View, cluster: &ClusterName, families: Families) -> Option<Relay> {
+    let tables = view.cluster(cluster)?;
+    let key = |name: &NodeName| tables.keys.get(name)?.relay_key;
+    let offers = |(name, node): (&NodeName, &Node)| {
+        (!node.relay.is_empty()).then_some(())?;
+        Some((name.clone(), key(name)?, node.relay.clone()))
+    };
+    let (node, key, addresses) = tables.nodes.iter().find_map(offers)?;
+    let at = addresses.into_iter().find(|at| families.sends_to(at.ip()))?;
+    Some(Relay { cluster: cluster.clone(), node, key, at })
+}
+
+/// Who may talk through our relay: the nodes of two peers whose contracts name each other.
+pub(super) fn pairs(view: &View, me: Option<&Node>, problems: &mut Vec<String>) -> BTreeSet<RelayPair> {
+    if me.is_none_or(|me| me.relay.is_empty()) {
+        return BTreeSet::new();
+    }
+    let peers: Vec<_> =
+        view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active).collect();
+    let mut pairs = BTreeSet::new();
+    for (index, (name, peer)) in peers.iter().enumerate() {
+        for (other_name, other) in &peers[index + 1..] {
+            if !(peer.relay.contains(other_name) && other.relay.contains(name)) {
+                continue;
+            }
+            let keys = |name| view.cluster(name).into_iter().flat_map(node_keys);
+            for one in keys(name) {
+                pairs.extend(keys(other_name).filter_map(|other| RelayPair::new(one, other)));
+            }
+        }
+    }
+    if pairs.len() > RELAY_PAIRS_MAX {
+        problems.push(format!(
+            "the contracts let {} pairs of nodes talk through this node's relay, which takes {RELAY_PAIRS_MAX}: the rest \
+             cannot",
+            pairs.len()
+        ));
+    }
+    pairs.into_iter().take(RELAY_PAIRS_MAX).collect()
+}
+
+fn node_keys(tables: &ClusterTables) -> impl Iterator<Item = PublicKey> {
+    tables.nodes.keys().filter_map(|node| Some(tables.keys.get(node)?.public_key))
+}
+
+impl Families {
+    pub(super) fn sends_to(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.v4 } else { self.v6 }
+    }
+}
