@@ -71,7 +71,7 @@ impl Programs {
     pub async fn changed(&mut self) {
         if self.changed.recv().await.is_none() {
             // The watch has ended; units are looked for at every look anyway.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

@@ -35,9 +35,20 @@ struct Unit {
 const BILLING: Unit = Unit { name: "billing", cgroup: "system.slice/billing.service", port: 9001 };
 const CARD: Unit = Unit { name: "card", cgroup: "pay.slice/card.service", port: 9002 };
 
+/// A unit's process; it ends with this.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended by itself was ended by the lab.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Unit {
     /// A server at all addresses of the host.
-    fn start(&self, story: &Story) -> Child {
+    fn start(&self, story: &Story) -> Running {
         let bin = story.lab.state().unwrap().bin;
         let line = format!(
             "mkdir -p {CGROUPS}/{0} && echo 0 > {CGROUPS}/{0}/cgroup.procs && exec {1}/mesh-traffic http-serve --name {2} --port {3}",
@@ -47,9 +58,9 @@ impl Unit {
             self.port
         );
         let mut command = story.lab.command(VM, ["bash", "-c", &line]).unwrap();
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let running = Running(command.stdin(Stdio::null()).spawn().unwrap());
         story.await_tcp(VM, self.port, SHOWN).unwrap();
-        child
+        running
     }
 
     /// Runs a line as one of the unit's processes.
@@ -101,7 +112,7 @@ fn two_programs_of_one_vm_are_two_identities_each_at_an_address_that_nobody_else
     });
     let bin = story.lab.state().unwrap().bin;
     story.said(VM, &format!("{}/{}", bin.display(), line.trim()));
-    let mut billing = BILLING.start(&story);
+    let billing = BILLING.start(&story);
     let _card = CARD.start(&story);
     story.lab.start(&format!("{VM}/agent")).unwrap();
     eventually("the operator finds the VM and both programs well", SHOWN, || {
@@ -146,8 +157,7 @@ fn two_programs_of_one_vm_are_two_identities_each_at_an_address_that_nobody_else
     });
 
     // One starts anew, in another cgroup; the other goes on.
-    billing.kill().unwrap();
-    billing.wait().unwrap();
+    drop(billing);
     eventually("systemd removes the cgroup", SHOWN, || {
         let (code, said, stderr) = story.sh(VM, &format!("rmdir {CGROUPS}/{}", BILLING.cgroup));
         if code == 0 { Ok(()) } else { Err(said + &stderr) }

@@ -12,7 +12,8 @@ fn a_cgroup_that_nobody_has_looked_at_is_kept_off_the_mesh_until_somebody_has() 
     world(|mut world| {
         let new = world.cgroups.make("new");
         enter(&new);
-        let attempts: [(&str, fn() -> io::Result<()>); 3] = [
+        type Try = fn() -> io::Result<()>;
+        let attempts: [(&str, Try); 3] = [
             ("TCP", || connect("10.2.0.7:80", None).map(drop)),
             ("UDP", || loose("0.0.0.0:0", "10.2.0.7:53").map(drop)),
             ("UDP, IPv6", || loose("[::]:0", "[fd02::7]:53").map(drop)),
