@@ -128,8 +128,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         () = keep => Err(deleted()),
         () = server.serve(tunnel.clone()) => unreachable!("the server serves for ever"),
     };
-    drop(server);
     tunnel.stop().await;
+    // Whoever finds nobody here any more finds the file as it stays.
+    drop(server);
     info!(interface = args.interface, "Stopped; the device stays and drops");
     ended
 }
