@@ -148,8 +148,9 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         info!("Stopped relaying");
     }
     if let Some(Serving { tunnel, server, .. }) = device {
-        drop(server);
         tunnel.stop().await;
+        // Whoever finds nobody here any more finds the file as it stays.
+        drop(server);
         info!(interface = args.interface, "Stopped; the device stays and drops");
     }
     ended

@@ -14,10 +14,8 @@ use crate::{
     resolv,
 };
 use anyhow::Context as _;
-use daemon::durable;
 use datapath::host::PIN_DIR;
 use std::{
-    io,
     os::unix::net::UnixStream,
     path::Path,
     process::Command,
@@ -50,7 +48,7 @@ pub async fn leave(state_dir: &Path) -> anyhow::Result<()> {
     resolv::Host::this().restore(DEVICE).await.context("cannot put this machine's resolver back")?;
     tokio::task::spawn_blocking(dismantle).await.context("cannot take the data path away")??;
     membership::remove_remains(state_dir)?;
-    remove(Path::new(TUNNEL_BY_HAND))?;
+    membership::remove(Path::new(TUNNEL_BY_HAND))?;
     match membership {
         Ok(Some(Membership { name, cluster, .. })) => println!(
             "this machine is {name} of {cluster} no longer; until `meshctl vm remove {name}` its name is taken there"
@@ -88,14 +86,4 @@ fn dismantle() -> anyhow::Result<()> {
         thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn remove(path: &Path) -> anyhow::Result<()> {
-    match durable::remove(path) {
-        // The directory is not there either.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        Ok(_) | Err(_) => Ok(()),
-    }
 }

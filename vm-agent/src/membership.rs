@@ -11,7 +11,7 @@ use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
 const FILE: &str = "membership.yaml";
 
 /// What is in the state directory beside, and is of this membership alone.
-const OF_IT: [&str; 9] = [
+const OF_IT: [&str; 10] = [
     "cert.pem",
     "key.pem",
     "bundle.pem",
@@ -21,6 +21,8 @@ const OF_IT: [&str; 9] = [
     "wireguard.key",
     "clock.json",
     "clock-epochs.json",
+    // Of a tunnel that the package's unit runs.
+    "tunnel/mesh0.conf",
 ];
 
 /// The file.
@@ -130,6 +132,10 @@ pub fn remove_remains(state_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> anyhow::Result<()> {
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// Names it.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
     durable::remove(path).map(drop).with_context(|| format!("cannot remove {}", path.display()))
 }
