@@ -54,7 +54,8 @@ fn a_vm_is_a_node_without_prefixes_an_endpoint_and_a_backend_at_its_own_mesh_add
             ],
             prefixes: [],
             endpoints: [],
-            zone: "", relay: vec![],
+            zone: "",
+            relay: [],
         }
     "#]]
     .assert_debug_eq(&node);
