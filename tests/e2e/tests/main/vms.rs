@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// The VM's machine in the lab, and who asks it.
-const VM: &str = "cluster-b/node/b2";
-const POD: &str = "cluster-a/pod/client";
+pub const VM: &str = "cluster-b/node/b2";
+pub const POD: &str = "cluster-a/pod/client";
 
 /// The address of the Service `shop/legacy` in cluster-a; nothing but the VM serves it.
-const LEGACY: &str = "http://10.101.0.20/";
+pub const LEGACY: &str = "http://10.101.0.20/";
 
 /// What adds the VM.
-const ADD: [&str; 10] = [
+pub const ADD: [&str; 10] = [
     "vm",
     "add",
     "web-1",
@@ -42,13 +42,7 @@ endpoints: [{addresses: [10.2.1.11], nodeName: b1}]
 
 #[test]
 fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_control_plane() {
-    let story = behind_a_box("symmetric", Says::NothingAsItIsNoNode);
-    for (cluster, address) in [(A, "10.101.0.20"), (B, "10.102.0.20")] {
-        story.write(&cluster, "legacy.yaml", &service(address)).unwrap();
-    }
-    story.write(&B, "cart-endpoints.yaml", CART).unwrap();
-    story.connect();
-
+    let story = awaiting_the_vm();
     let line = story.ctl(&ADD);
     assert!(line.starts_with("mesh-vm-agent join mesh-vm-") && line.lines().count() == 1, "{line}");
     let (code, _, stderr) = story.try_ctl(&ADD);
@@ -116,6 +110,17 @@ fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_co
     assert!(code == 1 && stderr.contains("there is no VM web-1 in this cluster"), "{stderr}");
 }
 
+/// Both clusters, connected, with the Service that the VM is to serve. Its machine stands behind a box and is no node.
+pub fn awaiting_the_vm() -> Story {
+    let story = behind_a_box("symmetric", Says::NothingAsItIsNoNode);
+    for (cluster, address) in [(A, "10.101.0.20"), (B, "10.102.0.20")] {
+        story.write(&cluster, "legacy.yaml", &service(address)).unwrap();
+    }
+    story.write(&B, "cart-endpoints.yaml", CART).unwrap();
+    story.connect();
+    story
+}
+
 /// Pastes the line on the VM.
 fn join(story: &Story, line: &str) -> (i32, String, String) {
     let bin = story.lab.state().unwrap().bin;
@@ -123,7 +128,7 @@ fn join(story: &Story, line: &str) -> (i32, String, String) {
 }
 
 /// The operator sees that it is there, and all its tunnels.
-fn well(story: &Story) {
+pub fn well(story: &Story) {
     eventually("meshctl finds the VM well", SHOWN, || {
         let (code, stdout, stderr) = story.try_ctl(&["vm", "status", "web-1", "--cluster", B.name]);
         if code == 0 && stdout.contains("3/3 carry") { Ok(()) } else { Err(format!("{stdout}{stderr}")) }
