@@ -7,7 +7,7 @@ RELEASE := target/release
 # Random days of `make sim`; the ordinary tests run 500.
 SEEDS   ?= 10000
 
-.PHONY: help demo test sim test-kernels test-kubernetes test-terraform fuzz lint deps build release images packages test-packages clean
+.PHONY: help demo test sim test-kernels test-vm test-kubernetes test-terraform fuzz lint deps build release images packages test-packages clean
 
 help:
 	@echo 'make demo   build the release binaries and show two clusters acting as one (root; about a minute after the build)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test-kubernetes   beside a real kube-apiserver and kube-proxy, built once from their Go modules (root, Go 1.26)'
 	@echo 'make test-terraform    the Terraform examples, by OpenTofu, built once from its Go modules (root, Go 1.26)'
 	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
+	@echo 'make test-vm   the VM agent'"'"'s package on a Debian with its own kernel and systemd, under qemu (root; downloads 150 MB once)'
 	@echo 'make fuzz TARGET=… SECONDS=…   look for bytes that a decoder does not survive (C++ compiler; targets: tests/fuzz/corpus)'
 	@echo 'make images container images of the four programs, as OCI archives in target/images (root)'
 	@echo 'make packages   the VM agent as .deb and .rpm, in target/packages (root)'
@@ -36,7 +37,7 @@ test-kubernetes: deps
 	@ci/etcd.sh
 	@ci/kubernetes.sh
 	$(CARGO) build --workspace --bins --locked
-	$(CARGO) test -p e2e --locked --test main -- --ignored
+	$(CARGO) test -p e2e --locked --test main -- --ignored --skip machine::
 	$(CARGO) test -p chart --locked -- --ignored
 
 test-terraform: deps
@@ -48,6 +49,9 @@ test-terraform: deps
 
 test-kernels:
 	@tests/kernels/run
+
+test-vm:
+	@tests/vm/run
 
 fuzz:
 	@tests/fuzz/run '$(TARGET)' '$(or $(SECONDS),60)'

@@ -5,6 +5,7 @@
 
 pub mod kubelet;
 pub mod kubernetes;
+pub mod machine;
 pub mod page;
 
 use anyhow::{Context, Result, bail};
@@ -256,11 +257,7 @@ impl Mesh {
             "i=0; while [ $i -lt {count} ]; do i=$((i+1)); curl -gsS --max-time 2 {url} 2>&1 || echo; done"
         );
         let output = self.lab.exec(place, ["sh", "-c", &script])?;
-        let mut answers = BTreeMap::new();
-        for line in String::from_utf8_lossy(&output.stdout).lines().filter(|line| !line.is_empty()) {
-            *answers.entry(line.to_owned()).or_default() += 1;
-        }
-        Ok(answers)
+        Ok(counted(&String::from_utf8_lossy(&output.stdout)))
     }
 
     /// Asks until `holds`, or gives up after `within`; the last answers say what was so instead.
@@ -367,6 +364,16 @@ pub fn succeed(output: Output) -> Result<String> {
         return Ok(stdout);
     }
     bail!("{}: {stdout}{}", output.status, String::from_utf8_lossy(&output.stderr))
+}
+
+/// Who answered how often: each line is an answer.
+#[must_use]
+pub fn counted(lines: &str) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for line in lines.lines().filter(|line| !line.is_empty()) {
+        *answers.entry(line.to_owned()).or_default() += 1;
+    }
+    answers
 }
 
 /// Whether only this cluster's pods answered.

@@ -30,6 +30,8 @@ mod kernels;
 mod kubernetes;
 #[path = "main/leftovers.rs"]
 mod leftovers;
+#[path = "main/machine.rs"]
+mod machine;
 #[path = "main/nats.rs"]
 mod nats;
 #[path = "main/newcomer.rs"]

@@ -11,13 +11,13 @@ use crate::{
 
 /// The VM's machine in the lab, and who asks it.
 pub const VM: &str = "cluster-b/node/b2";
-const POD: &str = "cluster-a/pod/client";
+pub const POD: &str = "cluster-a/pod/client";
 
 /// The address of the Service `shop/legacy` in cluster-a; nothing but the VM serves it.
-const LEGACY: &str = "http://10.101.0.20/";
+pub const LEGACY: &str = "http://10.101.0.20/";
 
 /// What adds the VM.
-const ADD: [&str; 10] = [
+pub const ADD: [&str; 10] = [
     "vm",
     "add",
     "web-1",
@@ -42,13 +42,7 @@ endpoints: [{addresses: [10.2.1.11], nodeName: b1}]
 
 #[test]
 fn a_vm_behind_a_nat_box_joins_by_one_line_and_is_a_workload_also_without_any_control_plane() {
-    let story = behind_a_box("symmetric", Says::NothingAsItIsNoNode);
-    for (cluster, address) in [(A, "10.101.0.20"), (B, "10.102.0.20")] {
-        story.write(&cluster, "legacy.yaml", &service(address)).unwrap();
-    }
-    story.write(&B, "cart-endpoints.yaml", CART).unwrap();
-    story.connect();
-
+    let story = awaiting_the_vm();
     let line = story.ctl(&ADD);
     assert!(line.starts_with("mesh-vm-agent join mesh-vm-") && line.lines().count() == 1, "{line}");
     let (code, _, stderr) = story.try_ctl(&ADD);
@@ -138,6 +132,17 @@ fn leaves_nothing(story: &Story) {
     assert_eq!(again, "this machine had not joined a cluster\n");
 }
 
+/// Both clusters, connected, with the Service that the VM is to serve. Its machine stands behind a box and is no node.
+pub fn awaiting_the_vm() -> Story {
+    let story = behind_a_box("symmetric", Says::NothingAsItIsNoNode);
+    for (cluster, address) in [(A, "10.101.0.20"), (B, "10.102.0.20")] {
+        story.write(&cluster, "legacy.yaml", &service(address)).unwrap();
+    }
+    story.write(&B, "cart-endpoints.yaml", CART).unwrap();
+    story.connect();
+    story
+}
+
 /// Pastes the line on the VM.
 pub fn join(story: &Story, line: &str) -> (i32, String, String) {
     let bin = story.lab.state().unwrap().bin;
@@ -145,7 +150,7 @@ pub fn join(story: &Story, line: &str) -> (i32, String, String) {
 }
 
 /// The operator sees that it is there, and all its tunnels.
-fn well(story: &Story) {
+pub fn well(story: &Story) {
     eventually("meshctl finds the VM well", SHOWN, || {
         let (code, stdout, stderr) = story.try_ctl(&["vm", "status", "web-1", "--cluster", B.name]);
         if code == 0 && stdout.contains("3/3 carry") { Ok(()) } else { Err(format!("{stdout}{stderr}")) }

@@ -1,0 +1,122 @@
+//! The VM agent's package on a real machine: Debian's own kernel and systemd, installed by dpkg, started by its unit.
+
+use std::path::{Path, PathBuf};
+
+use e2e::{B, both, counted, machine::Machine};
+
+use crate::{
+    story::{SHOWN, Story, eventually},
+    vms::{ADD, LEGACY, POD, VM, awaiting_the_vm, well},
+};
+
+/// What `make test-vm` made before: a directory of `tests/vm/image`, and the package.
+const IMAGE: &str = "MESH_VM_IMAGE";
+const PACKAGE: &str = "MESH_VM_PACKAGE";
+
+/// What an idle agent may hold. Pages of its program's file come on top, and the kernel takes them back at will.
+const MEMORY_MAX_KB: u64 = 25_000;
+
+/// The program that the VM serves, as a unit.
+const SERVER: &str = "\
+[Service]
+ExecStart=/usr/local/bin/mesh-traffic http-serve --name cluster-b/vm --port 9000
+[Install]
+WantedBy=multi-user.target
+";
+
+#[test]
+#[ignore = "boots a Debian under qemu: make test-vm"]
+fn a_debian_joins_by_its_package_and_a_token_uses_a_service_by_its_name_and_serves_one() {
+    let story = awaiting_the_vm();
+    let mut vm = Machine::boot(&story, VM, made(IMAGE)).unwrap();
+    vm.await_boot().unwrap();
+    // The kernel's name and the distribution's are for whoever reads the log.
+    println!(
+        "{}",
+        vm.said("uname -r; . /etc/os-release; echo $PRETTY_NAME; systemctl --version | head -n1").unwrap()
+    );
+
+    vm.put(&made(PACKAGE), "/root/agent.deb").unwrap();
+    vm.said("dpkg --install /root/agent.deb").unwrap();
+    let units =
+        vm.said("systemctl is-enabled mesh-vm-agent mesh-tunnel; systemctl is-active mesh-vm-agent || true");
+    assert_eq!(units.unwrap(), "enabled\nenabled\ninactive\n", "until it has joined there is nothing to run");
+    vm.put(Path::new(&story.program("mesh-traffic")), "/usr/local/bin/mesh-traffic").unwrap();
+    vm.said(&format!(
+        "chmod +x /usr/local/bin/mesh-traffic; echo '{SERVER}' >/etc/systemd/system/legacy.service; \
+         systemctl enable --now legacy 2>&1"
+    ))
+    .unwrap();
+
+    let line = story.ctl(&ADD);
+    let joined = vm.said(line.trim()).unwrap();
+    assert!(joined.starts_with("this machine is web-1 of cluster-b now"), "{joined}");
+    serves_and_uses(&story, &vm);
+    well(&story);
+    resolves(&vm);
+    hardened(&vm);
+    small(&vm);
+}
+
+/// A pod of the other cluster is answered by the VM; the VM is answered by pods of both.
+fn serves_and_uses(story: &Story, vm: &Machine<'_>) {
+    eventually("the VM answers", SHOWN, || match story.curl(POD, LEGACY)? {
+        who if who == "cluster-b/vm" => Ok(()),
+        other => Err(format!("{other} answered")),
+    });
+    let ask = format!("for i in $(seq 10); do curl -sS --max-time 5 http://{}/ 2>&1 || echo; done", B.cart);
+    eventually("the VM is answered by both clusters", SHOWN, || {
+        let answers = counted(&vm.said(&ask).map_err(|error| format!("{error:#}"))?);
+        if both(&answers) { Ok(()) } else { Err(format!("{answers:?}")) }
+    });
+}
+
+/// systemd-resolved asks the agent for the mesh's names.
+fn resolves(vm: &Machine<'_>) {
+    for name in ["cart.shop.svc.cluster.local", "cart"] {
+        eventually("libc finds the name", SHOWN, || {
+            let said = vm.said(&format!("getent ahostsv4 {name}")).map_err(|error| format!("{error:#}"))?;
+            if said.starts_with("10.102.0.10 ") { Ok(()) } else { Err(format!("{name}: {said}")) }
+        });
+    }
+}
+
+/// The unit runs as it was written: with its capabilities and no others, under its filter of calls, never started again.
+fn hardened(vm: &Machine<'_>) {
+    let shown = vm.said("systemctl show --property=ActiveState,NRestarts mesh-vm-agent").unwrap();
+    assert_eq!(shown, "NRestarts=0\nActiveState=active\n");
+    let status = agent_status(vm);
+    let has = |field: &str, value: &str| {
+        let line = format!("{field}:\t{value}\n");
+        assert!(status.contains(&line), "{field} is not {value}:\n{status}");
+    };
+    // CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF; mode 2 of seccomp is a filter.
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        has(set, "000000c000003400");
+    }
+    has("NoNewPrivs", "1");
+    has("Seccomp", "2");
+    vm.said("systemd-analyze security --threshold=40 mesh-vm-agent").unwrap();
+    let log = vm.said("journalctl --boot --unit=mesh-vm-agent --output=cat").unwrap();
+    assert!(!log.contains("not permitted") && !log.contains("denied"), "something was refused:\n{log}");
+    let device = vm.said("ip -details link show dev mesh0; systemctl is-active mesh-tunnel || true").unwrap();
+    assert!(device.contains("wireguard") && device.ends_with("inactive\n"), "the kernel's is used: {device}");
+}
+
+fn small(vm: &Machine<'_>) {
+    let status = agent_status(vm);
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("the kernel tells it");
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let start = vm.said("curl -sS http://127.0.0.1:9878/metrics | grep ^mesh_agent_start_seconds").unwrap();
+    println!("the agent holds {kilobytes} kB; {}", start.trim());
+    assert!(kilobytes <= MEMORY_MAX_KB, "{status}");
+}
+
+/// What the kernel says about the agent's process.
+fn agent_status(vm: &Machine<'_>) -> String {
+    vm.said("cat /proc/$(systemctl show --property=MainPID --value mesh-vm-agent)/status").unwrap()
+}
+
+fn made(what: &str) -> PathBuf {
+    std::env::var_os(what).unwrap_or_else(|| panic!("{what} is not set: run make test-vm")).into()
+}
