@@ -45,9 +45,13 @@ fn each_rule_refuses_what_breaks_it_and_spoils_no_neighbour() {
         let (mesh_addresses, relay) = (ips("10.2.255.2"), vec![at.parse().unwrap()]);
         Node { mesh_addresses, prefixes: vec![], endpoints: vec![], zone: String::new(), relay }.into()
     };
-    let no_relay_key: Record =
-        TunnelKey { public_key: PublicKey([8; 32]), port: 51_871, clock_epoch: 0, relay_key: Some(PublicKey([0; 32])) }
-            .into();
+    let no_relay_key: Record = TunnelKey {
+        public_key: PublicKey([8; 32]),
+        port: 51_871,
+        clock_epoch: 0,
+        relay_key: Some(PublicKey([0; 32])),
+    }
+    .into();
     let unshared: Record = Service { shared: false, ..service() }.into();
     let ports: Record = Endpoint { ports: vec![port(); 300], ..endpoint() }.into();
     let cluster = |uuid| -> Record { Cluster { uuid, ..cluster() }.into() };
