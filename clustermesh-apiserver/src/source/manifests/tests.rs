@@ -221,7 +221,7 @@ fn what_is_wrong_with_a_program_is_named_by_its_field() {
         m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].unit: `a` is not a valid unit: 1 to 255 of A-Z, a-z, 0-9 and ':-_.\@', ending with '.service', '.scope' or '.slice' (systemd.unit(5))
         m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].unit: `../a.service` is not a valid unit: 1 to 255 of A-Z, a-z, 0-9 and ':-_.\@', ending with '.service', '.scope' or '.slice' (systemd.unit(5))
         m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].slice: `a--b.slice` is not a valid slice: the name of a unit that ends with '.slice' (systemd.slice(5))
-        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].user: invalid type: integer `4294967295`, expected a string (put it in quotes)
+        m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].user: `4294967295` is not a valid user: a number, or 1 to 31 of A-Z, a-z, 0-9, '_' and '-', not starting with a digit or '-'
         m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].user: `a b` is not a valid user: a number, or 1 to 31 of A-Z, a-z, 0-9, '_' and '-', not starting with a digit or '-'
         m.yaml:6: ExternalWorkload default/web-1: spec.programs[0].name: `A` is not a valid program name: 1 to 63 of a-z, 0-9 and '-', starting and ending with a letter or digit (RFC 1123 label)
         m.yaml:7: ExternalWorkload default/web-1: spec.programs[1].name: there are two programs named a
