@@ -23,7 +23,8 @@ pub type Received = (Packet, SocketAddr);
 /// What the device has of the port.
 #[derive(Clone)]
 pub struct Port {
-    sender: Sender,
+    /// Nothing once the port is closed: the library keeps what it was given for longer than it needs it.
+    sender: Arc<std::sync::Mutex<Option<Sender>>>,
     /// Locked by the device that runs; another one takes it over.
     inbox: Arc<Mutex<mpsc::Receiver<Received>>>,
 }
@@ -32,7 +33,17 @@ impl Port {
     /// The device's end, and that of whoever gives it its datagrams.
     pub fn new(sender: Sender) -> (Self, mpsc::Sender<Received>) {
         let (outbox, inbox) = mpsc::channel(INBOX_MAX);
+        let sender = Arc::new(std::sync::Mutex::new(Some(sender)));
         (Self { sender, inbox: Arc::new(Mutex::new(inbox)) }, outbox)
+    }
+
+    /// Lets go of the socket, once the device has stopped.
+    pub fn close(&self) {
+        *self.slot() = None;
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Sender>> {
+        self.sender.lock().expect("nobody panics with the sender in hand")
     }
 }
 
@@ -41,7 +52,8 @@ impl UdpTransportFactory for Port {
     type Recv = Self;
 
     async fn bind(&mut self, _: &UdpTransportFactoryParams) -> io::Result<(Sender, Self)> {
-        Ok((self.sender.clone(), self.clone()))
+        let sender = self.slot().clone().ok_or(io::ErrorKind::NotConnected)?;
+        Ok((sender, self.clone()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The relay at work: a UDP port, the device that learns who is where, the socket of its configuration, and its file.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     fs, io,
     net::SocketAddr,
@@ -58,7 +59,9 @@ pub struct Service {
     kept: tokio::sync::Mutex<Kept>,
     /// The device got something: it may have learnt where somebody is.
     stirred: Arc<Notify>,
-    forwarding: JoinHandle<()>,
+    /// What the device has of the port.
+    own: Port,
+    forwarding: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl Service {
@@ -76,7 +79,7 @@ impl Service {
         let public_key = kept.private_key.public();
         let (own, inbox) = Port::new(sender.clone());
         let device = DeviceBuilder::new()
-            .with_udp(own)
+            .with_udp(own.clone())
             .with_ip_pair(Nothing, Nothing)
             .with_private_key(kept.private_key.to_x25519())
             .with_listen_port(port ^ 1)
@@ -95,7 +98,9 @@ impl Service {
         let ends = Ends { sender, receiver, inbox };
         let forwarding = tokio::spawn(forward(ends, relay.clone(), stirred.clone()));
         let device = Rc::new(device);
-        let service = Self { relay, device, public_key, port, file, kept: kept.into(), stirred, forwarding };
+        let forwarding = RefCell::new(Some(forwarding));
+        let service =
+            Self { relay, device, public_key, port, file, kept: kept.into(), stirred, own, forwarding };
         service.seat().await?;
         let located = service.kept.lock().await.whereabouts.keys().copied().collect();
         tokio::task::spawn_local(greet(service.device.clone(), located));
@@ -160,11 +165,17 @@ impl Service {
         }
     }
 
-    /// Stops relaying.
+    /// Stops relaying; the port is free when this returns.
     pub async fn stop(&self) {
-        self.forwarding.abort();
+        let forwarding = self.forwarding.borrow_mut().take();
+        if let Some(forwarding) = forwarding {
+            forwarding.abort();
+            // It says that it was ended, which we know.
+            drop(forwarding.await);
+        }
         self.keep().await;
         self.device.suspend().await;
+        self.own.close();
     }
 
     fn save(&self, kept: &mut Kept) -> io::Result<()> {

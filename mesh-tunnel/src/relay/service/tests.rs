@@ -115,15 +115,15 @@ impl Node {
     }
 }
 
-/// Whether what one says arrives at the other, within the time.
-async fn arrives(from: &Node, to: &mut Node, (me, you): (u8, u8), within: Duration) -> bool {
-    while to.out.try_recv().is_ok() {}
+/// Whether what one says now arrives at the other, within the time. What was said before may arrive meanwhile.
+async fn arrives(from: &Node, to: &mut Node, (me, you): (u8, u8), text: &str, within: Duration) -> bool {
     let said = async {
         loop {
-            from.put.send(packet(me, you, b"hello")).await.expect("the device takes it");
-            if let Ok(Some(heard)) = timeout(Duration::from_millis(100), to.out.recv()).await {
-                assert!(heard.into_bytes().ends_with(b"hello"));
-                return;
+            from.put.send(packet(me, you, text.as_bytes())).await.expect("the device takes it");
+            while let Ok(Some(heard)) = timeout(Duration::from_millis(100), to.out.recv()).await {
+                if heard.into_bytes().ends_with(text.as_bytes()) {
+                    return;
+                }
             }
         }
     };
@@ -151,12 +151,12 @@ async fn two_nodes() {
     let mut alice = Node::new(1, 2, &service).await;
     let mut bob = Node::new(2, 1, &service).await;
     story(&service, async {
-        assert!(arrives(&alice, &mut bob, (1, 2), PATIENCE).await, "Alice to Bob");
-        assert!(arrives(&bob, &mut alice, (2, 1), PATIENCE).await, "Bob to Alice");
+        assert!(arrives(&alice, &mut bob, (1, 2), "one", PATIENCE).await, "Alice to Bob");
+        assert!(arrives(&bob, &mut alice, (2, 1), "two", PATIENCE).await, "Bob to Alice");
 
         alice.move_away().await;
-        assert!(arrives(&bob, &mut alice, (2, 1), PATIENCE).await, "Bob to where Alice is now");
-        assert!(arrives(&alice, &mut bob, (1, 2), PATIENCE).await, "Alice to Bob from there");
+        assert!(arrives(&bob, &mut alice, (2, 1), "three", PATIENCE).await, "Bob to where Alice is now");
+        assert!(arrives(&alice, &mut bob, (1, 2), "four", PATIENCE).await, "Alice to Bob from there");
     })
     .await;
 
@@ -167,9 +167,12 @@ async fn two_nodes() {
     let service = Rc::new(Service::start(port, file).await.expect("the same relay"));
     assert_eq!(service.public_key, key);
     story(&service, async {
-        assert!(arrives(&alice, &mut bob, (1, 2), PATIENCE).await, "after the relay started again");
+        assert!(arrives(&alice, &mut bob, (1, 2), "five", PATIENCE).await, "after the relay started again");
         service.allow(BTreeSet::new()).await.expect("nobody may talk");
-        assert!(!arrives(&alice, &mut bob, (1, 2), Duration::from_millis(500)).await, "nobody passes it on");
+        assert!(
+            !arrives(&alice, &mut bob, (1, 2), "six", Duration::from_millis(500)).await,
+            "nobody passes it on"
+        );
     })
     .await;
     service.stop().await;
