@@ -460,8 +460,19 @@ impl Import {
         {
             return Err(Reason::KeyTaken);
         }
-        self.accepted.put(key, record, revision, Limited(&self.contract.limits))?;
+        let displaced = self.accepted.put(key, record, revision, Limited(&self.contract.limits))?;
         self.dirty.insert(key.clone());
+        if let Some((key, record, revision)) = displaced {
+            self.dirty.insert(key.clone());
+            self.refusals.count(Reason::OverLimit, &key.clone().of(&self.peer).to_string());
+            self.wait(key, record, revision);
+        }
+        if let MeshKey::Node(node) = key
+            && self.waiting.contains_key(&MeshKey::Key(node.clone()))
+        {
+            // Its key waited behind those of others, and comes before them now.
+            self.accepted.free();
+        }
         Ok(())
     }
 

@@ -3,10 +3,14 @@
 use super::{Reason, claims::Claims};
 use api::{
     key::{Kind, MeshKey},
+    name::NodeName,
     peer::Limits,
     record::{Node, Record},
 };
 use std::collections::BTreeMap;
+
+/// What was held and gave way, and its revision.
+pub(super) type Displaced = (MeshKey, Record, u64);
 
 /// The limits, by kind.
 #[derive(Debug, Clone, Copy)]
@@ -84,18 +88,18 @@ impl Accepted {
         self.records
     }
 
-    /// Holds a record in place of the one under its key, or leaves everything as it is.
+    /// Holds a record in place of the one under its key, or leaves everything as it is. A node that is held has a right
+    /// to its key, so at the limit a key of one that is not gives way: it is returned, with its revision.
     pub(super) fn put(
         &mut self,
         key: &MeshKey,
         record: Record,
         revision: u64,
         limits: Limited<'_>,
-    ) -> Result<(), Reason> {
+    ) -> Result<Option<Displaced>, Reason> {
         let old = self.records.get(key).map(|(record, _)| record.clone());
-        if old.is_none() && self.count(key.kind()) >= limits.of(key.kind()) {
-            return Err(Reason::OverLimit);
-        }
+        let is_full = old.is_none() && self.count(key.kind()) >= limits.of(key.kind());
+        let gives_way = if is_full { Some(self.gives_way_to(key).ok_or(Reason::OverLimit)?) } else { None };
         if let Some(old) = &old {
             self.claims.release(old);
         }
@@ -111,15 +115,35 @@ impl Accepted {
             None => *self.counts.entry(key.kind()).or_default() += 1,
         }
         self.records.insert(key.clone(), (record, revision));
-        Ok(())
+        Ok(gives_way.and_then(|key| {
+            let (record, revision) = self.take(&key)?;
+            Some((key, record, revision))
+        }))
+    }
+
+    /// Which key is held though its node is not, if `key` is that of a node that is.
+    fn gives_way_to(&self, key: &MeshKey) -> Option<MeshKey> {
+        let is_held = |node: &NodeName| self.contains(&MeshKey::Node(node.clone()));
+        let MeshKey::Key(node) = key else { return None };
+        let of_none = |key: &&MeshKey| matches!(key, MeshKey::Key(node) if !is_held(node));
+        is_held(node).then(|| self.keys().find(of_none).cloned())?
+    }
+
+    /// Something that waits may pass now, though nothing went.
+    pub(super) fn free(&mut self) {
+        self.freed = true;
     }
 
     pub(super) fn remove(&mut self, key: &MeshKey) {
-        if let Some((record, _)) = self.records.remove(key) {
-            self.claims.release(&record);
-            *self.counts.get_mut(&key.kind()).expect("every record is counted") -= 1;
-            self.freed = true;
-        }
+        self.take(key);
+    }
+
+    fn take(&mut self, key: &MeshKey) -> Option<(Record, u64)> {
+        let (record, revision) = self.records.remove(key)?;
+        self.claims.release(&record);
+        *self.counts.get_mut(&key.kind()).expect("every record is counted") -= 1;
+        self.freed = true;
+        Some((record, revision))
     }
 
     /// Whether room or a claim became free since this was last asked.

@@ -151,6 +151,28 @@ fn an_identity_is_computed_again() {
 }
 
 #[test]
+fn at_the_limit_a_node_that_is_held_gets_its_key_before_one_that_is_not() {
+    let node = |address: &str| -> Record {
+        let (mesh_addresses, prefixes) = (ips(address), vec![]);
+        Node { mesh_addresses, prefixes, endpoints: vec![], zone: String::new() }.into()
+    };
+    let mut bench = Bench::limited(1);
+    // The other node's agent was the first to speak.
+    bench.apply("mesh/v1/west/keys/b", key(2));
+    bench.apply("mesh/v1/west/keys/a", key(1));
+    bench.apply("mesh/v1/west/nodes/a", node("10.2.255.1"));
+    bench.apply("mesh/v1/west/nodes/b", node("10.2.255.2"));
+    bench.check(expect![[r#"
+        nodes/a
+        keys/a
+        refused over-limit 3 mesh/v1/west/nodes/b
+    "#]]);
+    bench.delete("mesh/v1/west/nodes/a");
+    bench.delete("mesh/v1/west/keys/a");
+    assert_eq!(bench.held(), "nodes/b keys/b");
+}
+
+#[test]
 fn over_the_limit_those_who_are_held_stay_and_the_rest_come_in_the_order_of_their_keys() {
     let mut bench = Bench::limited(2);
     bench.apply("mesh/v1/west/services/shop/m", service().into());

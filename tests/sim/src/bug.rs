@@ -37,6 +37,8 @@ bugs! {
     LeasesNeverExpire = "leases-never-expire",
     /// Whatever a peer announces is imported.
     ImportsWithoutContract = "imports-without-contract",
+    /// A peer may announce as much as it likes, and as fast.
+    CountsNothing = "counts-nothing",
     /// A watch loses a delete at times.
     LosesDeletes = "loses-deletes",
     /// What a peer announced stays when it is disconnected.

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | a revision of one run of a store, and of what an agent knows of it, never falls | always |
 //! | nobody's record lies under another's name, and no record of a peer is one that it never announced | always |
-//! | nothing outside a contract is imported | always |
+//! | nothing outside a contract is imported, no more than it allows, and no faster | always |
 //! | nothing is withdrawn that its author still announces, whatever else went away | always |
 //! | a node uses no address, and sends to nobody, that was not announced within the last minute in which it could hear | always |
 //! | what hangs on a lease goes with it | always |
 //! | no queue grows beyond its bound | always |
 //! | both sides of a connect end active, or neither has an object | at the end |
+//! | of what is too much, as much is held as a contract allows, the rest is refused by name; a node is held with its key | at the end |
 //! | every store and every kernel equals the reference | at the end |
 //!
 //! That a number in a map never changes its meaning is no law yet: no map holds an identity.
@@ -20,8 +21,9 @@ mod news;
 pub(crate) use end::at_the_end;
 
 use crate::{
-    disk::LEASE_TTL_S,
-    reference::{self, Held, Records},
+    disk::{LEASE_TTL_S, Object},
+    reference::{self, Held, Records, limit, over},
+    session::Session,
     wire::Manner,
     world::World,
 };
@@ -29,9 +31,9 @@ use api::{
     bytes::BootId,
     key::{Key, MeshKey},
     name::ClusterName,
+    peer::Contract,
     record::Record,
 };
-use ipnet::IpNet;
 use news::{NodeId, Path, Use, may_use, path, uses};
 use replica::Now;
 use std::{
@@ -41,6 +43,12 @@ use std::{
 
 /// A node may use what was announced within this time.
 const NEWS_WITHIN: Duration = Duration::from_secs(60);
+
+/// What was said so long ago has arrived, also over a slow line, or over one that was cut and healed.
+const ARRIVES_WITHIN: Duration = Duration::from_secs(30);
+
+/// A contract's rate is an average over this time.
+const RATE_OVER: Duration = Duration::from_secs(10);
 
 /// A process that began so lately may not have looked at everything yet.
 const SETTLES_WITHIN: Duration = Duration::from_secs(1);
@@ -57,6 +65,8 @@ pub(crate) struct Laws {
     told: BTreeMap<ClusterName, Records>,
     /// Since when news of a cluster reach a node.
     open_since: BTreeMap<(ClusterName, NodeId), (Path, Now)>,
+    /// Since when each cluster has announced each of its keys without a pause.
+    since: BTreeMap<ClusterName, BTreeMap<Key, Now>>,
     /// Everything that a cluster ever announced, as it travels.
     ever: BTreeMap<ClusterName, BTreeSet<(Key, Vec<u8>)>>,
     /// Clusters that were hostile at some time.
@@ -69,9 +79,9 @@ pub(crate) struct Laws {
 /// What was so at the last look.
 #[derive(Debug, Default)]
 struct Before {
-    announced: Records,
+    at: Now,
     /// What its store held of each peer, as its contract was then, and which disk that was.
-    imports: BTreeMap<ClusterName, (BTreeSet<Key>, Vec<IpNet>)>,
+    imports: BTreeMap<ClusterName, (BTreeSet<Key>, Contract)>,
     disks: u32,
 }
 
@@ -96,6 +106,13 @@ impl Laws {
                 self.liars.insert(name.clone());
             }
             let announced = reference::announced(world, name);
+            let since = self.since.entry(name.clone()).or_default();
+            since.retain(|key, _| announced.contains_key(key));
+            for key in announced.keys() {
+                if !since.contains_key(key) {
+                    since.insert(key.clone(), world.now());
+                }
+            }
             let ever = self.ever.entry(name.clone()).or_default();
             for (key, record) in announced.iter().chain(&site.records) {
                 let record = match record {
@@ -152,6 +169,9 @@ impl Laws {
                         format!("{} messages are under way from {peer} to {name}", session.wire.queued()),
                     );
                 }
+                let Some(object) = reference::objects(site).get(peer) else { continue };
+                counts(object, (name, peer), &held(world, name, peer))?;
+                rate(object, (name, peer), session, world.now())?;
             }
         }
         self.nothing_is_withdrawn(world)?;
@@ -162,7 +182,7 @@ impl Laws {
     fn revisions_grow(&mut self, world: &World) -> Result<(), Broken> {
         for (name, site) in &world.sites {
             let Some(running) = &site.running else { continue };
-            let now = (site.boots, running.durable.store.revision());
+            let now = (running.run, running.durable.store.revision());
             let before = self.revisions.insert(name.clone(), now);
             if before.is_some_and(|before| before.0 == now.0 && before.1 > now.1) {
                 return broken(
@@ -222,11 +242,10 @@ impl Laws {
     fn nothing_is_withdrawn(&mut self, world: &World) -> Result<(), Broken> {
         let mut now: BTreeMap<ClusterName, Before> = BTreeMap::new();
         for (name, site) in &world.sites {
-            let mut look = Before { announced: reference::announced(world, name), ..Before::default() };
-            look.disks = site.disks;
+            let mut look = Before { at: world.now(), disks: site.disks, imports: BTreeMap::new() };
             for (peer, object) in reference::objects(site) {
                 let keys = held(world, name, peer).into_keys().collect();
-                look.imports.insert(peer.clone(), (keys, object.contract.cidrs.clone()));
+                look.imports.insert(peer.clone(), (keys, object.contract.clone()));
             }
             now.insert(name.clone(), look);
         }
@@ -241,16 +260,21 @@ impl Laws {
                 if contract != contract_now || self.liars.contains(peer) {
                     continue;
                 }
-                let said = |look: &BTreeMap<ClusterName, Before>, key: &Key| {
-                    let announced = &look[peer].announced;
-                    // Only a node that there is has its key looked after.
-                    let node = match key {
-                        Key::Mesh(_, MeshKey::Key(node)) => MeshKey::Node(node.clone()).of(peer),
-                        key => key.clone(),
-                    };
-                    announced.contains_key(key) && announced.contains_key(&node)
+                // The delete of one that came again lately may still be on its way.
+                let said = |key: &Key| {
+                    let since = self.since.get(peer).and_then(|since| since.get(key));
+                    since.is_some_and(|since| *since + ARRIVES_WITHIN <= before.at)
                 };
-                let lost = had.difference(has).find(|key| said(&self.before, key) && said(&now, key));
+                // Only a node that is held has its key looked after: one that its contract does not contain may lose it
+                // when the peer's store does.
+                let counts = |key: &Key| match key {
+                    Key::Mesh(_, MeshKey::Key(node)) => {
+                        let node = MeshKey::Node(node.clone()).of(peer);
+                        had.contains(&node) && has.contains(&node)
+                    }
+                    _ => true,
+                };
+                let lost = had.difference(has).find(|key| counts(key) && said(key));
                 if let Some(key) = lost {
                     return broken(
                         "nothing is withdrawn",
@@ -264,8 +288,9 @@ impl Laws {
     }
 
     fn nothing_old_is_used(&mut self, world: &World) -> Result<(), Broken> {
+        let everybody = || world.sites.keys().chain(world.gone.keys());
         for (id, node) in &world.nodes {
-            for of in world.sites.keys() {
+            for of in everybody() {
                 let path = path(world, id, of);
                 let now = world.now();
                 let known = self.open_since.entry((of.clone(), id.clone())).or_default();
@@ -283,8 +308,8 @@ impl Laws {
                 };
                 // What nobody announced as it is may be put together from an old copy of one and news of another.
                 let open = |of: &ClusterName| world.now().since(self.open_since[&(of.clone(), id.clone())].1);
-                let age = world.sites.keys().filter_map(old).min();
-                let age = age.or_else(|| world.sites.keys().map(open).min()).unwrap_or(Duration::MAX);
+                let age = everybody().filter_map(old).min();
+                let age = age.or_else(|| everybody().map(open).min()).unwrap_or(Duration::MAX);
                 if age > NEWS_WITHIN {
                     return broken(
                         "nothing old is used",
@@ -302,6 +327,32 @@ fn held(world: &World, at: &ClusterName, of: &ClusterName) -> Records {
     let Some(running) = &world.sites[at].running else { return Records::new() };
     let records = running.durable.records(of).into_iter();
     records.filter(|(key, _)| !matches!(key, Key::Mesh(_, MeshKey::Synced(_)))).collect()
+}
+
+/// Of no kind is more held than the contract allows.
+fn counts(object: &Object, (name, peer): (&ClusterName, &ClusterName), held: &Records) -> Result<(), Broken> {
+    match over(held, object).first() {
+        None => Ok(()),
+        Some(kind) => {
+            let most = limit(object, *kind);
+            broken("contracts", format!("{name} holds more than {most} {kind:?} of {peer}"))
+        }
+    }
+}
+
+/// What was put since the rate was set took its time.
+fn rate(
+    object: &Object,
+    (name, peer): (&ClusterName, &ClusterName),
+    session: &Session,
+    now: Now,
+) -> Result<(), Broken> {
+    let (puts, since) = session.puts;
+    let rate = u64::from(object.contract.limits.changes_per_second);
+    if puts > rate * ((RATE_OVER + now.since(since)).as_secs() + 1) {
+        return broken("contracts", format!("{name} put {puts} records of {peer} at {rate} a second"));
+    }
+    Ok(())
 }
 
 fn leases(world: &World) -> Result<(), Broken> {

@@ -18,8 +18,11 @@
 //! - a wire keeps order within a connection and none between connections;
 //! - what was not committed is gone after a kill; what was, is there.
 //!
-//! Not simulated: two publishers of one store (the embedded store has one), the numbers of identities (no map holds any),
-//! mesh addresses that the source's memory allocates (scripts give them), the tunnels' own packets and probes.
+//! Two publishers of one store there cannot be: the embedded store's lock lets in one process. What there is of them is one
+//! that was paused and wakes after another was started on a copy of its disk; each has a store, and a boot, of its own.
+//!
+//! Not simulated: the numbers of identities (no map holds any), mesh addresses that the source's memory allocates (scripts
+//! give them), VMs, full maps, the tunnels' own packets and probes.
 
 pub mod bug;
 pub mod chance;

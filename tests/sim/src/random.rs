@@ -5,10 +5,13 @@
 use crate::chance::Chance;
 
 /// Things that happen before peace.
-const STEPS: usize = 45;
+const STEPS: usize = 36;
 
-/// The clusters, and the second octet of their addresses.
-const CLUSTERS: [(&str, u8); 3] = [("east", 1), ("north", 2), ("west", 3)];
+/// The clusters, and the second octet of their addresses. The last one joins during the day, or never.
+const CLUSTERS: [(&str, u8); 4] = [("east", 1), ("north", 2), ("west", 3), ("south", 4)];
+
+/// How many there are in the morning.
+const EARLY: usize = 3;
 
 /// Nodes of each; their pods have prefixes in the lower and in the upper half of the cluster's range.
 const NODES: [(&str, u8); 2] = [("n1", 1), ("n2", 200)];
@@ -19,7 +22,12 @@ const SERVICES: [&str; 2] = ["cart", "desk"];
 /// The script of a seed, a command each.
 #[must_use]
 pub fn script(seed: u64) -> Vec<String> {
-    let mut day = Day { chance: Chance::new(seed), lines: vec![format!("seed {seed}")] };
+    let mut day = Day {
+        chance: Chance::new(seed),
+        joined: EARLY,
+        has_left: false,
+        lines: vec![format!("seed {seed}")],
+    };
     day.morning();
     for _ in 0..STEPS {
         day.event();
@@ -30,6 +38,10 @@ pub fn script(seed: u64) -> Vec<String> {
 
 struct Day {
     chance: Chance,
+    /// Clusters that there are: the first of [`CLUSTERS`].
+    joined: usize,
+    /// The last of them was there, and is no more.
+    has_left: bool,
     lines: Vec<String>,
 }
 
@@ -48,18 +60,8 @@ impl Day {
     }
 
     fn morning(&mut self) {
-        for (name, n) in CLUSTERS {
-            self.say(format!("cluster {name} 10.{n}.0.0/16 mesh=10.{n}.100.0/24"));
-            for (node, third) in NODES {
-                self.say(node_line(name, n, node, third));
-            }
-            for (at, service) in SERVICES.iter().enumerate() {
-                self.say(format!("object {name} service/shop/{service} vip=10.96.{n}.{at}"));
-            }
-            for pod in ["a", "b"] {
-                self.pod(name, n, pod);
-            }
-            self.say(format!("object {name} slice/shop/cart pods=a,b"));
+        for (name, n) in &CLUSTERS[..EARLY] {
+            self.cluster(name, *n);
         }
         for (a, b) in [("east", "west"), ("east", "north"), ("north", "west")] {
             if self.chance.below(4) > 0 {
@@ -69,20 +71,37 @@ impl Day {
         self.say("wait 4".to_owned());
     }
 
+    /// A cluster with all that it has at first.
+    fn cluster(&mut self, name: &str, n: u8) {
+        self.say(format!("cluster {name} 10.{n}.0.0/16 mesh=10.{n}.100.0/24"));
+        for (node, third) in NODES {
+            self.say(node_line(name, n, node, third));
+        }
+        for (at, service) in SERVICES.iter().enumerate() {
+            self.say(format!("object {name} service/shop/{service} vip=10.96.{n}.{at}"));
+        }
+        for pod in ["a", "b"] {
+            self.pod(name, n, pod);
+        }
+        self.say(format!("object {name} slice/shop/cart pods=a,b"));
+    }
+
     fn one(&mut self) -> (&'static str, u8) {
-        *self.chance.pick(&CLUSTERS)
+        *self.chance.pick(&CLUSTERS[..self.joined])
     }
 
     fn two(&mut self) -> (&'static str, &'static str) {
-        let a = self.chance.below(3) as usize;
-        let b = (a + 1 + self.chance.below(2) as usize) % 3;
+        let all = self.joined;
+        let a = self.chance.below(all as u64) as usize;
+        let b = (a + 1 + self.chance.below(all as u64 - 1) as usize) % all;
         (CLUSTERS[a].0, CLUSTERS[b].0)
     }
 
     /// One thing that happens; most of them to the services, as on any day.
     fn event(&mut self) {
         match self.chance.below(100) {
-            0..=34 => self.workload(),
+            0..=31 => self.workload(),
+            32..=34 => self.come_or_go(),
             35..=41 => self.connect(),
             42..=55 => self.network(),
             56..=75 => self.apiserver(),
@@ -138,9 +157,38 @@ impl Day {
         ));
     }
 
+    /// A cluster joins those that run, and leaves them for ever.
+    fn come_or_go(&mut self) {
+        let (last, n) = CLUSTERS[CLUSTERS.len() - 1];
+        match (self.joined, self.has_left) {
+            (EARLY, false) => {
+                self.cluster(last, n);
+                self.joined += 1;
+                let (other, _) = CLUSTERS[self.chance.below(EARLY as u64) as usize];
+                self.connect_two(last, other);
+            }
+            (EARLY, true) => {
+                let (other, _) = CLUSTERS[self.chance.below(EARLY as u64) as usize];
+                self.say(format!("disconnect {other} {last}"));
+            }
+            (_, _) if self.chance.one_in(4) => {
+                self.say(format!("dismantle {last}"));
+                (self.joined, self.has_left) = (EARLY, true);
+            }
+            (_, _) => {
+                let (other, _) = CLUSTERS[self.chance.below(EARLY as u64) as usize];
+                self.connect_two(last, other);
+            }
+        }
+    }
+
     fn connect(&mut self) {
         let (a, b) = self.two();
-        match self.chance.below(6) {
+        self.connect_two(a, b);
+    }
+
+    fn connect_two(&mut self, a: &str, b: &str) {
+        match self.chance.below(8) {
             0..=2 => self.say(format!("connect {a} {b}")),
             3 => {
                 // meshctl dies between its two requests, or an apiserver at any step after them.
@@ -154,6 +202,14 @@ impl Day {
                 self.say(format!("restart {who}"));
             }
             4 => self.say(format!("disconnect {a} {b}")),
+            6 | 7 => {
+                // Each sync of a side is a step of its connect.
+                let (who, syncs) = (*self.chance.pick(&[a, b]), self.chance.below(12));
+                self.say(format!("connect {a} {b}"));
+                self.say(format!("crash {who} {syncs}"));
+                self.wait();
+                self.say(format!("start {who}"));
+            }
             _ => {
                 self.say(format!("disconnect {a} {b}"));
                 self.say(format!("disconnect {b} {a}"));
@@ -180,7 +236,7 @@ impl Day {
 
     fn apiserver(&mut self) {
         let (name, _) = self.one();
-        match self.chance.below(14) {
+        match self.chance.below(16) {
             0 | 1 => self.say(format!("restart {name}")),
             2 => self.say(format!("kill {name}")),
             3 => self.say(format!("start {name}")),
@@ -205,6 +261,7 @@ impl Day {
             11 | 12 => {
                 self.say(format!("compact {name}"));
             }
+            14 | 15 => self.pause(name),
             _ => self.say(format!("lease {name}")),
         }
     }
@@ -226,7 +283,7 @@ impl Day {
     fn peer(&mut self) {
         let (name, n) = self.one();
         let (a, b) = self.two();
-        match self.chance.below(9) {
+        match self.chance.below(12) {
             0 => self.say(format!("version {name} older")),
             1 => self.say(format!("version {name} newer")),
             2 => self.say(format!("version {name} hostile")),
@@ -252,8 +309,33 @@ impl Day {
             }
             6 => self.say(format!("raw {name} mesh/v1/{name}/backends/shop/cart/10.{n}.1.5")),
             7 => self.say(format!("raw {name} mesh/v1/{name}/starships/enterprise")),
+            9..=11 => self.limit(a, b),
             _ => self.say(format!("honest {name}")),
         }
+    }
+
+    /// An apiserver stands still, and thinks on waking that it has led all the time; most often another did.
+    fn pause(&mut self, name: &str) {
+        self.say(format!("pause {name}"));
+        self.wait();
+        if !self.chance.one_in(3) {
+            self.say(format!("start {name}"));
+            self.workload();
+            self.wait();
+        }
+        self.say(format!("wake {name}"));
+    }
+
+    /// Little enough that an ordinary cluster has more; or as much as ever.
+    fn limit(&mut self, a: &str, b: &str) {
+        let mut limits = String::new();
+        for (name, most) in [("nodes", 2), ("endpoints", 4), ("services", 2), ("backends", 6), ("rate", 4)] {
+            if self.chance.one_in(3) {
+                let limit = 1 + self.chance.below(most);
+                limits += &format!(" {name}={limit}");
+            }
+        }
+        self.say(format!("limit {a} {b}{limits}"));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 use api::{
     bytes::{PublicKey, Uid},
     identity::{self, identity},
-    key::{Key, LocalKey, MeshKey},
+    key::{Key, Kind, LocalKey, MeshKey},
     name::{ClusterName, NamespaceName, NodeName, ServiceName},
     record::{self, Affinity, NamedPort, Record},
 };
@@ -232,6 +232,35 @@ pub(crate) fn imported(announced: &Records, contract: &Object) -> Records {
     announced.iter().filter_map(travels).collect()
 }
 
+/// How many records of a kind a contract allows.
+pub(crate) fn limit(object: &Object, kind: Kind) -> usize {
+    let limits = &object.contract.limits;
+    match kind {
+        Kind::Nodes | Kind::Keys => limits.nodes as usize,
+        Kind::Namespaces | Kind::Identities => limits.identities as usize,
+        Kind::Endpoints => limits.endpoints as usize,
+        Kind::Services => limits.services as usize,
+        Kind::Backends => limits.backends as usize,
+        Kind::Cluster | Kind::Heartbeat | Kind::Lineage | Kind::Synced | Kind::Peerings => usize::MAX,
+    }
+}
+
+/// Kinds of which there is more than a contract allows.
+pub(crate) fn over(records: &Records, object: &Object) -> BTreeSet<Kind> {
+    let mut counts: BTreeMap<Kind, usize> = BTreeMap::new();
+    for key in records.keys() {
+        if let Key::Mesh(_, key) = key {
+            *counts.entry(key.kind()).or_default() += 1;
+        }
+    }
+    counts.into_iter().filter(|(kind, count)| *count > limit(object, *kind)).map(|(kind, _)| kind).collect()
+}
+
+/// Whether a key is of one of these kinds.
+pub(crate) fn is_of(key: &Key, kinds: &BTreeSet<Kind>) -> bool {
+    matches!(key, Key::Mesh(_, key) if kinds.contains(&key.kind()))
+}
+
 /// Whether all addresses of a record lie in these ranges.
 pub(crate) fn is_within(key: &Key, record: &Record, cidrs: &[IpNet]) -> bool {
     let holds = |net: &IpNet| cidrs.iter().any(|cidr| cidr.contains(net));
@@ -250,7 +279,8 @@ pub(crate) fn peers<'a>(
     world: &'a World,
     of: &'a ClusterName,
 ) -> impl Iterator<Item = (&'a ClusterName, &'a Object)> {
-    let theirs = |peer: &ClusterName| objects(&world.sites[peer]).get(of).map(|object| object.nonce);
+    let theirs =
+        |peer: &ClusterName| world.sites.get(peer).and_then(|site| objects(site).get(of)).map(|o| o.nonce);
     objects(&world.sites[of]).iter().filter(move |(peer, mine)| theirs(peer) == Some(mine.nonce))
 }
 
@@ -265,7 +295,13 @@ pub(crate) fn kernel(world: &World, node: &Node) -> Held {
     let site = &world.sites[name];
     let own = announced(world, name);
     let foreign: Vec<(Records, &Object)> = peers(world, name)
-        .map(|(peer, object)| (imported(&announced(world, peer), object), object))
+        .map(|(peer, object)| {
+            let mut records = imported(&announced(world, peer), object);
+            // Which of those that are too many are held is a matter of who came first, which is not known here.
+            let over = over(&records, object);
+            records.retain(|key, _| !is_of(key, &over) || site.holds(key));
+            (records, object)
+        })
         .collect();
     let mut held = Held::default();
 

@@ -11,8 +11,11 @@
 //! | `disconnect A B` | meshctl removes A's object about B |
 //! | `contract A B CIDR,…` | A holds B to other ranges |
 //! | `cluster NAME CIDR,… mesh=CIDR` | the same with machines: each `object NAME node/…` has one, and its agent |
+//! | `dismantle NAME` | the cluster is no more: apiserver, machines, disks |
 //! | `object NAME PATH [words]`, `remove NAME PATH` | an object of its source (`objects.rs`) |
+//! | `limit A B [nodes=N] [endpoints=N] [services=N] [backends=N] [rate=N]` | and to so many records, and changes a second |
 //! | `kill NAME`, `start NAME`, `restart NAME` | its apiserver |
+//! | `pause NAME`, `wake NAME` | its apiserver stands still, and goes on; `start` between them starts another on a copy of its disk |
 //! | `crash NAME N` | the power of its apiserver's machine goes after N more syncs |
 //! | `source NAME off\|on` | its source is not listed yet, or is |
 //! | `copy NAME`, `restore NAME`, `lose NAME` | its store while it is stopped |
@@ -145,8 +148,18 @@ impl Runner {
                     object.contract.cidrs = cidrs_of(cidrs);
                 }
             }
+            ["limit", at, peer, ref options @ ..] => {
+                if let Some(object) = world.site(&name(at)).peers().get_mut(&name(peer)) {
+                    object.contract.limits = limits_of(options);
+                }
+            }
             ["kill", cluster] => world.site(&name(cluster)).kill(),
             ["start", cluster] => self.start(cluster),
+            ["pause", cluster] => world.site(&name(cluster)).pause(),
+            ["wake", cluster] => {
+                let now = world.now();
+                world.site(&name(cluster)).wake(now);
+            }
             ["restart", cluster] => {
                 world.site(&name(cluster)).kill();
                 self.start(cluster);
@@ -170,6 +183,7 @@ impl Runner {
                 world.node(&name(cluster), node).lose();
                 world.node(&name(cluster), node).start();
             }
+            ["dismantle", cluster] => world.dismantle(&name(cluster)),
             ["source", cluster, state] => {
                 world.site(&name(cluster)).source_speaks = state == "on";
                 world.site(&name(cluster)).source_changed();
@@ -285,6 +299,22 @@ fn limits(options: &[&str]) -> Limits {
         services: limit,
         backends: limit,
         ..Limits::default()
+    }
+}
+
+/// Limits by their names; those that are not named are the default.
+fn limits_of(options: &[&str]) -> Limits {
+    let of = |name: &str, otherwise: u32| {
+        records::value(options, name).map_or(otherwise, |limit| limit.parse().expect("a number"))
+    };
+    let default = Limits::default();
+    Limits {
+        nodes: of("nodes", default.nodes),
+        identities: default.identities,
+        endpoints: of("endpoints", default.endpoints),
+        services: of("services", default.services),
+        backends: of("backends", default.backends),
+        changes_per_second: of("rate", default.changes_per_second),
     }
 }
 

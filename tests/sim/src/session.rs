@@ -10,7 +10,7 @@ use crate::{
 use api::{
     key::{Key, LocalKey, MeshKey, cluster_prefix},
     name::ClusterName,
-    peer::Contract,
+    peer::{Contract, Limits},
     record::{Heartbeat, PeerState, Phase},
 };
 use replica::{
@@ -35,6 +35,8 @@ pub struct Session {
     pub follower: Follower,
     /// Complete lists that it read.
     pub lists: usize,
+    /// Records that it put since its rate was set, and since when that is.
+    pub puts: (u64, Now),
     prefixes: Vec<String>,
     /// The object and the facts that the rest was told last, and the object as the side sees it.
     told: (Object, Facts),
@@ -98,6 +100,7 @@ impl Apiserver {
                 follower: Follower::new(Follow { cluster: peer.clone(), prefixes: prefixes.clone() }, seed),
                 wire: Wire::default(),
                 lists: 0,
+                puts: (0, now),
                 prefixes,
                 age: Age::new(object.stale, verdict, now),
                 first_beat: None,
@@ -109,6 +112,10 @@ impl Apiserver {
         });
         if session.told.0 != *object || session.told.1 != facts {
             let (contract, held_to) = terms(object, &facts, planted);
+            let rate = |object: &Object| object.contract.limits.changes_per_second;
+            if rate(&session.told.0) != rate(object) {
+                session.puts = (0, now);
+            }
             session.import.set_facts(held_to);
             session.import.set_contract(contract, now);
             session.connect = connect(object);
@@ -152,6 +159,7 @@ impl Apiserver {
             if planted.is(Bug::WritesUnderAnotherName) {
                 writes.iter_mut().for_each(misname);
             }
+            session.puts.0 += writes.iter().filter(|write| matches!(write, Write::Put { .. })).count() as u64;
             self.durable.write(writes);
         }
         self.durable.publish(&LocalKey::Peer(peer.clone()).into(), &state.into());
@@ -182,7 +190,11 @@ fn terms(object: &Object, facts: &Facts, planted: Planted) -> (Contract, Facts) 
         let everything = vec!["0.0.0.0/0".parse().expect("a prefix")];
         return (Contract { cidrs: everything, ..object.contract.clone() }, Facts::default());
     }
-    (object.contract.clone(), facts.clone())
+    let mut contract = object.contract.clone();
+    if planted.is(Bug::CountsNothing) {
+        contract.limits = Limits::default();
+    }
+    (contract, facts.clone())
 }
 
 /// [`Bug::WritesUnderAnotherName`].

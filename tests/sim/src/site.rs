@@ -47,7 +47,10 @@ pub struct Site {
     pub disk: Disk,
     /// The apiserver while it runs.
     pub running: Option<Apiserver>,
-    /// How often it was started: connections to an earlier run are dead.
+    /// One that is paused, as its machine is: it knows nothing of what happens meanwhile, and neither that another was
+    /// started on a copy of its disk.
+    pub paused: Option<Apiserver>,
+    /// How often one was started.
     pub boots: u8,
     /// How often its disk was replaced: by an empty one, or an old copy.
     pub disks: u32,
@@ -63,7 +66,9 @@ pub struct Apiserver {
     pub sessions: BTreeMap<ClusterName, Session>,
     /// Of its store.
     pub boot: BootId,
-    /// Since when it runs.
+    /// Which start of its cluster's it is: a connection to another one is dead.
+    pub run: u8,
+    /// Since when it runs, or runs again.
     pub since: Now,
     publisher: Publisher,
     world: World,
@@ -101,6 +106,7 @@ impl Site {
             skew_s: 0,
             disk: Disk::default(),
             running: None,
+            paused: None,
             boots: 0,
             disks: 0,
             planted,
@@ -127,6 +133,7 @@ impl Site {
             durable,
             sessions: BTreeMap::new(),
             boot: BootId(boot),
+            run: self.boots,
             since: now,
             publisher: Publisher::new(now),
             world: World::UNSEEN,
@@ -138,6 +145,26 @@ impl Site {
         if let Some(running) = self.running.take() {
             self.disk = running.durable.disk;
         }
+    }
+
+    /// Pauses it; its disk can be copied.
+    pub fn pause(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.disk = running.durable.disk.clone();
+            self.paused = Some(running);
+        }
+    }
+
+    /// A paused one goes on. Whoever was started in its place is gone with its disk; MeshPeer objects lie elsewhere.
+    pub fn wake(&mut self, now: Now) {
+        let Some(mut woken) = self.paused.take() else { return };
+        if self.boots > woken.run {
+            self.disks += 1;
+        }
+        self.kill();
+        woken.durable.disk.objects = std::mem::take(&mut self.disk).objects;
+        woken.since = now;
+        self.running = Some(woken);
     }
 
     /// Replaces the store's disk while nobody runs on it. MeshPeer objects lie elsewhere, and stay.
@@ -161,6 +188,12 @@ impl Site {
     #[must_use]
     pub fn trusts(&self, peer: &ClusterName) -> bool {
         self.running.as_ref().is_some_and(|running| running.durable.disk.objects.contains_key(peer))
+    }
+
+    /// Whether the store holds a key.
+    #[must_use]
+    pub fn holds(&self, key: &Key) -> bool {
+        self.running.as_ref().is_some_and(|running| running.durable.get(&key.to_string()).is_some())
     }
 
     /// Every cluster of which the store holds anything, but its own.

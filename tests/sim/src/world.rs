@@ -43,6 +43,8 @@ pub struct World {
     pub onlookers: BTreeMap<ClusterName, Agent>,
     /// All machines.
     pub nodes: BTreeMap<(ClusterName, NodeName), Node>,
+    /// Clusters that are no more, and the ranges that they had.
+    pub gone: BTreeMap<ClusterName, Vec<IpNet>>,
     /// Copies of stores, for bad days.
     pub copies: BTreeMap<ClusterName, Disk>,
     /// All chance.
@@ -62,6 +64,8 @@ pub struct World {
     now: Now,
     ticks: u64,
     nonces: u8,
+    /// That there ever were.
+    machines: u8,
 }
 
 impl World {
@@ -72,6 +76,7 @@ impl World {
             sites: BTreeMap::new(),
             onlookers: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            gone: BTreeMap::new(),
             copies: BTreeMap::new(),
             chance: Chance::new(seed),
             leases: Vec::new(),
@@ -83,6 +88,7 @@ impl World {
             now: Now::START,
             ticks: 0,
             nonces: 0,
+            machines: 0,
         }
     }
 
@@ -99,10 +105,20 @@ impl World {
         self.sites.insert(name.clone(), site);
     }
 
+    /// A cluster is no more: its apiserver, its machines and their disks. Others hear of it from nobody.
+    pub fn dismantle(&mut self, name: &ClusterName) {
+        if let Some(site) = self.sites.remove(name) {
+            self.gone.insert(name.clone(), site.cidrs);
+            self.nodes.retain(|(cluster, _), _| cluster != name);
+            self.onlookers.remove(name);
+            self.leases.retain(|(cluster, ..)| cluster != name);
+        }
+    }
+
     /// Writes an object of a source; a Node comes with a machine.
     pub fn write_source(&mut self, name: &ClusterName, path: &str, words: &[&str]) {
         let unix_s = self.unix_s();
-        let number = u8::try_from(self.nodes.len() + 1).expect("few nodes");
+        let number = self.machines + 1;
         let planted = self.planted;
         let site = self.site(name);
         let created_s = unix_s.saturating_add_signed(site.skew_s);
@@ -111,9 +127,10 @@ impl World {
         if let Some(node) = path.strip_prefix("node/") {
             let node: NodeName = node.parse().expect("a name");
             let uuid = site.uuid;
-            self.nodes
-                .entry((name.clone(), node.clone()))
-                .or_insert_with(|| Node::new(name.clone(), uuid, node, number, planted));
+            self.nodes.entry((name.clone(), node.clone())).or_insert_with(|| {
+                self.machines = number;
+                Node::new(name.clone(), uuid, node, number, planted)
+            });
         }
     }
 
@@ -238,10 +255,12 @@ impl World {
             let slow = has(&self.slow, name, peer);
             let line = match self.sites.get_mut(peer) {
                 _ if !up && !down => Err(Trouble::Cut),
-                Some(site) if site.running.is_none() => Err(if up { Trouble::Down } else { Trouble::Cut }),
+                Some(site) if site.running.is_none() => {
+                    Err(if up && site.paused.is_none() { Trouble::Down } else { Trouble::Cut })
+                }
                 Some(site) if !site.trusts(name) => Err(Trouble::Refused("not a peer")),
-                Some(Site { running: Some(running), boots, manner, .. }) => {
-                    let (run, manner, durable) = (*boots, *manner, &mut running.durable);
+                Some(Site { running: Some(running), manner, .. }) => {
+                    let (run, manner, durable) = (running.run, *manner, &mut running.durable);
                     Ok(Line { durable, run, manner, up, down, slow, planted })
                 }
                 Some(_) | None => Err(Trouble::Down),
@@ -291,9 +310,10 @@ fn own_line(site: &mut Site, is_cut: bool, planted: Planted) -> Result<Line<'_>,
     let manner = if site.manner == Manner::Hostile { Manner::Same } else { site.manner };
     match &mut site.running {
         _ if is_cut => Err(Trouble::Cut),
+        None if site.paused.is_some() => Err(Trouble::Cut),
         None => Err(Trouble::Down),
         Some(running) => {
-            let (durable, run) = (&mut running.durable, site.boots);
+            let (durable, run) = (&mut running.durable, running.run);
             Ok(Line { durable, run, manner, up: true, down: true, slow: false, planted })
         }
     }

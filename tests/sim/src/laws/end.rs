@@ -4,11 +4,11 @@ use super::{Broken, broken, held};
 use crate::{
     disk::Object,
     node::Node,
-    reference::{self, Held},
+    reference::{self, Held, Records, is_of, limit, over},
     world::World,
 };
 use api::{
-    key::{Key, MeshKey},
+    key::{Key, Kind, MeshKey},
     name::ClusterName,
     record::Phase,
 };
@@ -46,11 +46,16 @@ fn import_equals_reference(
 ) -> Result<(), Broken> {
     let mut expected = reference::imported(&reference::announced(world, peer), object);
     let all: BTreeSet<Key> = expected.keys().cloned().collect();
+    let over = over(&expected, object);
     let mut held = held(world, name, peer);
+    limits_are_used(world, (name, peer), object, &over, &held)?;
     held.retain(|key, _| !matches!(key, Key::Mesh(_, MeshKey::Cluster)));
     // An identity lingers after its last use.
     held.retain(|key, _| expected.contains_key(key) || !matches!(key, Key::Mesh(_, MeshKey::Identity(..))));
-    expected.retain(|key, record| held.get(key) != Some(record));
+    expected.retain(|key, record| match held.get(key) {
+        None => !is_of(key, &over),
+        Some(held) => held != record,
+    });
     held.retain(|key, _| !all.contains(key));
     match (expected.first_key_value(), held.first_key_value()) {
         (None, None) => Ok(()),
@@ -65,6 +70,42 @@ fn import_equals_reference(
             broken("imports equal the reference", format!("{name} should not hold {key} {record:?}"))
         }
     }
+}
+
+/// Of what is too much, as much is held as the contract allows, the rest is refused by name, and a node that is held has its
+/// key.
+fn limits_are_used(
+    world: &World,
+    (name, peer): (&ClusterName, &ClusterName),
+    object: &Object,
+    over: &BTreeSet<Kind>,
+    held: &Records,
+) -> Result<(), Broken> {
+    for kind in over {
+        let count = held.keys().filter(|key| is_of(key, &[*kind].into())).count();
+        let most = limit(object, *kind);
+        if count != most {
+            return broken(
+                "limits are used",
+                format!("{name} holds {count} {kind:?} of {peer}, and may hold {most}"),
+            );
+        }
+    }
+    let session = world.sites[name].running.as_ref().and_then(|running| running.sessions.get(peer));
+    let refusals = session.map(|session| session.import.state().refusals).unwrap_or_default();
+    if !over.is_empty() && !refusals.iter().any(|refusal| refusal.reason == "over-limit") {
+        return broken("limits are used", format!("{name} refused {over:?} of {peer}, and does not say so"));
+    }
+    let announced = reference::announced(world, peer);
+    for key in held.keys() {
+        if let Key::Mesh(_, MeshKey::Node(node)) = key {
+            let key = MeshKey::Key(node.clone()).of(peer);
+            if announced.contains_key(&key) && !held.contains_key(&key) {
+                return broken("limits are used", format!("{name} holds {node} of {peer} without its key"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn kernel_equals_reference(world: &World, node: &Node) -> Result<(), Broken> {
@@ -87,10 +128,9 @@ fn kernel_equals_reference(world: &World, node: &Node) -> Result<(), Broken> {
     }
     // What belonged to a peer that is gone stays closed.
     let once_ours = |prefix: &IpNet| {
-        world
-            .sites
-            .iter()
-            .any(|(name, s)| *name != node.cluster && s.cidrs.iter().any(|c| c.contains(prefix)))
+        let there =
+            world.sites.iter().filter(|(name, _)| **name != node.cluster).map(|(_, site)| &site.cidrs);
+        there.chain(world.gone.values()).flatten().any(|cidr| cidr.contains(prefix))
     };
     held.closed.retain(|prefix| expected.closed.contains(prefix) || !once_ours(prefix));
     if held != expected {

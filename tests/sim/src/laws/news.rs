@@ -4,6 +4,7 @@ use super::held;
 use crate::{
     node::Node,
     reference::{self, Held, Records},
+    site::Site,
     wire::Manner,
     world::World,
 };
@@ -34,7 +35,7 @@ pub(super) enum Use {
 /// The way from a source to a node as it was looked at: another one is another way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Path {
-    boots: (u8, u8),
+    runs: (u8, u8),
     starts: u32,
     nonce: Option<Nonce>,
 }
@@ -96,24 +97,26 @@ pub(super) fn may_use(
 }
 
 pub(super) fn is_liar(world: &World, name: &ClusterName) -> bool {
-    let site = &world.sites[name];
-    site.manner == Manner::Hostile || !site.records.is_empty()
+    let lies = |site: &Site| site.manner == Manner::Hostile || !site.records.is_empty();
+    world.sites.get(name).is_some_and(lies)
 }
 
 /// The way that news of a cluster take to a node, while it is open.
 pub(super) fn path(world: &World, (cluster, node): &NodeId, of: &ClusterName) -> Option<Path> {
-    let (here, there) = (&world.sites[cluster], &world.sites[of]);
+    let (here, there) = (&world.sites[cluster], world.sites.get(of));
     let machine = &world.nodes[&(cluster.clone(), node.clone())];
+    let run = |site: &Site| site.running.as_ref().map_or(0, |running| running.run);
     let runs = here.running.is_some() && machine.running.is_some() && world.reaches(cluster, node);
-    let speaks = there.running.is_some() && there.source_speaks && !is_liar(world, of);
+    let speaks = |there: &Site| there.running.is_some() && there.source_speaks && !is_liar(world, of);
     let mine = reference::objects(here).get(of);
     // What is no peer is heard of no more, by the own apiserver's word.
-    let hears =
-        of == cluster || mine.is_none() || speaks && there.trusts(cluster) && world.hears(cluster, of);
+    let hears = of == cluster
+        || mine.is_none()
+        || there.is_some_and(|there| speaks(there) && there.trusts(cluster)) && world.hears(cluster, of);
     let calm = world.reset_one_in == 0 && here.source_speaks;
     let nonce = mine.and_then(|object| object.nonce);
     (runs && hears && calm).then_some(Path {
-        boots: (here.boots, if mine.is_some() { there.boots } else { 0 }),
+        runs: (run(here), mine.and(there).map_or(0, run)),
         starts: machine.starts,
         nonce,
     })

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-/// What `make test` runs: half a second of a core each. `make sim SEEDS=10000` runs more, from here on.
+/// What `make test` runs: two thirds of a second of a busy core each. `make sim SEEDS=10000` runs more, from here on.
 const SEEDS: u64 = 500;
 
 /// Days within which each planted bug must be found. Most are found on the first one.
