@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the distribution's PostgreSQL, for the test of terraform-examples/edge-to-core-local, which runs one of its own.
+# Installs the distribution's PostgreSQL, for tests that run one of their own: a VM's psql, terraform-examples/edge-to-core-local.
 # Does nothing when it is there.
 set -euo pipefail
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && [[ -x $(command -v psql) ]] && exit 0
