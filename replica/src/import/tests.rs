@@ -154,7 +154,7 @@ fn an_identity_is_computed_again() {
 fn at_the_limit_a_node_that_is_held_gets_its_key_before_one_that_is_not() {
     let node = |address: &str| -> Record {
         let (mesh_addresses, prefixes) = (ips(address), vec![]);
-        Node { mesh_addresses, prefixes, endpoints: vec![], zone: String::new() }.into()
+        Node { mesh_addresses, prefixes, endpoints: vec![], zone: String::new(), relay: vec![] }.into()
     };
     let mut bench = Bench::limited(1);
     // The other node's agent was the first to speak.
