@@ -15,7 +15,7 @@ help:
 	@echo 'make sim    random days of whole meshes, simulated, beyond those of the tests: SEEDS=10000'
 	@echo 'make test-kubernetes   beside a real kube-apiserver and kube-proxy, built once from their Go modules (root, Go 1.26)'
 	@echo 'make test-terraform    the Terraform examples, by OpenTofu, built once from its Go modules (root, Go 1.26)'
-	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 12 and 13 (root; downloads 60 MB once)'
+	@echo 'make test-kernels   what depends on the kernel, in VMs with the kernels of Debian 11, 12 and 13 (root; downloads 90 MB once)'
 	@echo 'make test-vm   the VM agent'"'"'s package on a Debian with its own kernel and systemd, under qemu (root; downloads 150 MB once)'
 	@echo 'make fuzz TARGET=… SECONDS=…   look for bytes that a decoder does not survive (C++ compiler; targets: tests/fuzz/corpus)'
 	@echo 'make images container images of the four programs, as OCI archives in target/images (root)'

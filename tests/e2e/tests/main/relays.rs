@@ -7,7 +7,7 @@ use lab::{Rule, Sniffer, Watch, Whom};
 
 use crate::nats::{Boxed, HOME, OFFICE, Says, behind_boxes_in};
 use crate::story::{SHOWN, Story, eventually, problems};
-use crate::three::{C, make_c, topology};
+use crate::three::{C, apply_c, topology};
 
 /// The relay's node, and the port that its Node object offers.
 const RELAY: &str = "cluster-c/node/c1";
@@ -92,7 +92,8 @@ fn three_with_two_behind_boxes() -> Story {
     };
     let story =
         behind_boxes_in("relays", format!("{others}\n  cluster-c:\n{c}"), &[behind(HOME), behind(OFFICE)]);
-    make_c(&story);
+    story.init(&C).unwrap();
+    apply_c(&story);
     let nodes = fs::read_to_string(story.manifests(&C).join("nodes.yaml")).unwrap();
     let offer = format!("  name: c1\n  annotations: {{clustermesh.io/relay: \"{OFFERED}\"}}\n");
     story.write(&C, "nodes.yaml", &nodes.replacen("  name: c1\n", &offer, 1)).unwrap();

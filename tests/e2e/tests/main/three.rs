@@ -112,7 +112,7 @@ pub fn story_of(name: &str, clusters: &[Cluster; 3]) -> Story {
         story.apply(&A, manifest).unwrap();
         story.apply(&B, manifest).unwrap();
     }
-    make_c(&story);
+    apply_c(&story);
     for cluster in [A, B, C] {
         story.start(&cluster).unwrap();
     }
@@ -128,9 +128,8 @@ pub fn topology() -> String {
     format!("{clusters}{c}\nhosts:\n{hosts}")
 }
 
-/// What is on the disk of the third cluster before it starts.
-pub fn make_c(story: &Story) {
-    story.init(&C).unwrap();
+/// What the third cluster announces.
+pub fn apply_c(story: &Story) {
     for manifest in MANIFESTS {
         let of_b = fs::read_to_string(files().join("manifests/cluster-b").join(manifest)).unwrap();
         story.write(&C, manifest, &of_c(&of_b)).unwrap();

@@ -30,10 +30,10 @@ fn replace(story: &Story, cluster: &Cluster, node: &str) {
     let place = format!("{}/node/{node}", cluster.name);
     let agent = format!("{place}/agent");
     story.kill9(&agent);
-    story.said(&place, "mv /sys/fs/bpf/mesh/v1 /sys/fs/bpf/mesh/v0");
+    story.said(&place, "mv /sys/fs/bpf/mesh/v2 /sys/fs/bpf/mesh/v1");
     story.lab.start(&agent).unwrap();
     eventually("only its own version is pinned", SHOWN, || {
         let versions = story.said(&place, "ls /sys/fs/bpf/mesh");
-        if versions.trim() == "v1" { Ok(()) } else { Err(versions) }
+        if versions.trim() == "v2" { Ok(()) } else { Err(versions) }
     });
 }
