@@ -1,8 +1,8 @@
 //! A machine with a kernel and an init of its own, in a place of a lab: a Debian under qemu, without KVM.
 //!
 //! Its only line to the world is qemu's user network, which is sockets of qemu in the place's network namespace: the
-//! machine dials out as from behind one more NAT box, and nobody can dial it. What it writes to its disk is gone
-//! with qemu. The image is made by `tests/vm/image`.
+//! machine dials out as from behind one more NAT box, and nobody can dial it. What it writes to its disk outlives its
+//! reboots, and is gone with qemu. The image is made by `tests/vm/image`.
 
 use std::{
     fs,
@@ -63,16 +63,17 @@ impl<'a> Machine<'a> {
         Ok(Self { mesh, place, image, qemu })
     }
 
-    /// Waits until the machine lets somebody in.
+    /// Waits until the machine runs as another boot than `before`, and says which.
     ///
     /// # Errors
     /// qemu ended, or nobody answers in time; the end of the console says what it did.
-    pub fn await_boot(&mut self) -> Result<()> {
+    pub fn await_boot(&mut self, before: Option<&str>) -> Result<String> {
         let deadline = Instant::now() + patience(BOOT);
         loop {
-            let output = self.sh("true")?;
-            if output.status.success() {
-                return Ok(());
+            let output = self.sh("cat /proc/sys/kernel/random/boot_id")?;
+            let boot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            if output.status.success() && Some(boot.as_str()) != before {
+                return Ok(boot);
             }
             if let Some(status) = self.qemu.try_wait().context("cannot look after qemu")? {
                 bail!("qemu ended: {status}; {}", self.said_last());
@@ -122,6 +123,7 @@ impl<'a> Machine<'a> {
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
             "ConnectTimeout=20",
+            "ServerAliveInterval=10",
         ];
         let mut argv = vec!["ssh".to_owned(), "-i".to_owned(), key, "-p".to_owned(), SSH_PORT.to_owned()];
         argv.extend(options.iter().flat_map(|option| ["-o".to_owned(), (*option).to_owned()]));

@@ -14,6 +14,8 @@ mod choice;
 mod cnis;
 #[path = "main/cold_start.rs"]
 mod cold_start;
+#[path = "main/cost.rs"]
+mod cost;
 #[path = "main/dead_backend.rs"]
 mod dead_backend;
 #[path = "main/edge.rs"]

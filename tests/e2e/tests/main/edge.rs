@@ -9,7 +9,7 @@ use lab::Traffic;
 use std::fs;
 
 /// cluster-b with all its machines behind a box.
-const EDGE: Cluster = Cluster { apiserver: "172.16.9.10:2379", dial_out: true, ..B };
+pub const EDGE: Cluster = Cluster { apiserver: "172.16.9.10:2379", dial_out: true, ..B };
 
 /// Its machines' addresses as the demo has them, and behind the box. The box has that of the first.
 const BEHIND: [[&str; 2]; 3] = [
@@ -111,7 +111,7 @@ fn restart(story: &Story, cluster: &Cluster) {
 }
 
 /// The demo's clusters, running, with everything of cluster-b behind one box.
-fn edge(name: &str) -> Story {
+pub fn edge(name: &str) -> Story {
     let mut topology = fs::read_to_string(files().join("topology.yaml")).unwrap();
     let mut change = |from: &str, to: &str| {
         assert!(topology.contains(from), "{from}: {topology}");

@@ -1,6 +1,9 @@
 //! The VM agent's package on a real machine: Debian's own kernel and systemd, installed by dpkg, started by its unit.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use e2e::{B, both, counted, machine::Machine};
 
@@ -16,7 +19,19 @@ const PACKAGE: &str = "MESH_VM_PACKAGE";
 /// What an idle agent may hold. Pages of its program's file come on top, and the kernel takes them back at will.
 const MEMORY_MAX_KB: u64 = 25_000;
 
-/// The program that the VM serves, as a unit.
+/// A view that changes is kept every 30 s.
+const KEPT: Duration = Duration::from_secs(45);
+
+/// Everything that runs beside the tunnels.
+const CONTROL: [&str; 5] = [
+    "cluster-a/host/control/apiserver",
+    "cluster-b/host/control/apiserver",
+    "cluster-a/node/a1/agent",
+    "cluster-a/node/a2/agent",
+    "cluster-b/node/b1/agent",
+];
+
+/// The program that the VM serves, as a unit: it comes again after a reboot.
 const SERVER: &str = "\
 [Service]
 ExecStart=/usr/local/bin/mesh-traffic http-serve --name cluster-b/vm --port 9000
@@ -26,10 +41,10 @@ WantedBy=multi-user.target
 
 #[test]
 #[ignore = "boots a Debian under qemu: make test-vm"]
-fn a_debian_joins_by_its_package_and_a_token_uses_a_service_by_its_name_and_serves_one() {
+fn a_debian_joins_by_its_package_and_a_token_and_serves_also_after_a_reboot_without_any_control_plane() {
     let story = awaiting_the_vm();
     let mut vm = Machine::boot(&story, VM, made(IMAGE)).unwrap();
-    vm.await_boot().unwrap();
+    let boot = vm.await_boot(None).unwrap();
     // The kernel's name and the distribution's are for whoever reads the log.
     println!(
         "{}",
@@ -56,6 +71,22 @@ fn a_debian_joins_by_its_package_and_a_token_uses_a_service_by_its_name_and_serv
     resolves(&vm);
     hardened(&vm);
     small(&vm);
+
+    let kept = "grep -aq backends/shop/cart/10.1.1.11 /var/lib/mesh-vm-agent/last-view";
+    eventually("the connected view is on the disk", KEPT, || {
+        let output = vm.sh(kept).map_err(|error| format!("{error:#}"))?;
+        if output.status.success() { Ok(()) } else { Err("it is not".to_owned()) }
+    });
+    for process in CONTROL {
+        story.kill9(process);
+    }
+    // The connection ends before the command does.
+    let _cut = vm.sh("systemctl reboot").unwrap();
+    vm.await_boot(Some(&boot)).unwrap();
+    serves_and_uses(&story, &vm);
+    resolves(&vm);
+    let ready = vm.said("curl -sS http://127.0.0.1:9878/readyz").unwrap();
+    assert!(ready.contains("from this node's disk"), "{ready}");
 }
 
 /// A pod of the other cluster is answered by the VM; the VM is answered by pods of both.
