@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "peer", run: peer::conversation },
     Target { name: "manifest", run: files::manifest },
     Target { name: "mesh-peer", run: files::mesh_peer },
+    Target { name: "lineage", run: files::lineage },
     Target { name: "cluster-config", run: files::cluster_config },
     Target { name: "closed", run: files::closed },
     Target { name: "memory", run: files::memory },

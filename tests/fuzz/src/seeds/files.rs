@@ -14,7 +14,7 @@ use std::{fmt::Write as _, time::Instant};
 use store::{LeaseGrant, PutRequest, Store};
 
 pub(super) fn all() -> Vec<Seed> {
-    [manifests(), mesh_peers(), configs(), jsons(), dumps(), kept_views(), cni()].concat()
+    [manifests(), mesh_peers(), lineages(), configs(), jsons(), dumps(), kept_views(), cni()].concat()
 }
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: cart\n  namespace: shop\n  annotations:\n    \
@@ -90,6 +90,23 @@ fn mesh_peers() -> Vec<Seed> {
         of("a-limit-beyond-all", &good.replace("10000", "1e400")),
         of("a-range-that-is-none", &good.replace("/16", "/33")),
         of("ten-thousand-levels", &"[".repeat(10_000)),
+    ]
+}
+
+fn lineages() -> Vec<Seed> {
+    let of = |why: &str, text: &str| seed("lineage", why, text);
+    let (a, b) = ("0a".repeat(16), "0b".repeat(16));
+    vec![
+        of("two-boots", &format!("{a} 1\n{b} 42\n")),
+        of("an-older-copy", &format!("{a} 100\n{b} 42\n")),
+        of("a-boot-twice", &format!("{a} 1\n{a} 1\n")),
+        of("a-revision-of-zero", &format!("{a} 0\n")),
+        of("a-revision-below-all", &format!("{a} {}\n", i64::MIN)),
+        of("a-revision-above-all", &format!("{a} {}\n", i64::MAX)),
+        of("a-name-cut-off", &format!("{a} 1\n0b0b 42\n")),
+        of("more-boots-than-are-kept", &format!("{a} 1\n").repeat(2_000)),
+        of("zeros-as-after-a-power-cut", &"\0".repeat(64)),
+        of("nothing", ""),
     ]
 }
 

@@ -3,6 +3,7 @@
 use api::{bytes::ClusterUuid, peer::MeshPeer};
 use bytes::Bytes;
 use clustermesh_apiserver::{
+    backend::lineage_file,
     init::ClusterConfig,
     peers::ClosedPrefixes,
     source::{manifests, memory::Memory, snapshot::Snapshot},
@@ -23,6 +24,20 @@ pub(super) fn manifest(input: &[u8]) {
     let uuid = ClusterUuid([1; 16]);
     let objects = Memory::default().objects(&first, uuid, 1);
     assert_eq!(objects.len(), first.objects.len());
+}
+
+/// The file `lineage`, and what it lets a follower do.
+pub(super) fn lineage(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Some(lineage) = lineage_file::read(text) else { return };
+    let again = lineage_file::read(&lineage_file::write(&lineage)).expect("what we write, we read");
+    assert_eq!(again, lineage);
+    for boot in lineage.boots() {
+        for revision in [0, boot.first_revision, i64::MAX] {
+            let admitted = lineage.admits(&boot.id, revision, 1_000);
+            assert!(!admitted || revision <= 1_000, "nobody goes on from above the head");
+        }
+    }
 }
 
 /// A MeshPeer as JSON, as an operator sends it.
