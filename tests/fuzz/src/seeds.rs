@@ -4,6 +4,7 @@ mod etcd;
 mod files;
 mod peer;
 mod runtime;
+mod tunnel;
 
 use api::{
     bytes::{BootId, ClusterUuid, PublicKey},
@@ -40,6 +41,8 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(peer::conversations());
     seeds.extend(files::all());
     seeds.extend(runtime::cri());
+    seeds.extend(tunnel::uapi());
+    seeds.extend(tunnel::relay());
     seeds
 }
 

@@ -5,6 +5,7 @@ mod etcd;
 mod files;
 mod peer;
 mod runtime;
+mod tunnel;
 
 pub(crate) use etcd::{Method, SUBJECTS};
 pub(crate) use files::kept_view_owner;
@@ -39,6 +40,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "kept-view", run: files::kept_view },
     Target { name: "cni", run: runtime::cni },
     Target { name: "cri", run: runtime::cri },
+    Target { name: "uapi", run: tunnel::uapi },
+    Target { name: "relay", run: tunnel::relay },
 ];
 
 /// One of them.
