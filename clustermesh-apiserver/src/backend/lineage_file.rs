@@ -21,7 +21,7 @@ fn write_boot(boot: &Boot) -> String {
 fn parse_boot(line: &str) -> Option<Boot> {
     let (id, first_revision) = line.split_once(' ')?;
     let id = hex::decode(id).ok()?.try_into().ok()?;
-    // A store begins at revision 0, and a boot one above what it found.
+    // No revision is below 1, and a boot begins above what it found.
     let first_revision = first_revision.parse().ok().filter(|revision| *revision >= 1)?;
     Some(Boot { id, first_revision })
 }
