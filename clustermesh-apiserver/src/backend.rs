@@ -27,6 +27,7 @@ mod chunks;
 mod dir;
 mod engine;
 mod head;
+pub mod lineage_file;
 mod restore;
 mod sled_disk;
 #[cfg(test)]

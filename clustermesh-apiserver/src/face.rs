@@ -21,6 +21,7 @@ mod lease;
 mod lock;
 mod maintenance;
 mod pipe;
+pub mod recipe;
 mod serve;
 mod sight;
 pub mod sync;

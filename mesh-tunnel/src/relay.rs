@@ -31,8 +31,8 @@ use crate::key::PublicKey;
 
 mod bucket;
 mod message;
-pub mod port;
-pub mod service;
+pub(crate) mod port;
+pub(crate) mod service;
 pub mod text;
 
 #[cfg(test)]

@@ -4,4 +4,4 @@
 
 pub mod reply;
 pub mod request;
-pub mod server;
+pub(crate) mod server;

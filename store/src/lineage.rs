@@ -49,6 +49,6 @@ impl Lineage {
         let Some(at) = self.boots.iter().position(|boot| boot.id == *id) else { return false };
         let end = self.boots[at + 1..].iter().map(|boot| boot.first_revision).min().unwrap_or(i64::MAX);
         // One below the first is what the boot found: whoever listed right after its start is there.
-        revision >= self.boots[at].first_revision - 1 && revision < end && revision <= head
+        revision >= self.boots[at].first_revision.saturating_sub(1) && revision < end && revision <= head
     }
 }

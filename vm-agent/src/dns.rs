@@ -6,9 +6,10 @@
 //!                        └─▶ cache ─▶ upstream   the others: the servers that the host had before
 //! ```
 //!
-//! `zone`, `respond` and `cache` are pure; `upstream` and `server` do the IO. Encoding is `hickory-proto`'s.
+//! `zone`, `respond`, `cache` and `heard` are pure; `upstream` and `server` do the IO. Encoding is `hickory-proto`'s.
 
 pub mod cache;
+pub mod heard;
 pub mod respond;
 pub mod server;
 pub mod upstream;

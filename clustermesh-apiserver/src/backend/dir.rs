@@ -5,8 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::lineage_file;
 use daemon::durable;
-use store::{Boot, Lineage};
+use store::Lineage;
 use tracing::error;
 
 /// The most stores of a kind that are kept beside the one in use. A store is damaged once in a disk's life; ten in a row
@@ -152,8 +153,8 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => String::from("not text"),
             Err(source) => return Err(io_error("read", &path)(source)),
         };
-        match text.lines().map(parse_boot).collect() {
-            Some(boots) => Ok(Lineage::new(boots)),
+        match lineage_file::read(&text) {
+            Some(lineage) => Ok(lineage),
             None => {
                 error!(path = %path.display(), "The lineage is damaged and begins anew: every follower lists again");
                 Ok(Lineage::default())
@@ -164,23 +165,12 @@ impl DataDir {
     /// Replaces the lineage: the new one is on disk whole before the old one goes.
     pub(super) fn write_lineage(&self, lineage: &Lineage) -> Result<(), OpenError> {
         let path = self.path.join("lineage");
-        let text: String = lineage.boots().iter().map(write_boot).collect();
-        durable::write(&path, text.as_bytes()).map_err(io_error("write", &path))
+        durable::write(&path, lineage_file::write(lineage).as_bytes()).map_err(io_error("write", &path))
     }
 
     fn sync(&self) -> Result<(), OpenError> {
         File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(io_error("sync", &self.path))
     }
-}
-
-fn write_boot(boot: &Boot) -> String {
-    format!("{} {}\n", hex::encode(boot.id), boot.first_revision)
-}
-
-fn parse_boot(line: &str) -> Option<Boot> {
-    let (id, first_revision) = line.split_once(' ')?;
-    let id = hex::decode(id).ok()?.try_into().ok()?;
-    Some(Boot { id, first_revision: first_revision.parse().ok()? })
 }
 
 pub(super) fn io_error<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> OpenError + 'a {

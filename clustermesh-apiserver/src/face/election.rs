@@ -1,7 +1,7 @@
 //! etcd's Election service.
 
 use super::{
-    Doors, convert, sender,
+    Doors, convert, recipe, sender,
     turn::{self, Turn},
 };
 use crate::{authz, backend::WatchResponse};
@@ -11,7 +11,7 @@ use rpc::v3electionpb::{
     ProclaimResponse, ResignRequest, ResignResponse, election_server::Election,
 };
 use std::pin::Pin;
-use store::{EventKind, KeyValue, Op, PutRequest, TxnRequest, WatchRequest};
+use store::{EventKind, KeyValue, WatchRequest};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
@@ -22,13 +22,7 @@ const PROCLAMATIONS_MAX: usize = 4;
 impl Doors {
     /// A leader changes what it says; whoever is no leader any more is told so.
     async fn say(&self, leader: &LeaderKey, value: Bytes) -> Result<i64, Status> {
-        let LeaderKey { key, rev, lease, .. } = leader.clone();
-        let request = TxnRequest {
-            compare: vec![turn::created(&key, rev)],
-            success: vec![Op::Put(PutRequest { key, value, lease, ..PutRequest::default() })],
-            failure: Vec::new(),
-        };
-        let answer = self.engine().txn(request).await.map_err(turn::refused)?;
+        let answer = self.engine().txn(recipe::proclaim(leader, value)).await.map_err(turn::refused)?;
         if answer.succeeded { Ok(answer.revision) } else { Err(Status::unknown("election: not leader")) }
     }
 
@@ -53,9 +47,9 @@ impl Election for Doors {
         let CampaignRequest { name, lease, value } = request.get_ref().clone();
         let lease = self.session(request.extensions(), lease).await?;
         let turn = Turn::join(self, &name, lease, value.clone()).await?;
-        let leader = LeaderKey { name, key: turn.key.clone(), rev: turn.created, lease };
+        let leader = LeaderKey { name, key: turn.key.clone(), rev: turn.place.created, lease };
         // A lease that had a place already may have said something else there.
-        if turn.said != value {
+        if turn.place.said != value {
             self.say(&leader, value).await?;
         }
         let joined = turn.joined;

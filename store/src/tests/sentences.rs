@@ -7,7 +7,7 @@ use expect_test::expect;
 use super::{Disk, bytes, commit, put, watch_all};
 use crate::row::{Row, State};
 use crate::{
-    Code, DeleteRangeRequest, Error, HISTORY_AGE_MAX, KeyRange, Lineage, Op, Polled, PutRequest,
+    Boot, Code, DeleteRangeRequest, Error, HISTORY_AGE_MAX, KeyRange, Lineage, Op, Polled, PutRequest,
     RECORD_BYTES_MAX, RangeRequest, RowError, RowId, SortOrder, SortTarget, Store, TXN_OPS_MAX, TxnRequest,
 };
 
@@ -330,4 +330,14 @@ fn a_follower_resumes_only_in_the_range_of_a_listed_boot() {
     assert!(!lineage.admits(&first, 80, 200), "51 to 100 is another history now");
     assert!(!lineage.admits(&second, 120, 200));
     assert!(lineage.admits(&restored, 60, 200));
+}
+
+#[test]
+fn a_lineage_of_impossible_revisions_admits_nobody_above_the_head() {
+    let (below, above) = ([1; 16], [2; 16]);
+    let boot = |id, first_revision| Boot { id, first_revision };
+    let lineage = Lineage::new(vec![boot(below, i64::MIN), boot(above, i64::MAX)]);
+    assert!(lineage.admits(&below, i64::MIN, 150));
+    assert!(!lineage.admits(&below, 151, 150));
+    assert!(!lineage.admits(&above, i64::MAX, 150));
 }

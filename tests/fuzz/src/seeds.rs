@@ -2,12 +2,15 @@
 
 mod etcd;
 mod files;
+mod names;
 mod peer;
 mod runtime;
+mod tunnel;
 
 use api::{
-    bytes::{BootId, ClusterUuid, PublicKey},
+    bytes::{BootId, ClusterUuid, PublicKey, Secret},
     record::{Boot, Lineage, Node, Record, Synced, TunnelKey},
+    token::{Invited, Token},
 };
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SanType};
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -36,10 +39,16 @@ pub fn all() -> Vec<Seed> {
     seeds.extend(names());
     seeds.extend(certificates());
     seeds.extend(etcd::requests());
+    seeds.extend(etcd::turns());
     seeds.extend(etcd::syncs());
     seeds.extend(peer::conversations());
     seeds.extend(files::all());
     seeds.extend(runtime::cri());
+    seeds.extend(tokens());
+    seeds.extend(names::queries());
+    seeds.extend(names::answers());
+    seeds.extend(tunnel::uapi());
+    seeds.extend(tunnel::relay());
     seeds
 }
 
@@ -126,6 +135,35 @@ fn names() -> Vec<Seed> {
     .into_iter()
     .map(of)
     .collect()
+}
+
+fn tokens() -> Vec<Seed> {
+    let of = |why: &str, text: &str| seed("token", why, text);
+    let token = |invites: Invited| {
+        Token {
+            invites,
+            cluster: "core".parse().expect("a name"),
+            uuid: ClusterUuid([7; 16]),
+            endpoints: vec![String::from("192.0.2.10:2379"), String::from("[fd00::10]:2379")],
+            ca: vec![vec![0x30; 420]],
+            expires_s: 1_800_000_000,
+            secret: Secret::from_slice(&[9; 16]).expect("16 bytes"),
+        }
+        .to_string()
+    };
+    let vm = token(Invited::Vm("web-1".parse().expect("a name")));
+    let peer = token(Invited::Peer);
+    vec![
+        of("for-a-vm", &vm),
+        of("for-another-administrator", &peer),
+        of("a-vms-that-says-it-is-a-peers", &vm.replace("mesh-vm-", "mesh-peer-")),
+        of("a-peers-that-says-it-is-a-vms", &peer.replace("mesh-peer-", "mesh-vm-")),
+        of("broken-over-two-lines", &format!("{}\n{}", &vm[..80], &vm[80..])),
+        of("cut-off", &vm[..vm.len() / 2]),
+        of("longer-than-any", &format!("mesh-vm-{}", "A".repeat(100_000))),
+        of("padded", &format!("{vm}==")),
+        of("of-another-kind", "eyJhbGciOi"),
+    ]
 }
 
 /// A key that everybody knows, so that the corpus is the same each time: PKCS #8 of an Ed25519 seed of ones. (RFC 8410)

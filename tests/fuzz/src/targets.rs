@@ -3,11 +3,14 @@
 mod api;
 mod etcd;
 mod files;
+mod names;
 mod peer;
 mod runtime;
+mod tunnel;
 
-pub(crate) use etcd::{Method, SUBJECTS};
+pub(crate) use etcd::{LEASE, Method, SUBJECTS};
 pub(crate) use files::kept_view_owner;
+pub(crate) use names::{ELSEWHERE, ID, OURS, asked};
 pub(crate) use peer::{Frame, PEER, Side, contract};
 
 /// A decoder and what has to hold of whatever it decodes.
@@ -26,11 +29,14 @@ pub const TARGETS: &[Target] = &[
     Target { name: "spiffe-id", run: api::spiffe_id },
     Target { name: "certificate", run: api::certificate },
     Target { name: "certificate-request", run: api::certificate_request },
+    Target { name: "token", run: api::token },
     Target { name: "etcd", run: etcd::request },
     Target { name: "sync", run: etcd::sync },
     Target { name: "peer", run: peer::conversation },
     Target { name: "manifest", run: files::manifest },
     Target { name: "mesh-peer", run: files::mesh_peer },
+    Target { name: "external-workload", run: files::external_workload },
+    Target { name: "lineage", run: files::lineage },
     Target { name: "cluster-config", run: files::cluster_config },
     Target { name: "closed", run: files::closed },
     Target { name: "memory", run: files::memory },
@@ -38,6 +44,10 @@ pub const TARGETS: &[Target] = &[
     Target { name: "kept-view", run: files::kept_view },
     Target { name: "cni", run: runtime::cni },
     Target { name: "cri", run: runtime::cri },
+    Target { name: "dns-query", run: names::query },
+    Target { name: "dns-answer", run: names::answer },
+    Target { name: "uapi", run: tunnel::uapi },
+    Target { name: "relay", run: tunnel::relay },
 ];
 
 /// One of them.

@@ -112,14 +112,17 @@ fn from_zone(query: &Message, question: &Query, zone: &Zone) -> Message {
     reply
 }
 
-/// A reply that says nothing but how it went.
+/// A reply that says nothing but how it went. It repeats the question; of several none, as what is refused for them
+/// must not be as long as they are.
 #[must_use]
 pub fn failure(query: &Message, code: ResponseCode) -> Message {
     let mut reply = Message::error_msg(query.metadata.id, query.metadata.op_code, code);
     reply.metadata = Metadata::response_from_request(&query.metadata);
     reply.metadata.response_code = code;
     reply.metadata.recursion_available = true;
-    reply.queries = query.queries.clone();
+    if let [question] = &query.queries[..] {
+        reply.queries = vec![question.clone()];
+    }
     reply.edns = edns_to(query);
     reply
 }

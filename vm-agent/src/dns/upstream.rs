@@ -5,9 +5,10 @@
 
 use super::{
     cache::Cache,
+    heard::{Heard, hear},
     respond::{Transport, encode, failure, limit_bytes},
 };
-use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::op::{Message, ResponseCode};
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -43,19 +44,6 @@ pub struct Upstream {
 struct Cached {
     servers: Vec<SocketAddr>,
     cache: Cache,
-}
-
-/// What a server sent.
-#[derive(Debug)]
-enum Heard {
-    /// Nothing that belongs to this query.
-    Foreign,
-    /// More than fits into a datagram.
-    Truncated,
-    /// That it cannot answer; another may.
-    Failed(Message),
-    /// The answer; one that we cannot read goes to the client all the same.
-    Answer(Option<Message>),
 }
 
 impl Upstream {
@@ -161,23 +149,6 @@ async fn over_tcp(query: &Message, sent: &[u8], id: u16, server: SocketAddr) -> 
     let reply = read_framed(&mut stream).await?;
     let heard = hear(query, &reply, id);
     Ok((reply, heard))
-}
-
-fn hear(query: &Message, bytes: &[u8], id: u16) -> Heard {
-    if bytes.get(..2) != Some(&id.to_be_bytes()) {
-        return Heard::Foreign;
-    }
-    let Ok(reply) = Message::from_vec(bytes) else { return Heard::Answer(None) };
-    // A failure may come without the question. (RFC 1035, section 4.1.1 leaves it open)
-    let asked = reply.queries.is_empty() || reply.queries == query.queries;
-    if reply.metadata.message_type != MessageType::Response || !asked {
-        return Heard::Foreign;
-    }
-    match reply.metadata.response_code {
-        _ if reply.metadata.truncation => Heard::Truncated,
-        ResponseCode::ServFail | ResponseCode::Refused | ResponseCode::NotImp => Heard::Failed(reply),
-        _ => Heard::Answer(Some(reply)),
-    }
 }
 
 fn set_id(bytes: &mut [u8], id: u16) {

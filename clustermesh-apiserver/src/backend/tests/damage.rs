@@ -36,12 +36,19 @@ async fn a_damaged_store_is_set_aside_and_begins_empty_as_another_boot() {
 
 #[tokio::test]
 async fn a_damaged_lineage_begins_anew_and_keeps_the_store() {
-    let dir = TempDir::new().expect("a directory");
-    let first = filled(dir.path()).await;
-    fs::write(dir.path().join("lineage"), [0xff, 0, 0xff]).expect("a file");
-    let engine = open(dir.path()).await;
-    assert_eq!((engine.revision(), engine.lineage().boots().len()), (101, 1));
-    assert!(!engine.lineage().admits(&first, 101, 101));
+    let id = "0a".repeat(16);
+    for (what, damaged) in [
+        ("no text", vec![0xff, 0, 0xff]),
+        ("a name is cut off", b"0a0a 7\n".to_vec()),
+        ("a boot began before the first revision", format!("{id} {}\n", i64::MIN).into_bytes()),
+    ] {
+        let dir = TempDir::new().expect("a directory");
+        let first = filled(dir.path()).await;
+        fs::write(dir.path().join("lineage"), damaged).expect("a file");
+        let engine = open(dir.path()).await;
+        assert_eq!((engine.revision(), engine.lineage().boots().len()), (101, 1), "{what}");
+        assert!(!engine.lineage().admits(&first, 101, 101), "{what}");
+    }
 }
 
 #[tokio::test]

@@ -1,13 +1,15 @@
 //! Requests of every kind of client.
 
 use super::{Seed, seed};
-use crate::targets::{Method, SUBJECTS};
+use crate::targets::{LEASE, Method, SUBJECTS};
 use api::digest::BITS_MAX;
 use daemon::spiffe::Role;
 use prost::Message;
 use rpc::{
     etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request},
     mesh::sync::v1::EntriesRequest,
+    v3electionpb::{CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest},
+    v3lockpb::{LockRequest, UnlockRequest},
 };
 
 const OURS: &[u8] = b"mesh/v1/east/";
@@ -116,6 +118,54 @@ pub(super) fn requests() -> Vec<Seed> {
             &pb::TxnRequest { success: vec![pb::RequestOp { request: None }], ..pb::TxnRequest::default() },
         ),
         raw("no-message", Method::Txn, Role::Operator, &[0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f]),
+    ]
+}
+
+/// Locks and elections.
+pub(super) fn turns() -> Vec<Seed> {
+    let lock = |name: &str, lease| LockRequest { name: name.to_owned().into(), lease };
+    let campaign =
+        |name: &str| CampaignRequest { name: name.to_owned().into(), lease: LEASE, value: "it is me".into() };
+    let leader =
+        |key: &str, rev| LeaderKey { name: "job".into(), key: key.to_owned().into(), rev, lease: LEASE };
+    let proclaim = |leader| ProclaimRequest { leader, value: "it is me".into() };
+    let whose = |name: &str| LeaderRequest { name: name.to_owned().into() };
+    vec![
+        of("an-operator-locks", Method::Lock, Role::Operator, &lock("job", LEASE)),
+        of("an-operator-locks-without-a-name", Method::Lock, Role::Operator, &lock("", LEASE)),
+        of("an-operator-locks-by-no-lease", Method::Lock, Role::Operator, &lock("job", i64::MIN)),
+        of("a-node-locks-among-our-records", Method::Lock, Role::Node, &lock("mesh/v1/east/keys", LEASE)),
+        of("a-peer-locks-its-prefix", Method::Lock, Role::Cluster, &lock("mesh/v1/east", LEASE)),
+        of(
+            "an-operator-unlocks-what-is-no-lock",
+            Method::Unlock,
+            Role::Operator,
+            &UnlockRequest { key: "somebody/elses".into() },
+        ),
+        of("a-reader-unlocks-nothing", Method::Unlock, Role::Reader, &UnlockRequest::default()),
+        of("an-operator-stands", Method::Campaign, Role::Operator, &campaign("job")),
+        of("a-vm-stands-for-presence", Method::Campaign, Role::Vm, &campaign("mesh-local/v1/presence")),
+        of("a-leader-of-nothing-speaks", Method::Proclaim, Role::Operator, &proclaim(None)),
+        of(
+            "a-leader-of-before-speaks",
+            Method::Proclaim,
+            Role::Operator,
+            &proclaim(Some(leader("job/7", i64::MAX))),
+        ),
+        of(
+            "a-node-proclaims-its-own-key",
+            Method::Proclaim,
+            Role::Node,
+            &proclaim(Some(leader("mesh/v1/east/keys/e1", 0))),
+        ),
+        of("a-reader-asks-who-leads", Method::Leader, Role::Reader, &whose("mesh/v1/east/nodes")),
+        of("a-peer-asks-who-leads-another", Method::Leader, Role::Cluster, &whose("mesh/v1/west/nodes")),
+        of(
+            "an-operator-resigns-for-another",
+            Method::Resign,
+            Role::Operator,
+            &ResignRequest { leader: Some(leader("mesh/v1/east/nodes/e1", -1)) },
+        ),
     ]
 }
 

@@ -14,12 +14,15 @@ use std::{fmt::Write as _, time::Instant};
 use store::{LeaseGrant, PutRequest, Store};
 
 pub(super) fn all() -> Vec<Seed> {
-    [manifests(), mesh_peers(), configs(), jsons(), dumps(), kept_views(), cni()].concat()
+    [manifests(), mesh_peers(), workloads(), lineages(), configs(), jsons(), dumps(), kept_views(), cni()]
+        .concat()
 }
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: cart\n  namespace: shop\n  annotations:\n    \
                        service.cilium.io/global: \"true\"\nspec:\n  clusterIP: 10.101.0.10\n  ports:\n  - {name: http, \
                        port: 80, targetPort: 8080}\n";
+
+const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: a1}\n";
 
 fn manifests() -> Vec<Seed> {
     let of = |why: &str, text: &str| seed("manifest", why, text);
@@ -38,6 +41,10 @@ fn manifests() -> Vec<Seed> {
         of("a-service", SERVICE),
         of("a-pod", pod),
         of("a-slice", slice),
+        of("a-vm", WORKLOAD),
+        of("a-vm-by-the-name-of-a-node", &format!("{NODE}---\n{}", WORKLOAD.replace("web-1", "a1"))),
+        of("a-vm-that-serves-a-service", &format!("{SERVICE}---\n{WORKLOAD}")),
+        of("a-peer", &serde_saphyr::to_string(&mesh_peer()).expect("plain data")),
         of(
             "a-list",
             &format!(
@@ -90,6 +97,42 @@ fn mesh_peers() -> Vec<Seed> {
         of("a-limit-beyond-all", &good.replace("10000", "1e400")),
         of("a-range-that-is-none", &good.replace("/16", "/33")),
         of("ten-thousand-levels", &"[".repeat(10_000)),
+    ]
+}
+
+/// A VM's enrolment.
+const WORKLOAD: &str = "apiVersion: clustermesh.io/v1alpha1\nkind: ExternalWorkload\nmetadata: {name: web-1, namespace: \
+                        shop}\nspec:\n  labels: {app: web}\n  serviceAccount: legacy\n  namespaces: [shop, billing]\n  \
+                        serve:\n  - {service: cart, port: 8080}\n  - {service: cart, portName: dns, port: 5353}\n";
+
+fn workloads() -> Vec<Seed> {
+    let of = |why: &str, text: &str| seed("external-workload", why, text);
+    vec![
+        of("a-vm", WORKLOAD),
+        of("a-port-of-zero", &WORKLOAD.replace("8080", "0")),
+        of("a-label-that-is-a-number", &WORKLOAD.replace("app: web", "app: 1e3")),
+        of("a-name-with-a-slash", &WORKLOAD.replace("web-1", "web/1")),
+        of("a-field-too-many", &format!("{WORKLOAD}  colour: red\n")),
+        of("a-spec-of-nothing", &WORKLOAD[..WORKLOAD.find("spec").expect("it has one")]),
+        of("ten-thousand-services", &format!("{WORKLOAD}{}", "  - {service: a, port: 1}\n".repeat(10_000))),
+        of("cut-off", &WORKLOAD[..WORKLOAD.len() / 2]),
+    ]
+}
+
+fn lineages() -> Vec<Seed> {
+    let of = |why: &str, text: &str| seed("lineage", why, text);
+    let (a, b) = ("0a".repeat(16), "0b".repeat(16));
+    vec![
+        of("two-boots", &format!("{a} 1\n{b} 42\n")),
+        of("an-older-copy", &format!("{a} 100\n{b} 42\n")),
+        of("a-boot-twice", &format!("{a} 1\n{a} 1\n")),
+        of("a-revision-of-zero", &format!("{a} 0\n")),
+        of("a-revision-below-all", &format!("{a} {}\n", i64::MIN)),
+        of("a-revision-above-all", &format!("{a} {}\n", i64::MAX)),
+        of("a-name-cut-off", &format!("{a} 1\n0b0b 42\n")),
+        of("more-boots-than-are-kept", &format!("{a} 1\n").repeat(2_000)),
+        of("zeros-as-after-a-power-cut", &"\0".repeat(64)),
+        of("nothing", ""),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! What travels: keys and records, and the names in certificates.
 
-use api::{key::Key, record::Record};
+use api::{key::Key, record::Record, token::Token};
 use daemon::{spiffe::SpiffeId, tls::Certificate};
 use rcgen::{CertificateSigningRequestParams, PublicKeyData as _};
 use rustls::pki_types::CertificateDer;
@@ -55,5 +55,14 @@ pub(super) fn certificate_request(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(request) = CertificateSigningRequestParams::from_pem(text) {
         request.public_key.der_bytes();
+    }
+}
+
+/// A token, as it is pasted.
+pub(super) fn token(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(token) = text.parse::<Token>() {
+        assert_eq!(token.to_string().parse(), Ok(token.clone()), "a token is what was pasted");
+        assert!(!token.endpoints.is_empty() && !token.ca.is_empty(), "it says where, and by which CA");
     }
 }

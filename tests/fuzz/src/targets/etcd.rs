@@ -8,13 +8,13 @@ use api::digest::{ENTRIES_MAX, Entries, Entry};
 use bytes::Bytes;
 use clustermesh_apiserver::{
     authz::{self, Own},
-    face::{convert, sync as face_sync},
+    face::{convert, recipe, sync as face_sync},
 };
 use daemon::spiffe::{Role, SpiffeId};
 use prost::Message as _;
-use rpc::{etcdserverpb as pb, mesh::sync::v1 as sync_pb};
+use rpc::{etcdserverpb as pb, mesh::sync::v1 as sync_pb, v3electionpb as election, v3lockpb as lock};
 use std::time::Instant;
-use store::{KeyValue, Polled, PutRequest, RangeRequest, Store};
+use store::{DeleteRangeRequest, KeyValue, LeaseGrant, Polled, PutRequest, RangeRequest, Store};
 
 const OUR_UUID: ClusterUuid = ClusterUuid([1; 16]);
 const PEER_UUID: ClusterUuid = ClusterUuid([2; 16]);
@@ -32,10 +32,28 @@ pub(crate) enum Method {
     DeleteRange,
     Txn,
     Watch,
+    Lock,
+    Unlock,
+    Campaign,
+    Proclaim,
+    Leader,
+    Resign,
 }
 
 impl Method {
-    const ALL: [Self; 5] = [Self::Range, Self::Put, Self::DeleteRange, Self::Txn, Self::Watch];
+    const ALL: [Self; 11] = [
+        Self::Range,
+        Self::Put,
+        Self::DeleteRange,
+        Self::Txn,
+        Self::Watch,
+        Self::Lock,
+        Self::Unlock,
+        Self::Campaign,
+        Self::Proclaim,
+        Self::Leader,
+        Self::Resign,
+    ];
 
     fn path(self) -> &'static str {
         match self {
@@ -44,6 +62,12 @@ impl Method {
             Self::DeleteRange => "/etcdserverpb.KV/DeleteRange",
             Self::Txn => "/etcdserverpb.KV/Txn",
             Self::Watch => "/etcdserverpb.Watch/Watch",
+            Self::Lock => "/v3lockpb.Lock/Lock",
+            Self::Unlock => "/v3lockpb.Lock/Unlock",
+            Self::Campaign => "/v3electionpb.Election/Campaign",
+            Self::Proclaim => "/v3electionpb.Election/Proclaim",
+            Self::Leader => "/v3electionpb.Election/Leader",
+            Self::Resign => "/v3electionpb.Election/Resign",
         }
     }
 }
@@ -85,9 +109,15 @@ pub(super) fn request(input: &[u8]) {
     assert!(changed.iter().all(|key| allowed(key)), "{who} wrote {changed:?}");
 }
 
-/// Six keys. The values of those that are not `same` depend on `seed`, and so does one key's name.
+/// A lease that there is, whoever's.
+pub(crate) const LEASE: i64 = 7;
+
+/// Six keys and a lease. The values of those that are not `same` depend on `seed`, and so does one key's name.
 fn world(same: impl Fn(&str) -> bool, seed: &str) -> Store {
     let mut store = Store::default();
+    let lease = LeaseGrant { id: LEASE, ttl_s: 60, owner: Bytes::new() };
+    store.lease_grant(&lease, Instant::now()).expect("a lease");
+    commit(&mut store);
     for key in [
         "mesh/v1/east/nodes/e1",
         "mesh/v1/east/services/shop/cart",
@@ -163,9 +193,71 @@ fn serve(store: &mut Store, who: &SpiffeId, method: Method, message: &[u8]) -> R
             };
             pb::WatchResponse { events, ..pb::WatchResponse::default() }.encode_to_vec()
         }
+        Method::Lock => {
+            let request = decode::<lock::LockRequest>(message)?;
+            authorize(Ok(authz::lock(&request)))?;
+            let place = join(store, &request.name, request.lease, Bytes::new(), now).map_err(text)?;
+            wait(store, &request.name, place.created).map_err(text)?
+        }
+        Method::Unlock => {
+            let request = decode::<lock::UnlockRequest>(message)?;
+            authorize(authz::unlock(&request))?;
+            let delete = DeleteRangeRequest { key: request.key, ..DeleteRangeRequest::default() };
+            store.delete_range(&delete, now).map_err(text)?.deleted.to_be_bytes().to_vec()
+        }
+        Method::Campaign => {
+            let request = decode::<election::CampaignRequest>(message)?;
+            authorize(Ok(authz::campaign(&request)))?;
+            let place = join(store, &request.name, request.lease, request.value, now).map_err(text)?;
+            wait(store, &request.name, place.created).map_err(text)?
+        }
+        Method::Proclaim => {
+            let request = decode::<election::ProclaimRequest>(message)?;
+            authorize(authz::proclaim(&request))?;
+            let leader = request.leader.unwrap_or_default();
+            let answer = store.txn(&recipe::proclaim(&leader, request.value), now).map_err(text)?;
+            vec![u8::from(answer.succeeded)]
+        }
+        Method::Leader => {
+            let request = decode::<election::LeaderRequest>(message)?;
+            authorize(Ok(authz::leader(&request)))?;
+            let answer = store.range(&recipe::first(&request.name)).map_err(text)?;
+            convert::range_response(answer, pb::ResponseHeader::default()).encode_to_vec()
+        }
+        Method::Resign => {
+            let request = decode::<election::ResignRequest>(message)?;
+            authorize(authz::resign(&request))?;
+            let leader = request.leader.unwrap_or_default();
+            let answer = store.txn(&recipe::give_up(leader.key, leader.rev), now).map_err(text)?;
+            vec![u8::from(answer.succeeded)]
+        }
     };
     commit(store);
     Ok(answer)
+}
+
+/// Takes a place among those that wait under a name.
+fn join(
+    store: &mut Store,
+    name: &[u8],
+    lease: i64,
+    value: Bytes,
+    now: Instant,
+) -> Result<recipe::Place, store::Error> {
+    let key = recipe::key(name, lease);
+    let answer = store.txn(&recipe::join(&key, lease, &value), now)?;
+    commit(store);
+    Ok(recipe::place(answer, value))
+}
+
+/// What whoever waits is told of the one before him.
+fn wait(store: &Store, name: &[u8], place: i64) -> Result<Vec<u8>, store::Error> {
+    let before = store.range(&recipe::before(name, place))?;
+    assert!(
+        before.kvs.iter().all(|kv| kv.create_revision < place),
+        "only those who came before are waited for"
+    );
+    Ok(convert::range_response(before, pb::ResponseHeader::default()).encode_to_vec())
 }
 
 fn decode<M: prost::Message + Default>(message: &[u8]) -> Result<M, String> {

@@ -1,11 +1,22 @@
 //! Files that people and programs leave for us, some of them damaged.
 
-use api::{bytes::ClusterUuid, peer::MeshPeer};
+use api::{
+    bytes::ClusterUuid, external_workload::ExternalWorkload, name::ClusterName, peer::MeshPeer,
+    record::Record,
+};
 use bytes::Bytes;
 use clustermesh_apiserver::{
+    backend::lineage_file,
     init::ClusterConfig,
     peers::ClosedPrefixes,
-    source::{manifests, memory::Memory, snapshot::Snapshot},
+    publish::{Author, author},
+    source::{
+        index::{Facts, Index},
+        manifests,
+        memory::Memory,
+        snapshot::Snapshot,
+    },
+    vms::presence::VmStates,
 };
 use replica::kept::{self, Owner};
 use sha2::{Digest as _, Sha256};
@@ -21,8 +32,48 @@ pub(super) fn manifest(input: &[u8]) {
     let second = manifests::read(&files, &first);
     assert_eq!(first.objects, second.objects, "the same files hold the same objects");
     let uuid = ClusterUuid([1; 16]);
-    let objects = Memory::default().objects(&first, uuid, 1);
+    let mut memory = Memory::default();
+    let objects = memory.objects(&first, uuid, 1);
     assert_eq!(objects.len(), first.objects.len());
+    let (addresses, _) = memory.allocate(&objects, &["100.64.1.0/24".parse().expect("a range")], 1);
+    let cluster: ClusterName = "east".parse().expect("a name");
+    let facts = Facts {
+        cluster: cluster.clone(),
+        uuid,
+        pod_cidrs: vec!["10.1.0.0/16".parse().expect("a range")],
+        ignored_labels: Vec::new(),
+        namespaces_are_global: true,
+    };
+    let mut index = Index::default();
+    index.replace(objects);
+    for (key, record) in index.desired(&facts, &addresses, &VmStates::default()).records {
+        assert!(author(&key, &cluster) == Author::Source, "{key} is not the source's to say");
+        assert_eq!(Record::decode(&key, &record.encode()).expect("what we write, we read"), record, "{key}");
+    }
+}
+
+/// An ExternalWorkload as YAML, as an operator writes it.
+pub(super) fn external_workload(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(workload) = serde_saphyr::from_str::<ExternalWorkload>(text) {
+        let text = serde_saphyr::to_string(&workload).expect("a workload is plain data");
+        let again = serde_saphyr::from_str::<ExternalWorkload>(&text).expect("what we write, we read");
+        assert_eq!(again, workload);
+    }
+}
+
+/// The file `lineage`, and what it lets a follower do.
+pub(super) fn lineage(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let Some(lineage) = lineage_file::read(text) else { return };
+    let again = lineage_file::read(&lineage_file::write(&lineage)).expect("what we write, we read");
+    assert_eq!(again, lineage);
+    for boot in lineage.boots() {
+        for revision in [0, boot.first_revision, i64::MAX] {
+            let admitted = lineage.admits(&boot.id, revision, 1_000);
+            assert!(!admitted || revision <= 1_000, "nobody goes on from above the head");
+        }
+    }
 }
 
 /// A MeshPeer as JSON, as an operator sends it.

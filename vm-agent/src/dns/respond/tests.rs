@@ -79,6 +79,15 @@ fn a_query_that_makes_no_sense_is_refused_and_what_is_no_query_gets_no_answer() 
 }
 
 #[test]
+fn what_is_refused_for_its_many_questions_repeats_none_of_them() {
+    let mut many = query("cart.shop.svc.cluster.local.", RecordType::A);
+    many.queries = vec![many.queries[0].clone(); 300];
+    let Plan::Reply(bytes) = plan(&many.to_vec().unwrap(), Transport::Udp, &zone("")) else { panic!("ours") };
+    assert!(bytes.len() <= PLAIN_MAX_BYTES, "{} bytes", bytes.len());
+    assert_eq!(Message::from_vec(&bytes).unwrap().metadata.response_code, ResponseCode::FormErr);
+}
+
+#[test]
 fn names_of_the_rest_of_the_world_are_handed_on_also_in_other_classes() {
     let elsewhere = query("example.com.", RecordType::MX);
     let mut version = query("version.bind.", RecordType::TXT);
