@@ -37,7 +37,7 @@ test-kubernetes: deps
 	@ci/etcd.sh
 	@ci/kubernetes.sh
 	$(CARGO) build --workspace --bins --locked
-	$(CARGO) test -p e2e --locked --test main -- --ignored --skip machine::
+	$(CARGO) test -p e2e --locked --test main -- --ignored --skip machine:: --skip cost::
 	$(CARGO) test -p chart --locked -- --ignored
 
 test-terraform: deps
