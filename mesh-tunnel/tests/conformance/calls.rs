@@ -28,11 +28,9 @@ type Call<'a> = (&'a str, Vec<Step>, &'a [IpNet], &'a [IpNet]);
 pub fn all(host: &Host, other: &Host, stream: &Stream) {
     let (key, peer) = (other.key.public(), other.as_peer(&Underlay::V4.address(other.number)));
     let stranger = PrivateKey::generate().public();
-    let stranger_peer = Peer {
-        endpoint: Some("192.0.2.99:1".parse().expect("an address")),
-        allowed_ips: [net("10.79.0.0/24")].into(),
-        keepalive_s: 1,
-    };
+    // One without an endpoint would have the kernel's device refuse a packet, instead of losing it.
+    let endpoint = Some("192.0.2.99:1".parse().expect("an address"));
+    let stranger_peer = Peer { endpoint, allowed_ips: [net("10.79.0.0/24")].into(), keepalive_s: 1 };
     let own = net(&format!("10.77.0.{}/32", other.number));
     let (extra, foreign) = (net("10.78.0.0/24"), net("10.79.0.0/24"));
     let device = || Step::SetDevice { private_key: host.key.clone(), port: PORT, fwmark: FWMARK };
@@ -74,7 +72,7 @@ pub fn all(host: &Host, other: &Host, stream: &Stream) {
             "make the other peer anew",
             vec![Step::RenewPeer {
                 key: stranger,
-                peer: Peer { allowed_ips: [extra, foreign].into(), ..Peer::default() },
+                peer: Peer { endpoint, allowed_ips: [extra, foreign].into(), ..Peer::default() },
             }],
             &[own],
             &[extra, foreign],
