@@ -111,10 +111,11 @@ static __always_inline bool mesh_is_told_apart(const struct mesh_local *local)
 }
 
 /*
- * Whether a packet, or a socket that is about to have this address, may come from it; counted when not. `skb` is null
- * for the running task.
+ * Whether whoever has a packet's socket, or the running task where `skb` is null, may use this address of ours; counted
+ * when not. `kernel_may`: so may what is no socket of a process.
  */
-static __always_inline bool mesh_may_have(struct __sk_buff *skb, const struct mesh_local *local, const struct mesh_addr *addr)
+static __always_inline bool mesh_may_use(struct __sk_buff *skb, const struct mesh_local *local, const struct mesh_addr *addr,
+					 bool kernel_may, enum mesh_drop_reason otherwise)
 {
 	const struct mesh_tenancy *tenancy = mesh_tenancy_here();
 	const struct mesh_tenant *tenant = 0;
@@ -126,43 +127,29 @@ static __always_inline bool mesh_may_have(struct __sk_buff *skb, const struct me
 	case MESH_WHO_HOST:
 		may = local->kind == MESH_LOCAL_NODE;
 		break;
+	case MESH_WHO_KERNEL:
+		may = kernel_may || local->kind == MESH_LOCAL_NODE;
+		break;
 	case MESH_WHO_TENANT:
 		may = tenant && mesh_tenant_has(tenant, addr);
 		break;
 	case MESH_WHO_UNKNOWN:
 		mesh_count(MESH_DROP_NEW_CGROUP);
 		return false;
-	case MESH_WHO_KERNEL:
-		may = true;
-		break;
 	}
 	if (!may)
-		mesh_count(MESH_DROP_WRONG_SOURCE);
+		mesh_count(otherwise);
 	return may;
 }
 
-/* Whether the socket that is about to take a packet may be reached at this address of ours; counted when not. */
+/* Whether a packet may come from this address, or a socket have it. */
+static __always_inline bool mesh_may_have(struct __sk_buff *skb, const struct mesh_local *local, const struct mesh_addr *addr)
+{
+	return mesh_may_use(skb, local, addr, true, MESH_DROP_WRONG_SOURCE);
+}
+
+/* Whether the socket that is about to take a packet may be reached at this address. */
 static __always_inline bool mesh_may_take(struct __sk_buff *skb, const struct mesh_local *local, const struct mesh_addr *addr)
 {
-	const struct mesh_tenancy *tenancy = mesh_tenancy_here();
-	const struct mesh_tenant *tenant = 0;
-	bool may = false;
-
-	if (!tenancy || !mesh_is_told_apart(local))
-		return true;
-	switch (mesh_who(skb, tenancy, &tenant)) {
-	case MESH_WHO_HOST:
-	case MESH_WHO_KERNEL:
-		may = local->kind == MESH_LOCAL_NODE;
-		break;
-	case MESH_WHO_TENANT:
-		may = tenant && mesh_tenant_has(tenant, addr);
-		break;
-	case MESH_WHO_UNKNOWN:
-		mesh_count(MESH_DROP_NEW_CGROUP);
-		return false;
-	}
-	if (!may)
-		mesh_count(MESH_DROP_WRONG_LISTENER);
-	return may;
+	return mesh_may_use(skb, local, addr, false, MESH_DROP_WRONG_LISTENER);
 }
