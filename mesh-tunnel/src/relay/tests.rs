@@ -21,15 +21,15 @@ fn at(text: &str) -> SocketAddr {
     text.parse().expect("an address")
 }
 
-fn secret(name: u8) -> Secret {
+pub(super) fn secret(name: u8) -> Secret {
     Secret::from_hex(&format!("{name:02x}").repeat(32)).expect("64 hex digits")
 }
 
-fn public(name: u8) -> PublicKey {
+pub(super) fn public(name: u8) -> PublicKey {
     secret(name).public()
 }
 
-fn pair(one: u8, other: u8) -> Pair {
+pub(super) fn pair(one: u8, other: u8) -> Pair {
     Pair::new(public(one), public(other)).expect("two keys")
 }
 

@@ -9,7 +9,7 @@ use gotatun::{
 use tokio::{task::LocalSet, time::timeout};
 
 use super::*;
-use crate::key::Secret;
+use crate::relay::tests::{pair, public, secret};
 
 /// A handshake on loopback takes a millisecond; one that is lost is repeated after 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,18 +49,6 @@ impl IpSend for Inside {
     async fn send(&mut self, packet: gotatun::packet::Packet<Ip>) -> io::Result<()> {
         self.out.send(packet).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
-}
-
-fn secret(name: u8) -> Secret {
-    Secret::from_hex(&format!("{name:02x}").repeat(32)).expect("64 hex digits")
-}
-
-fn public(name: u8) -> PublicKey {
-    secret(name).public()
-}
-
-fn pair(one: u8, other: u8) -> Pair {
-    Pair::new(public(one), public(other)).expect("two keys")
 }
 
 /// A packet from one name to another: 10.0.0.<name>.
