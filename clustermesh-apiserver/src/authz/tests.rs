@@ -100,15 +100,15 @@ fn what_can_be_read_does_not_depend_on_how() {
     }
 }
 
+/// The value of a key of a node or a VM.
+fn tunnel_key() -> Vec<u8> {
+    let public_key = api::bytes::PublicKey([7; 32]);
+    api::record::TunnelKey { public_key, port: 51_871, clock_epoch: 0, relay_key: None }.encode()
+}
+
 #[test]
 fn a_node_writes_its_own_two_records_and_nothing_else() {
-    let key = api::record::TunnelKey {
-        public_key: api::bytes::PublicKey([7; 32]),
-        port: 51_871,
-        clock_epoch: 0,
-        relay_key: None,
-    }
-    .encode();
+    let key = tunnel_key();
     for (what, allowed) in [
         ("mesh/v1/west/keys/w1", true),
         ("mesh/v1/west/keys/w2", false),
@@ -141,13 +141,7 @@ fn a_node_writes_only_values_that_are_records_of_their_key() {
 
 #[test]
 fn a_vm_writes_its_own_three_records_by_put_alone() {
-    let key = api::record::TunnelKey {
-        public_key: api::bytes::PublicKey([7; 32]),
-        port: 51_871,
-        clock_epoch: 0,
-        relay_key: None,
-    }
-    .encode();
+    let key = tunnel_key();
     let presence = api::record::Presence {
         instance: api::bytes::Instance([1; 16]),
         sequence: 1,
@@ -263,13 +257,7 @@ fn cve_2023_32082_leases_are_for_those_who_may_do_the_same_to_any_key() {
 
 #[test]
 fn a_node_hangs_its_records_on_no_lease() {
-    let key = api::record::TunnelKey {
-        public_key: api::bytes::PublicKey([7; 32]),
-        port: 51_871,
-        clock_epoch: 0,
-        relay_key: None,
-    }
-    .encode();
+    let key = tunnel_key();
     let leased = pb::PutRequest {
         key: b("mesh/v1/west/keys/w1"),
         value: Bytes::from(key),
