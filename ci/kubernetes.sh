@@ -4,6 +4,7 @@
 # (all Apache-2.0). Without arguments all of them, else those that are named. Does nothing for what is there.
 # The first run takes about eight minutes on two cores, and needs Go 1.26 and the Go module proxy.
 set -euo pipefail
+source "$(dirname "$0")/building.sh"
 
 kubernetes=1.37.2
 helm=3.22.0
@@ -38,24 +39,8 @@ look "$@"
 "$(dirname "$0")/need-go" "${missing[*]}"
 export GOTOOLCHAIN=local GOFLAGS='-p=2 -buildvcs=false' CGO_ENABLED=0 GOWORK=off
 
-# One build at a time on a machine: who waits here finds what the other one built.
-mkdir -p "$cache"
-exec {lock}>"$cache/kubernetes.lock"
-if ! flock --nonblock "$lock"; then
-    echo "waiting for another run that builds into $cache"
-    flock "$lock"
-    look "$@"
-fi
-work=$(mktemp -d "$cache/building.XXXXXX")
-building=
-finish() {
-    local code=$?
-    rm -rf "$work"
-    if [[ $code -ne 0 && -n $building ]]; then
-        echo "error: cannot build $building: the lines above say why" >&2
-    fi
-}
-trap finish EXIT
+begin_building kubernetes
+look "$@"
 
 # The wrapper module: `go install` refuses modules with replace lines, and those of Kubernetes name folders that its
 # published module does not have. The same code is published beside it, under v0.

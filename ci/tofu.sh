@@ -3,6 +3,7 @@
 # ${MESH_CACHE:-~/.cache/mesh}/tofu-VERSION/tofu. Does nothing when it is there. The first run takes about four minutes on two
 # cores, and needs Go 1.26 and the Go module proxy.
 set -euo pipefail
+source "$(dirname "$0")/building.sh"
 
 version=1.12.6
 cache=${MESH_CACHE:-$HOME/.cache/mesh}
@@ -12,22 +13,10 @@ target=$cache/tofu-$version
 "$(dirname "$0")/need-go" OpenTofu
 export GOTOOLCHAIN=local GOFLAGS='-p=2 -buildvcs=false' CGO_ENABLED=0 GOWORK=off
 
-# One build at a time on a machine: who waits here finds what the other one built.
-mkdir -p "$cache"
-exec {lock}>"$cache/tofu.lock"
-if ! flock --nonblock "$lock"; then
-    echo "waiting for another run that builds OpenTofu into $cache"
-    flock "$lock"
-    [[ ! -x $target/tofu ]] || exit 0
-fi
-work=$(mktemp -d "$cache/building.XXXXXX")
-finish() {
-    local code=$?
-    rm -rf "$work"
-    [[ $code -eq 0 ]] || echo "error: cannot build OpenTofu: the lines above say why" >&2
-}
-trap finish EXIT
+begin_building tofu
+[[ ! -x $target/tofu ]] || exit 0
 
+building=OpenTofu
 echo "building OpenTofu $version with $(go env GOVERSION): $target/tofu"
 start=$SECONDS
 cd "$work"

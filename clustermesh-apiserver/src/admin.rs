@@ -44,6 +44,28 @@ pub struct Description {
     pub revision: u64,
 }
 
+impl Description {
+    /// As the wire has it.
+    pub(crate) fn told(self) -> Result<pb::DescribeResponse, Status> {
+        let text = |cidrs: &[IpNet]| cidrs.iter().map(IpNet::to_string).collect();
+        let peers = self.peers.iter().map(serde_json::to_string).collect::<Result<_, _>>();
+        Ok(pb::DescribeResponse {
+            name: self.name.to_string(),
+            uuid: self.uuid.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pod_cidrs: text(&self.pod_cidrs),
+            service_cidrs: text(&self.service_cidrs),
+            mesh_cidrs: text(&self.mesh_cidrs),
+            node_addresses: self.node_addresses.iter().map(IpAddr::to_string).collect(),
+            endpoints: self.endpoints,
+            trust_bundle: self.trust_bundle,
+            peers: peers.map_err(|error| Status::internal(format!("a MeshPeer has no JSON: {error}")))?,
+            counts: self.counts,
+            revision: self.revision,
+        })
+    }
+}
+
 /// What a removal did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
@@ -134,23 +156,7 @@ impl Admin for AdminService {
         &self,
         _: Request<pb::DescribeRequest>,
     ) -> Result<Response<pb::DescribeResponse>, Status> {
-        let us = self.peers.describe().await?;
-        let text = |cidrs: &[IpNet]| cidrs.iter().map(IpNet::to_string).collect();
-        let peers = us.peers.iter().map(serde_json::to_string).collect::<Result<_, _>>();
-        Ok(Response::new(pb::DescribeResponse {
-            name: us.name.to_string(),
-            uuid: us.uuid.to_string(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pod_cidrs: text(&us.pod_cidrs),
-            service_cidrs: text(&us.service_cidrs),
-            mesh_cidrs: text(&us.mesh_cidrs),
-            node_addresses: us.node_addresses.iter().map(IpAddr::to_string).collect(),
-            endpoints: us.endpoints,
-            trust_bundle: us.trust_bundle,
-            peers: peers.map_err(|error| Status::internal(format!("a MeshPeer has no JSON: {error}")))?,
-            counts: us.counts,
-            revision: us.revision,
-        }))
+        Ok(Response::new(self.peers.describe().await?.told()?))
     }
 
     async fn apply_peer(
@@ -194,9 +200,9 @@ impl Admin for AdminService {
     async fn invite_peer(
         &self,
         _: Request<pb::InvitePeerRequest>,
-    ) -> Result<Response<pb::InvitePeerResponse>, Status> {
+    ) -> Result<Response<pb::InviteResponse>, Status> {
         let (token, expires_s) = self.vms.invite_peer().await?;
-        Ok(Response::new(pb::InvitePeerResponse { token, expires_s }))
+        Ok(Response::new(pb::InviteResponse { token, expires_s }))
     }
 
     async fn add_vm(
@@ -223,9 +229,9 @@ impl Admin for AdminService {
     async fn invite_vm(
         &self,
         request: Request<pb::InviteVmRequest>,
-    ) -> Result<Response<pb::InviteVmResponse>, Status> {
+    ) -> Result<Response<pb::InviteResponse>, Status> {
         let (token, expires_s) = self.vms.invite(&parse(&request.into_inner().name)?).await?;
-        Ok(Response::new(pb::InviteVmResponse { token, expires_s }))
+        Ok(Response::new(pb::InviteResponse { token, expires_s }))
     }
 
     async fn list_vms(

@@ -34,7 +34,6 @@ use daemon::{
     spiffe::{Role, SpiffeId},
     tls::{Origin, StrangerInfo},
 };
-use ipnet::IpNet;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{
     Api, Client,
@@ -46,7 +45,6 @@ use rpc::mesh::enrolment::v1::{
     enrolment_server::Enrolment,
 };
 use std::{
-    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -267,15 +265,14 @@ impl Enrolment for Enrol {
         let checked = self.vms.check_peer(&Secret::from_slice(&secret).map_err(bad)?, uuid).await;
         checked.map_err(|error| refused(error, from.as_ref(), "Refused the administrator of a cluster"))?;
         // Of our other peers a token tells nothing.
-        let us = self.peers.describe().await?;
-        let text = |cidrs: &[IpNet]| cidrs.iter().map(IpNet::to_string).collect();
+        let us = self.peers.describe().await?.told()?;
         Ok(Response::new(MeetPeerResponse {
-            name: us.name.to_string(),
-            uuid: us.uuid.to_string(),
-            pod_cidrs: text(&us.pod_cidrs),
-            service_cidrs: text(&us.service_cidrs),
-            mesh_cidrs: text(&us.mesh_cidrs),
-            node_addresses: us.node_addresses.iter().map(IpAddr::to_string).collect(),
+            name: us.name,
+            uuid: us.uuid,
+            pod_cidrs: us.pod_cidrs,
+            service_cidrs: us.service_cidrs,
+            mesh_cidrs: us.mesh_cidrs,
+            node_addresses: us.node_addresses,
             endpoints: us.endpoints,
             trust_bundle: us.trust_bundle,
             counts: us.counts,

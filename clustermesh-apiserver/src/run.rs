@@ -104,14 +104,7 @@ pub async fn run(args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<
     let engine = Engine::open(layout.root()).await.context("cannot open the store")?;
     store_ready.met();
 
-    let own = publish::Own {
-        name: config.name.clone(),
-        uuid: config.uuid,
-        pod_cidrs: config.pod_cidrs.clone(),
-        service_cidrs: config.service_cidrs.clone(),
-        mesh_cidrs: config.mesh_cidrs.clone(),
-        encryption_scope: config.encryption_scope,
-    };
+    let own = publish::Own::from(&config);
     publish::begin(&engine, &own).await.context("cannot write this boot into the store")?;
     let usurped = secret.as_ref().map(StateSecret::usurped).unwrap_or_default();
     if let Some(secret) = &secret {

@@ -27,7 +27,7 @@ pub use certificate::Certificate;
 pub use connect::{
     CONNECT_MAX, ConnectError, Connection, Expected, connect, connect_any, connect_as_stranger, connect_over,
 };
-pub use identity::{Identity, IdentityError, IdentityPaths, IdentityPem};
+pub use identity::{Identity, IdentityError, IdentityPaths, IdentityPem, certificate_request};
 pub use refused::{Reason, Refused, Side};
 pub use trust::{BundleError, TrustStore, bundle_der, bundle_pem};
 pub use wire::{Duplex, Origin, Wire};

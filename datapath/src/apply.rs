@@ -38,6 +38,8 @@ pub struct Outcome {
     pub taken: usize,
     /// One sentence for each step that was refused; what was left alone because of it is counted in the last.
     pub problems: Vec<String>,
+    /// Something was refused: [`crate::observe::Observed::unfinished`] of the next plan.
+    pub unfinished: bool,
 }
 
 /// Problems that a report spells out: a full map refuses thousands of rows for one reason, and a person reads ten.
@@ -103,6 +105,7 @@ impl<'a, H: Host> Run<'a, H> {
     }
 
     fn finish(mut self) -> Outcome {
+        self.outcome.unfinished = !self.undone.is_empty();
         if self.unsaid > 0 {
             self.outcome.problems.push(format!("{} more were refused", self.unsaid));
         }
@@ -155,7 +158,7 @@ fn waits_for(step: &Step, undone: &Step) -> bool {
             Step::Tunnel(TunnelStep::AddAllowed { prefix: longer, .. }) => prefix.contains(longer),
             _ => false,
         },
-        Step::Tunnel(TunnelStep::SetEndpoint { peer, .. } | TunnelStep::SetKeepalive { peer }) => {
+        Step::Tunnel(TunnelStep::SetEndpoint { peer, .. } | TunnelStep::SetKeepalive { peer, .. }) => {
             matches!(undone, Step::Tunnel(TunnelStep::AddPeer { peer: missing, .. }) if missing == peer)
         }
         // Its longer neighbours would fall to a third owner.

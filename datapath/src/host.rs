@@ -73,6 +73,8 @@ pub struct Datapath {
     /// The table that balances, where nftables does.
     services: Services,
     relay: Relay,
+    /// The last plan was not carried out whole.
+    unfinished: bool,
 }
 
 /// The data path cannot be had on this host; nothing was set up.
@@ -152,6 +154,7 @@ impl Datapath {
             clock_epochs,
             services: Services::default(),
             relay: Relay::default(),
+            unfinished: false,
         })
     }
 
@@ -222,6 +225,7 @@ impl Datapath {
         if let Some(observed) = self.observe(pairs, &mut problems) {
             let outcome = apply(&plan(image, &observed, completeness), self);
             changed = outcome.taken;
+            self.unfinished = outcome.unfinished;
             problems.extend(outcome.problems);
         }
         match self.bpf.rival() {
@@ -233,7 +237,8 @@ impl Datapath {
             problems.push(sentence(&error));
             BTreeMap::new()
         });
-        Report { changed, problems, drops, tunnels: self.tunnels(), relay }
+        let tunnels = self.tunnels().unwrap_or_default();
+        Report { changed, problems, drops, tunnels, relay }
     }
 
     /// Puts our programs in the place of an earlier version's, whose maps are of another make; true if there was one. To
@@ -267,10 +272,12 @@ impl Datapath {
         self.bpf.drops()
     }
 
-    /// How each tunnel is; none while its device does not answer.
-    #[must_use]
-    pub fn tunnels(&self) -> BTreeMap<PublicKey, TunnelState> {
-        let Some(Ok(observed)) = self.tunnel.as_ref().map(Tunnel::observe) else { return BTreeMap::new() };
+    /// How each tunnel is.
+    ///
+    /// # Errors
+    /// When the device does not answer.
+    pub fn tunnels(&mut self) -> Result<BTreeMap<PublicKey, TunnelState>, wireguard::Error> {
+        let observed = self.observe_device()?;
         let state = |peer: &wireguard::PeerObserved| TunnelState {
             endpoint: peer.endpoint,
             // A handshake in the future is a clock that went back.
@@ -280,7 +287,26 @@ impl Datapath {
             rx_bytes: peer.rx_bytes,
             tx_bytes: peer.tx_bytes,
         };
-        observed.peers.iter().map(|(key, peer)| (*key, state(peer))).collect()
+        Ok(observed.peers.iter().map(|(key, peer)| (*key, state(peer))).collect())
+    }
+
+    /// Begins a new session with each of these peers, by the way that it is dialled now: it is made anew with what it has.
+    ///
+    /// # Errors
+    /// When the device does not answer, or refuses.
+    pub fn begin_sessions(&mut self, peers: &[PublicKey]) -> Result<(), wireguard::Error> {
+        let observed = self.observe_device()?;
+        let renew = |key: &PublicKey| {
+            let known = observed.peers.get(key)?;
+            let peer = wireguard::Peer {
+                endpoint: known.endpoint,
+                allowed_ips: known.allowed_ips.clone(),
+                keepalive_s: known.keepalive_s,
+            };
+            Some(wireguard::Step::RenewPeer { key: *key, peer })
+        };
+        let steps: Vec<_> = peers.iter().filter_map(renew).collect();
+        self.tunnel.as_ref().map_or(Ok(()), |tunnel| tunnel.apply(&steps))
     }
 
     /// Somebody removed the kernel's device: a new one is furnished like any that has no key yet.
@@ -331,6 +357,7 @@ impl Datapath {
             masquerade: nft::observe().unwrap_or(Masquerade::Foreign),
             tunnel: self.observe_tunnel(problems),
             relay,
+            unfinished: self.unfinished,
         })
     }
 
@@ -347,14 +374,17 @@ impl Datapath {
         }
     }
 
-    fn observe_tunnel(&mut self, problems: &mut Vec<String>) -> Option<TunnelObserved> {
-        let observed = match &self.tunnel {
+    fn observe_device(&mut self) -> Result<wireguard::Observed, wireguard::Error> {
+        match &self.tunnel {
             Some(tunnel) => tunnel.observe(),
             None => {
                 Tunnel::open(self.kind, MESH_DEVICE).and_then(|tunnel| self.tunnel.insert(tunnel).observe())
             }
-        };
-        match observed {
+        }
+    }
+
+    fn observe_tunnel(&mut self, problems: &mut Vec<String>) -> Option<TunnelObserved> {
+        match self.observe_device() {
             Ok(observed) => Some(tunnel_observed(&observed, self.private_key.public(), &self.clock_epochs)),
             Err(error) => {
                 problems.push(sentence(&error));

@@ -128,10 +128,40 @@ pub struct TunnelImage {
 /// One other end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TunnelPeer {
-    /// Where it is dialled; a learnt endpoint is kept while its handshake is fresh.
+    /// Where it is dialled; see [`Upkeep`] for what becomes of one that was learnt.
     pub endpoint: Option<SocketAddr>,
+    /// How its tunnel is kept.
+    pub upkeep: Upkeep,
     /// What it may send from and is sent to.
     pub allowed: BTreeSet<IpNet>,
     /// Of its clock: where it has grown, the peer is made anew, once. See [`api::record::TunnelKey::clock_epoch`].
     pub clock_epoch: u64,
 }
+
+/// How a tunnel is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Upkeep {
+    /// By keepalives, always; a learnt endpoint stays while its session is fresh.
+    #[default]
+    Steady,
+    /// Whoever composes the image decides, from what he measures: the peer is dialled where the image says, whatever was
+    /// learnt, and where the image says nothing, what was learnt stays.
+    OnDemand {
+        /// Keepalives are sent.
+        keepalive: bool,
+    },
+}
+
+impl Upkeep {
+    /// Seconds between keepalives; 0: none.
+    #[must_use]
+    pub fn keepalive_s(self) -> u16 {
+        match self {
+            Self::Steady | Self::OnDemand { keepalive: true } => KEEPALIVE_S,
+            Self::OnDemand { keepalive: false } => 0,
+        }
+    }
+}
+
+/// A tunnel without traffic still shows within three of these that it is alive: a silent one is red after 15 s.
+pub const KEEPALIVE_S: u16 = 5;

@@ -11,6 +11,10 @@
 //! - a client of a service finds the old set of backends whole or the new one whole.
 //!
 //! Before the view is complete only additions are planned ("no sweep before sync", design decision 18).
+//!
+//! What is new is written before what is old goes, which takes room for both. Where the last plan was not carried out
+//! whole a map may be full: then what nobody needs any more goes first (docs/decisions/0018), and a service that may not
+//! keep what it has refuses for as long as that takes.
 
 mod balance;
 mod host;
@@ -23,7 +27,7 @@ mod tenants;
 mod tests;
 mod tunnel;
 
-pub use tunnel::{FWMARK, KEEPALIVE_S};
+pub use tunnel::FWMARK;
 
 use crate::{image::Image, observe::Observed, step::Step};
 use ipnet::IpNet;
@@ -56,6 +60,8 @@ pub fn plan(desired: &Image, observed: &Observed, completeness: Completeness) ->
 /// When a step is taken. What closes comes before what opens; removal goes the same way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
+    /// Only after a plan that was not carried out whole: out of the maps, what nobody needs any more.
+    MakeRoom,
     /// Programs at uplinks and at both directions of `mesh0`: a row means nothing without them.
     Guard,
     /// Who is who on this host, before anybody has an address or a way: until then a tenant is refused, never taken for

@@ -206,6 +206,8 @@ pub enum TunnelStep {
         peer: PublicKey,
         /// Where it is dialled; None: it dials us.
         endpoint: Option<SocketAddr>,
+        /// Seconds between keepalives; 0: none.
+        keepalive_s: u16,
         /// What it brings along.
         allowed: BTreeSet<IpNet>,
         /// Of its clock.
@@ -217,6 +219,8 @@ pub enum TunnelStep {
         peer: PublicKey,
         /// Where it is dialled: where it was found last.
         endpoint: Option<SocketAddr>,
+        /// Seconds between keepalives; 0: none.
+        keepalive_s: u16,
         /// What it has.
         allowed: BTreeSet<IpNet>,
         /// Of its clock.
@@ -229,10 +233,12 @@ pub enum TunnelStep {
         /// Where.
         endpoint: SocketAddr,
     },
-    /// Sets a peer's keep-alives to the interval we use.
+    /// Sets a peer's keepalives.
     SetKeepalive {
         /// Its public key.
         peer: PublicKey,
+        /// Seconds between them; 0: none.
+        keepalive_s: u16,
     },
     /// Gives a prefix to a peer, and takes it from its former owner in the same moment.
     AddAllowed {
@@ -365,13 +371,14 @@ impl fmt::Display for TunnelStep {
                 endpoint.map_or(Ok(()), |at| write!(f, " at {at}"))?;
                 allowed.iter().try_for_each(|prefix| write!(f, " {prefix}"))
             }
-            Self::RenewPeer { peer, endpoint, allowed, clock_epoch } => {
+            Self::RenewPeer { peer, endpoint, allowed, clock_epoch, .. } => {
                 write!(f, "make peer {peer} anew, of clock epoch {clock_epoch}")?;
                 endpoint.map_or(Ok(()), |at| write!(f, " at {at}"))?;
                 allowed.iter().try_for_each(|prefix| write!(f, " {prefix}"))
             }
             Self::SetEndpoint { peer, endpoint } => write!(f, "dial {peer} at {endpoint}"),
-            Self::SetKeepalive { peer } => write!(f, "keep {peer} alive"),
+            Self::SetKeepalive { peer, keepalive_s: 0 } => write!(f, "no keepalives to {peer}"),
+            Self::SetKeepalive { peer, .. } => write!(f, "keep {peer} alive"),
             Self::AddAllowed { peer, prefix } => write!(f, "{prefix} belongs to {peer}"),
             Self::RemoveAllowed { peer, prefix } => write!(f, "{prefix} does not belong to {peer}"),
             Self::RemovePeer { peer } => write!(f, "remove peer {peer}"),

@@ -71,7 +71,12 @@ struct Args {
     /// for the agent to say. What must survive a restart is kept beside the configuration, as INTERFACE.relay
     #[arg(long, value_name = "PORT")]
     relay: Option<u16>,
-    /// Relay and nothing else: make no device. For hosts whose tunnels are the kernel's
+    /// Mbit/s that each pair of nodes may use through the relay, both ways counted. A burst may be a fifth of a second's
+    #[arg(long, value_name = "MBIT_PER_S", requires = "relay", default_value_t = relay::MBIT_PER_S,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    relay_rate: u32,
+    /// Relay and nothing else: make no device, and need no capability. For hosts whose device is the kernel's or another
+    /// process's
     #[arg(long, requires = "relay")]
     relay_only: bool,
 }
@@ -204,7 +209,7 @@ struct Relaying {
 impl Relaying {
     async fn start(port: u16, args: &Args) -> anyhow::Result<Self> {
         let file = args.state().with_extension("relay");
-        let service = Rc::new(Service::start(port, file).await?);
+        let service = Rc::new(Service::start(port, args.relay_rate, file).await?);
         let server = Server::bind(&args.uapi_dir, &format!("{}.relay", args.interface))?;
         Ok(Self { service, server })
     }

@@ -43,8 +43,8 @@ use message::{Mac1Key, Message, Signed};
 
 /// Pairs that may talk: 128 nodes on each side of one relay. A request that names them all has 2.2 MB.
 pub const PAIRS_MAX: usize = 16_384;
-/// Bytes a second that a pair may use, unless another figure is given: 100 Mbit/s.
-pub const BYTES_PER_S: u64 = 12_500_000;
+/// Mbit/s that a pair may use, unless another figure is given.
+pub const MBIT_PER_S: u32 = 100;
 /// A pair may use so much of its second at once: a window of TCP on a path of 100 ms.
 const BYTES_BURST: Duration = Duration::from_millis(200);
 /// A node repeats an initiation that is not answered after 5 s, with another index. (REKEY_TIMEOUT, 6.1)
@@ -174,7 +174,7 @@ struct Link {
 }
 
 impl Relay {
-    /// A relay of this public key, between nobody. Each pair may use so many bytes a second.
+    /// A relay of this public key, between nobody. Each pair may use so many bytes a second, both ways counted.
     pub fn new(own: &PublicKey, bytes_per_s: u64) -> Self {
         Self {
             own: Mac1Key::of(own),
@@ -381,6 +381,11 @@ impl Relay {
         link.counters.datagrams += 1;
         link.counters.bytes += bytes;
         Ok(at)
+    }
+
+    /// Bytes a second that each pair may use, both ways counted.
+    pub fn bytes_per_s(&self) -> u64 {
+        self.bytes_per_s
     }
 
     /// Who may talk, and what passed.

@@ -21,7 +21,8 @@ use gotatun::{
 use nix::{
     errno::Errno,
     sys::socket::{
-        ControlMessage, MsgFlags, SockaddrStorage, sendmsg, setsockopt, sockopt, sockopt::SetUsize,
+        ControlMessage, MsgFlags, SockaddrStorage, getsockopt, sendmsg, setsockopt, sockopt,
+        sockopt::SetUsize,
     },
 };
 use tokio::io::Interest;
@@ -69,7 +70,7 @@ impl Sockets {
         let mut bound = self.lock();
         let (port, socket) = match bound.take() {
             Some((known, socket)) if known == port => (known, socket),
-            before => match open(port, fwmark) {
+            before => match open(port) {
                 Ok(fresh) => fresh,
                 Err(error) => {
                     *bound = before;
@@ -77,7 +78,10 @@ impl Sockets {
                 }
             },
         };
-        setsockopt(&socket, sockopt::Mark, &fwmark)?;
+        // Without CAP_NET_ADMIN nobody may set a mark, not even the one that is there.
+        if getsockopt(&socket, sockopt::Mark)? != fwmark {
+            setsockopt(&socket, sockopt::Mark, &fwmark)?;
+        }
         *bound = Some((port, socket.clone()));
         Ok((port, socket))
     }
@@ -87,8 +91,8 @@ impl Sockets {
     }
 }
 
-fn open(port: u16, fwmark: u32) -> io::Result<(u16, UdpSocket)> {
-    let options = SockOpt { fwmark: Some(fwmark), only_v6: Some(false), ..SockOpt::default() };
+fn open(port: u16) -> io::Result<(u16, UdpSocket)> {
+    let options = SockOpt { only_v6: Some(false), ..SockOpt::default() };
     let socket = match UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port).into(), options) {
         // No IPv6 in this kernel or namespace.
         Err(error)
@@ -107,15 +111,33 @@ fn open(port: u16, fwmark: u32) -> io::Result<(u16, UdpSocket)> {
     if socket.local_addr()?.is_ipv6() {
         setsockopt(&socket, Ipv6MtuDiscover, &(libc::IPV6_PMTUDISC_DONT as usize))?;
     }
-    if let Err(error) = setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES)
-        .and_then(|()| setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER_BYTES))
-    {
-        warn!(%error, "Keeping the system's socket buffers; bursts may be lost");
-    }
+    enlarge_buffers(&socket)?;
     if let Err(error) = socket.enable_udp_gro() {
         warn!(%error, "Receiving datagrams one by one");
     }
     Ok((socket.local_addr()?.port(), socket))
+}
+
+/// To what we ask for, or, without CAP_NET_ADMIN, to what the system allows to everybody.
+fn enlarge_buffers(socket: &UdpSocket) -> io::Result<()> {
+    let forced = setsockopt(socket, sockopt::RcvBufForce, &SOCKET_BUFFER_BYTES)
+        .and_then(|()| setsockopt(socket, sockopt::SndBufForce, &SOCKET_BUFFER_BYTES));
+    if let Err(error) = forced {
+        setsockopt(socket, sockopt::RcvBuf, &SOCKET_BUFFER_BYTES)?;
+        setsockopt(socket, sockopt::SndBuf, &SOCKET_BUFFER_BYTES)?;
+        // The kernel says twice of what it was asked for: the rest is for its own bookkeeping. (socket(7), SO_RCVBUF)
+        let [receive_bytes, send_bytes] =
+            [getsockopt(socket, sockopt::RcvBuf)?, getsockopt(socket, sockopt::SndBuf)?].map(|it| it / 2);
+        if receive_bytes.min(send_bytes) < SOCKET_BUFFER_BYTES {
+            warn!(
+                %error,
+                receive_bytes,
+                send_bytes,
+                "Small socket buffers, bursts may be lost: raise net.core.rmem_max and net.core.wmem_max to {SOCKET_BUFFER_BYTES}"
+            );
+        }
+    }
+    Ok(())
 }
 
 impl UdpTransportFactory for Sockets {

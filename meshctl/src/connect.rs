@@ -63,6 +63,19 @@ impl Lines<'_> {
     fn step(&mut self, name: &str, text: &str) {
         self.line(&format!(" ✓ {name:<9} {text}"));
     }
+
+    /// Both answer: who, where, and within which time.
+    fn reached(&mut self, both: [(&ClusterName, &str, Duration); 2]) {
+        let text = |(name, endpoint, within)| format!("{name} {endpoint} ({})", took(within));
+        self.step("reach", &both.map(text).join(", "));
+    }
+
+    /// Both are active, and accept what the other one announces. `stands`: they did before.
+    fn trusted(&mut self, stands: bool, [a, b]: [&ClusterFacts; 2]) {
+        let how = if stands { "bundles stand as they were" } else { "bundles exchanged" };
+        let accepts = [(a, b), (b, a)].map(|(us, them)| format!("{} accepts {}", us.name, announced(them)));
+        self.step("trust", &format!("{how}; {}", accepts.join(", ")));
+    }
 }
 
 /// What both say of themselves, when nothing is in the way of connecting them.
@@ -73,19 +86,7 @@ async fn check(
     lines: &mut Lines<'_>,
 ) -> anyhow::Result<[ClusterFacts; 2]> {
     let (facts_a, facts_b) = tokio::try_join!(a.describe(), b.describe())?;
-    lines.step(
-        "reach",
-        &format!(
-            "{} {} ({}), {} {} ({})",
-            a.name,
-            a.endpoint,
-            took(a.took),
-            b.name,
-            b.endpoint,
-            took(b.took)
-        ),
-    );
-
+    lines.reached([a, b].map(|side| (&side.name, side.endpoint.as_str(), side.took)));
     no_conflict(&facts_a, &facts_b, through.map(|through| &through.name), lines)?;
     Ok([facts_a, facts_b])
 }
@@ -160,18 +161,7 @@ pub async fn pair(
     let deadline = started + timeout;
     let sides = [(a, &b.name), (b, &a.name)];
     wait(&sides, deadline, progress, "both sides to be active", Side::is_active).await?;
-    let how = if stands { "bundles stand as they were" } else { "bundles exchanged" };
-    lines.step(
-        "trust",
-        &format!(
-            "{how}; {} accepts {}, {} accepts {}",
-            a.name,
-            announced(&facts_b),
-            b.name,
-            announced(&facts_a)
-        ),
-    );
-
+    lines.trusted(stands, [&facts_a, &facts_b]);
     prove(&sides, deadline, lines, progress).await?;
     let verb = if stands { "connected already" } else { "connected" };
     let took = took(started.elapsed());

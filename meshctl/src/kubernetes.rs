@@ -20,7 +20,10 @@ use daemon::{
     args::Hint,
     context::{BUNDLE_KEY, CLUSTER_KEY, Published, TOKEN_AUDIENCE},
     spiffe::Role,
-    tls::{ConnectError, Connection, Expected, Identity, IdentityPem, Tls, connect, connect_as_stranger},
+    tls::{
+        ConnectError, Connection, Expected, Identity, IdentityPem, Tls, certificate_request, connect,
+        connect_as_stranger,
+    },
 };
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
@@ -192,10 +195,7 @@ impl KubeContext {
 
     async fn enrol(&self, stranger: &Connection, found: &Found, token: String) -> anyhow::Result<Identity> {
         let key = rcgen::KeyPair::generate().context("cannot make a key")?;
-        let request = rcgen::CertificateParams::default().serialize_request(&key);
-        let request =
-            request.and_then(|request| request.pem()).context("cannot make a certificate request")?;
-        let request = EnrolOperatorRequest { token, certificate_request: request };
+        let request = EnrolOperatorRequest { token, certificate_request: certificate_request(&key)? };
         let answer = EnrolmentClient::new(stranger.channel.clone()).enrol_operator(request).await;
         let answer = answer.map_err(|status| Ended::from_status(&status));
         let answer = answer.with_context(|| format!("{} gives us no certificate", found.cluster.name))?;

@@ -11,7 +11,11 @@ use api::{
     record::{Phase, Tunnel},
 };
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    time::Duration,
+};
 
 /// A pair of nodes, in one direction; or a peering that has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +40,27 @@ pub enum Outcome {
         /// The path MTU, in bytes.
         mtu_bytes: u32,
     },
+    /// The tunnel is silent while it is not used, and is left so; it is known to carry from a probe before the test.
+    OnDemand {
+        /// How long ago that was, in milliseconds.
+        age_ms: u64,
+    },
     /// None yet, and why.
     Missing(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed { rtt_us, mtu_bytes } => {
+                write!(f, "{}, MTU {mtu_bytes}", table::duration(*rtt_us))
+            }
+            Self::OnDemand { age_ms } => {
+                write!(f, "on demand: its last probe was answered {} s ago", age_ms / 1_000)
+            }
+            Self::Missing(why) => f.write_str(why),
+        }
+    }
 }
 
 /// When each node of a cluster had last reported, by its own clock, as the test began.
@@ -94,6 +117,9 @@ fn pair(begun: &Begun, facts: &Facts, node: &NodeName, to: &ClusterName, other: 
         {
             Outcome::Passed { rtt_us, mtu_bytes }
         }
+        (Some(_), Some(age_ms)) if tunnel.on_demand && status::round_trip_works(tunnel) => {
+            Outcome::OnDemand { age_ms }
+        }
         _ if probe_failed => Outcome::Missing(status::silent_pair(facts, node, to, tunnel)),
         _ => missing("no probe was answered since the test began"),
     }
@@ -103,15 +129,17 @@ fn pair(begun: &Begun, facts: &Facts, node: &NodeName, to: &ClusterName, other: 
 pub fn text(cases: &[Case]) -> String {
     let mut text = String::new();
     for Case { from, to, name, outcome } in cases {
-        let _ = match outcome {
-            Outcome::Passed { rtt_us, mtu_bytes } => {
-                writeln!(text, " ✓ {from} → {to}  {name}  {}, MTU {mtu_bytes}", table::duration(*rtt_us))
-            }
-            Outcome::Missing(why) => writeln!(text, " ✗ {from} → {to}  {name}  {why}"),
+        let mark = match outcome {
+            Outcome::Passed { .. } => '✓',
+            Outcome::OnDemand { .. } => '-',
+            Outcome::Missing(_) => '✗',
         };
+        let _ = writeln!(text, " {mark} {from} → {to}  {name}  {outcome}");
     }
-    let passed = cases.iter().filter(|case| case.passed()).count();
-    let _ = writeln!(text, "{passed} of {} pairs had a round trip since the test began", cases.len());
+    let on_demand = cases.iter().filter(|case| matches!(case.outcome, Outcome::OnDemand { .. })).count();
+    let passed = cases.iter().filter(|case| case.passed()).count() - on_demand;
+    let _ = write!(text, "{passed} of {} pairs had a round trip since the test began", cases.len());
+    text.push_str(&if on_demand > 0 { format!(", {on_demand} are on demand\n") } else { "\n".to_owned() });
     text
 }
 
@@ -122,6 +150,11 @@ pub fn junit(cases: &[Case]) -> Result<String> {
         let suite = format!("{} → {}", case.from, case.to);
         let (status, time) = match &case.outcome {
             Outcome::Passed { rtt_us, .. } => (TestCaseStatus::success(), Duration::from_micros(*rtt_us)),
+            Outcome::OnDemand { .. } => {
+                let mut status = TestCaseStatus::skipped();
+                status.set_message(case.outcome.to_string());
+                (status, Duration::ZERO)
+            }
             Outcome::Missing(why) => {
                 let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
                 status.set_message(why);
@@ -138,9 +171,9 @@ pub fn junit(cases: &[Case]) -> Result<String> {
 }
 
 impl Case {
-    /// A round trip was there.
+    /// A round trip was there, or is not to be made for a test.
     pub fn passed(&self) -> bool {
-        matches!(self.outcome, Outcome::Passed { .. })
+        !matches!(self.outcome, Outcome::Missing(_))
     }
 }
 

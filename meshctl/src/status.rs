@@ -14,6 +14,8 @@ use std::collections::BTreeSet;
 pub const NODE_SILENT_MS: u64 = 30_000;
 /// A round trip older than this proves nothing about now: four of an agent's probes are missing.
 pub const PROBE_OLD_MS: u64 = 15_000;
+/// The same of a tunnel on demand, which is probed every ten minutes: two of these are missing, and a minute.
+pub const RARE_PROBE_OLD_MS: u64 = 21 * 60_000;
 
 /// One cluster as seen from its own store.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -53,6 +55,8 @@ pub struct PeerStatus {
     pub tunnels: usize,
     /// Of those with a recent round trip, the ones whose datagrams a relay passes on.
     pub tunnels_relayed: usize,
+    /// Of those with a recent round trip, the ones that are silent while they are not used, and probed every ten minutes.
+    pub tunnels_on_demand: usize,
     /// The slowest of the last round trips, in microseconds.
     pub rtt_max_us: Option<u64>,
     /// The smallest path MTU, in bytes.
@@ -162,7 +166,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         problems.push(format!("{peer}: the maps of {} do not hold revision {newest} yet", behind.join(", ")));
     }
 
-    let (mut up, mut relayed, mut rtt_max_us, mut mtu_bytes) = (0, 0, None, None);
+    let (mut up, mut relayed, mut on_demand, mut rtt_max_us, mut mtu_bytes) = (0, 0, 0, None, None);
     for node in nodes {
         let silent =
             facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS);
@@ -171,6 +175,10 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
                 .applied(node)
                 .and_then(|a| a.tunnels.iter().find(|t| t.cluster == *peer && t.node == **other));
             match tunnel {
+                Some(tunnel) if round_trip_works(tunnel) && !silent && tunnel.on_demand => {
+                    // Its round trips have handshakes in them.
+                    (up, on_demand) = (up + 1, on_demand + 1);
+                }
                 Some(tunnel) if round_trip_works(tunnel) && !silent => {
                     up += 1;
                     relayed += usize::from(!tunnel.relay.is_empty());
@@ -196,6 +204,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         tunnels_up: up,
         tunnels: nodes.len() * theirs.len(),
         tunnels_relayed: relayed,
+        tunnels_on_demand: on_demand,
         rtt_max_us,
         mtu_bytes,
         revision: import.peer_revision,
@@ -208,7 +217,8 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
 
 /// The newest probe came back, and not long ago.
 pub fn round_trip_works(tunnel: &Tunnel) -> bool {
-    !tunnel.probe_failed && tunnel.probe_age_ms.is_some_and(|age| age <= PROBE_OLD_MS)
+    let old_ms = if tunnel.on_demand { RARE_PROBE_OLD_MS } else { PROBE_OLD_MS };
+    !tunnel.probe_failed && tunnel.probe_age_ms.is_some_and(|age| age <= old_ms)
 }
 
 /// That a tunnel answers no probe, and what is known of it.

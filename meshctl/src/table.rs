@@ -1,6 +1,6 @@
 //! Text tables and marks, without colour, a thought a line.
 
-use crate::status::ClusterStatus;
+use crate::status::{ClusterStatus, PeerStatus};
 use api::record::{Freshness, Phase, Way};
 use std::fmt::Write as _;
 
@@ -32,6 +32,15 @@ pub fn duration(microseconds: u64) -> String {
     }
 }
 
+/// How many carry something, and which of them not as usual.
+fn tunnels(peer: &PeerStatus) -> String {
+    let special = [(peer.tunnels_relayed, "relay"), (peer.tunnels_on_demand, "on demand")];
+    let special = special.iter().filter(|(count, _)| *count > 0);
+    let special = special.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ");
+    let all = format!("{}/{}", peer.tunnels_up, peer.tunnels);
+    if special.is_empty() { all } else { format!("{all} ({special})") }
+}
+
 /// What `meshctl status` prints.
 pub fn status(clusters: &[ClusterStatus]) -> String {
     let cells = |all: &[&str]| all.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
@@ -55,10 +64,7 @@ pub fn status(clusters: &[ClusterStatus]) -> String {
                     Way::Relayed(through) => format!("{state}, relay {through}"),
                 },
                 format!("{}/{}", peer.nodes_programmed, peer.nodes),
-                match peer.tunnels_relayed {
-                    0 => format!("{}/{}", peer.tunnels_up, peer.tunnels),
-                    relayed => format!("{}/{} ({relayed} relay)", peer.tunnels_up, peer.tunnels),
-                },
+                tunnels(peer),
                 peer.rtt_max_us.map_or("-".to_owned(), duration),
                 peer.mtu_bytes.map_or("-".to_owned(), |mtu| mtu.to_string()),
                 peer.services.to_string(),

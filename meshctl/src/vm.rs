@@ -24,6 +24,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+mod program;
+
+use program::Program;
+
 /// What to do with VMs.
 #[derive(Debug, Subcommand)]
 pub enum VmCommand {
@@ -80,6 +84,11 @@ pub struct AddArgs {
     /// has several.
     #[arg(long, value_name = "SERVICE[:PORTNAME]:PORT", value_delimiter = ',')]
     pub serve: Vec<Served>,
+    /// A program of it with an identity and mesh addresses of its own; once for each. `billing=unit:billing.service` or
+    /// `jobs=user:jobs`, and after commas what else is said of it: `serve=SERVICE[:PORTNAME]:PORT` and `label=KEY=VALUE`, each as
+    /// often as needed, `service-account=NAME`, and `slice=SLICE` where the unit is not in systemd's default one.
+    #[arg(long = "program", value_name = "NAME=unit:UNIT|user:USER[,...]")]
+    pub programs: Vec<Program>,
 }
 
 /// `cart:8080` or `cart:http:8080`
@@ -120,7 +129,7 @@ pub fn workload(args: &AddArgs) -> ExternalWorkload {
             namespaces: args.read.clone(),
             all_namespaces: args.read_all,
             serve: args.serve.iter().map(|Served(serve)| serve.clone()).collect(),
-            programs: Vec::new(),
+            programs: args.programs.iter().map(|Program(program)| program.clone()).collect(),
         },
     }
 }
@@ -140,7 +149,8 @@ pub async fn run(session: &Session, command: VmCommand) -> anyhow::Result<(Strin
         }
         VmCommand::List { output, .. } => {
             let vms = session.list_vms().await?;
-            Ok((list(&vms, output, now_s())?, true))
+            let told = session.facts_below(&format!("{}vms/", api::key::LOCAL)).await?;
+            Ok((list(&vms, &told, output, now_s())?, true))
         }
         VmCommand::Status(NameArgs { name, .. }) => {
             let vm = session.list_vms().await?.into_iter().find(|vm| vm.name == name.as_str());
@@ -180,6 +190,8 @@ struct Listed<'a> {
     name: &'a str,
     namespace: &'a str,
     addresses: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    programs: Vec<ListedProgram>,
     #[serde(skip_serializing_if = "str::is_empty")]
     key: &'a str,
     state: &'static str,
@@ -189,12 +201,31 @@ struct Listed<'a> {
     problem: &'a str,
 }
 
+/// A program of a VM that has an identity of its own, for programs.
+#[derive(serde::Serialize)]
+struct ListedProgram {
+    name: String,
+    processes: String,
+    addresses: Vec<String>,
+}
+
+impl From<&record::Program> for ListedProgram {
+    fn from(program: &record::Program) -> Self {
+        Self {
+            name: program.name.to_string(),
+            processes: program.processes.to_string(),
+            addresses: program.addresses.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 impl<'a> Listed<'a> {
-    fn new(vm: &'a Vm, now_s: u64) -> Self {
+    fn new(vm: &'a Vm, facts: &Facts, now_s: u64) -> Self {
         Self {
             name: &vm.name,
             namespace: &vm.namespace,
             addresses: &vm.addresses,
+            programs: programs_of(&vm.name, facts).iter().map(Into::into).collect(),
             key: &vm.key,
             state: state(vm, now_s),
             silent_ms: vm.silent_ms,
@@ -203,15 +234,27 @@ impl<'a> Listed<'a> {
     }
 }
 
-fn list(vms: &[Vm], output: Output, now_s: u64) -> anyhow::Result<String> {
-    if output != Output::Table {
-        return output.print(&vms.iter().map(|vm| Listed::new(vm, now_s)).collect::<Vec<_>>());
+/// What of a VM has an identity of its own, as the VM is told it.
+fn programs_of<'a>(vm: &str, facts: &'a Facts) -> &'a [record::Program] {
+    match vm.parse().ok().and_then(|name| facts.get(LocalKey::Vm(name))) {
+        Some(Record::Vm(told)) => &told.programs,
+        _ => &[],
     }
-    let head = ["NAME", "NAMESPACE", "STATE", "SEEN", "ADDRESSES"].map(str::to_owned).to_vec();
+}
+
+fn list(vms: &[Vm], facts: &Facts, output: Output, now_s: u64) -> anyhow::Result<String> {
+    if output != Output::Table {
+        return output.print(&vms.iter().map(|vm| Listed::new(vm, facts, now_s)).collect::<Vec<_>>());
+    }
+    let head = ["NAME", "NAMESPACE", "STATE", "SEEN", "PROGRAMS", "ADDRESSES"].map(str::to_owned).to_vec();
     let row = |vm: &Vm| {
         let seen =
             vm.silent_ms.map_or("-".to_owned(), |ms| format!("{} ago", duration(ms.saturating_mul(1_000))));
-        vec![vm.name.clone(), vm.namespace.clone(), state(vm, now_s).to_owned(), seen, vm.addresses.join(" ")]
+        let programs: Vec<&str> =
+            programs_of(&vm.name, facts).iter().map(|program| program.name.as_str()).collect();
+        let programs = if programs.is_empty() { "-".to_owned() } else { programs.join(" ") };
+        let state = state(vm, now_s).to_owned();
+        vec![vm.name.clone(), vm.namespace.clone(), state, seen, programs, vm.addresses.join(" ")]
     };
     let mut text = columns(&[head].into_iter().chain(vms.iter().map(row)).collect::<Vec<_>>());
     for vm in vms.iter().filter(|vm| !vm.problem.is_empty()) {
@@ -269,9 +312,7 @@ fn status(vm: &Vm, facts: &Facts) -> (String, bool) {
         Some(Record::Applied(applied)) => Some(applied),
         _ => None,
     };
-    if let Some(Record::Vm(told)) = record(LocalKey::Vm) {
-        programs(told, applied, &mut text, &mut bad);
-    }
+    programs(programs_of(&vm.name, facts), applied, &mut text, &mut bad);
     if let Some(applied) = applied {
         tunnels(applied, &mut text, &mut bad);
     }
@@ -282,8 +323,13 @@ fn status(vm: &Vm, facts: &Facts) -> (String, bool) {
 }
 
 /// What of it has an identity of its own. One that is not told apart is the VM itself to everybody.
-fn programs(told: &record::Vm, applied: Option<&Applied>, text: &mut String, bad: &mut impl FnMut(String)) {
-    for program in &told.programs {
+fn programs(
+    told: &[record::Program],
+    applied: Option<&Applied>,
+    text: &mut String,
+    bad: &mut impl FnMut(String),
+) {
+    for program in told {
         let found = applied.and_then(|it| it.programs.iter().find(|found| found.name == program.name));
         let addresses: Vec<String> = program.addresses.iter().map(ToString::to_string).collect();
         let how = match found {

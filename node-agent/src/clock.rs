@@ -49,6 +49,19 @@ impl Clock {
     pub fn has_told(&mut self, epoch: u64) {
         self.epoch = self.epoch.max(epoch);
     }
+
+    /// How often it went back.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether it is worth a write, when that is what the disk has: a new epoch at once, a later time each minute.
+    #[must_use]
+    pub fn is_news_to(&self, kept: &Self) -> bool {
+        let later = Duration::from_millis(self.latest_ms.saturating_sub(kept.latest_ms));
+        self.epoch != kept.epoch || later >= KEEP_EVERY
+    }
 }
 
 /// A clock that is remembered over restarts.
@@ -79,20 +92,18 @@ impl KeptClock {
         if let Some(back) = self.clock.look(now_ms) {
             warn!(
                 ?back,
-                clock_epoch = self.clock.epoch,
+                clock_epoch = self.clock.epoch(),
                 "This host's clock went back: peers are told to forget the stamps of our handshakes"
             );
         }
-        let is_old =
-            u128::from(self.clock.latest_ms.saturating_sub(self.kept.latest_ms)) >= KEEP_EVERY.as_millis();
-        if is_old || self.clock.epoch != self.kept.epoch {
+        if self.clock.is_news_to(&self.kept) {
             // Also when it fails: the next try is as far away as after a success.
             self.kept = self.clock;
             if let Err(error) = write(&self.path, &self.clock) {
                 warn!(path = %self.path.display(), %error, "Cannot keep what our clock has shown");
             }
         }
-        self.clock.epoch
+        self.clock.epoch()
     }
 }
 

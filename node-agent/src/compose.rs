@@ -8,16 +8,24 @@
 //! | tenants | the programs in `vms/<us>`, and where the host says that their processes are |
 //! | pods | endpoints of this node whose device the CNI's results name; two claims of an address close both |
 //! | services | all Services of the own cluster, see [`replica::service`] |
-//! | who may talk through our relay | the nodes of peers whose contracts name each other, see [`relay`] |
+//! | who may talk through our relay | the nodes of peers whose contracts name each other, see [`relay`]; ours and those of peers that nobody can dial, see [`gateways`] |
 
+pub mod gateways;
 pub mod relay;
 
-use crate::{path_mtu::PathMtus, probe::Target, programs::ProgramFacts};
+use crate::{
+    demand::{Demand, OnDemand, Stage},
+    path_mtu::PathMtus,
+    probe::{Pace, Target},
+    programs::ProgramFacts,
+};
 use api::{
+    bytes::PublicKey,
     name::{ClusterName, NodeName},
     record::{AppliedProgram, Cluster, Node, Phase, Processes, Program, TunnelKey},
 };
-use datapath::image::{Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer};
+use datapath::image::{Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer, Upkeep};
+use gateways::{End, Gateways};
 use ipnet::IpNet;
 use relay::Relay;
 use replica::{
@@ -78,21 +86,86 @@ pub struct TunnelTo {
     pub ceiling_bytes: u16,
     /// What a probe asks.
     pub mesh_address: Option<IpAddr>,
-    /// The relay that its datagrams go through.
-    pub relay: Option<Relay>,
+    /// Whether its datagrams go through others.
+    pub way: Way,
+}
+
+/// How a node is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Way {
+    /// One dials the other, and the tunnel is always kept.
+    #[default]
+    Straight,
+    /// Neither dials: through a relay of a third cluster.
+    Relayed(Relay),
+    /// Through a gateway's relay until it is used.
+    OnDemand {
+        /// Those of the side that is dialled.
+        gateways: Vec<Relay>,
+        /// Where we dial the other node when there is something to say; None: it dials us.
+        dialled: Option<SocketAddr>,
+    },
+}
+
+impl Way {
+    /// The relays that a datagram may go through.
+    pub fn relays(&self) -> &[Relay] {
+        match self {
+            Self::Straight => &[],
+            Self::Relayed(relay) => std::slice::from_ref(relay),
+            Self::OnDemand { gateways, .. } => gateways,
+        }
+    }
+}
+
+impl TunnelTo {
+    /// It is not always kept.
+    pub fn is_on_demand(&self) -> bool {
+        matches!(self.way, Way::OnDemand { .. })
+    }
+
+    /// What is to be looked at, of a tunnel that is kept on demand.
+    fn on_demand(&self) -> Option<OnDemand> {
+        let Way::OnDemand { gateways, dialled } = &self.way else { return None };
+        let relays = gateways.iter().map(|relay| relay.at).collect();
+        Some(OnDemand { key: self.key.public_key, relays, dialled: *dialled })
+    }
 }
 
 impl Composed {
-    /// What to probe: the first mesh address of each node behind a tunnel.
-    pub fn probe_targets(&self) -> impl Iterator<Item = Target> {
-        self.path_targets().map(|(target, _)| target)
+    /// What to probe, and how often: the first mesh address of each node behind a tunnel.
+    pub fn probe_targets(&self) -> impl Iterator<Item = (Target, Pace)> {
+        self.targets().map(|(target, to)| (target, if to.is_on_demand() { Pace::Rare } else { Pace::Steady }))
     }
 
-    /// The same, each with the largest packet that the uplink lets through to it.
+    /// Where the path's MTU is measured, each with the largest packet that the uplink lets through: not in tunnels that
+    /// are to be silent while they are not used.
     pub fn path_targets(&self) -> impl Iterator<Item = (Target, u16)> {
-        self.tunnels.iter().filter_map(|((cluster, node), to)| {
-            Some((target(cluster, node, to.mesh_address)?, to.ceiling_bytes))
-        })
+        let steady = self.targets().filter(|(_, to)| !to.is_on_demand());
+        steady.map(|(target, to)| (target, to.ceiling_bytes))
+    }
+
+    /// Those that are kept on demand.
+    pub fn on_demand(&self) -> Vec<OnDemand> {
+        self.tunnels.values().filter_map(TunnelTo::on_demand).collect()
+    }
+
+    /// The relays that they go through, by their devices' keys.
+    pub fn gateway_relays(&self) -> BTreeSet<PublicKey> {
+        let on_demand = self.tunnels.values().filter(|to| to.is_on_demand());
+        on_demand.flat_map(|to| to.way.relays()).map(|relay| relay.key).collect()
+    }
+
+    /// What to probe at once, as nothing came back.
+    pub fn doubted<'a>(&'a self, demand: &'a Demand) -> impl Iterator<Item = Target> + 'a {
+        let doubted = |to: &TunnelTo| demand.is_doubted(&to.key.public_key);
+        self.targets().filter(move |(_, to)| doubted(to)).map(|(target, _)| target)
+    }
+
+    fn targets(&self) -> impl Iterator<Item = (Target, &TunnelTo)> {
+        self.tunnels
+            .iter()
+            .filter_map(|((cluster, node), to)| Some((target(cluster, node, to.mesh_address)?, to)))
     }
 }
 
@@ -107,6 +180,8 @@ pub struct Paths {
     pub silent: Silent,
     /// How large packets may be.
     pub mtus: PathMtus,
+    /// Which of the tunnels on demand are used.
+    pub demand: Demand,
 }
 
 /// Composes the image of the node `me`.
@@ -136,22 +211,23 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
     if encrypts_inside {
         close_other_nodes(own, me, &mut composed.image);
     }
-    composed.image.relay = relay::pairs(view, own_node, &mut composed.problems);
+    let gateways = Gateways::of(view);
+    composed.image.relay = relay::pairs(view, own_node, gateways.pairs(me), &mut composed.problems);
+    let own_key = own.and_then(|own| own.keys.get(me));
+    let itself = own_node.zip(own_key).map(|(node, key)| End { cluster: view.own(), name: me, node, key });
     let families = Families::of(own_node, host);
     for (cluster, tables, accepted) in reachable(view) {
         for (name, node) in &tables.nodes {
-            let itself = cluster == view.own() && name == me;
+            let is_us = cluster == view.own() && name == me;
             if let Some(key) = tables.keys.get(name)
-                && !itself
+                && !is_us
             {
-                let relay = relay::between(view, families, own_node, (cluster, node));
-                open_tunnel(
-                    &mut composed,
-                    (cluster, name, node, key),
-                    &accepted,
-                    (families, relay),
-                    (host, &paths.mtus),
-                );
+                let way = match relay::between(view, families, own_node, (cluster, node)) {
+                    Some(relay) => Way::Relayed(relay),
+                    None => gateways.between(families, itself, End { cluster, name, node, key }),
+                };
+                let other = Other { cluster, name, node, key, accepted: &accepted, way };
+                open_tunnel(&mut composed, other, families, (host, paths));
             }
         }
     }
@@ -292,15 +368,26 @@ fn mtu_bytes(uplink: u16, endpoint: Option<IpAddr>) -> u16 {
 /// `mesh0`'s own MTU.
 const MTU_MAX_BYTES: u16 = 1420;
 
+/// A node that we open a tunnel to.
+struct Other<'a> {
+    cluster: &'a ClusterName,
+    name: &'a NodeName,
+    node: &'a Node,
+    key: &'a TunnelKey,
+    /// What it may carry.
+    accepted: &'a [IpNet],
+    way: Way,
+}
+
 fn open_tunnel(
     composed: &mut Composed,
-    (cluster, name, node, key): (&ClusterName, &NodeName, &Node, &TunnelKey),
-    accepted: &[IpNet],
-    (families, relay): (Families, Option<Relay>),
-    (host, paths): (&HostFacts, &PathMtus),
+    other: Other<'_>,
+    families: Families,
+    (host, paths): (&HostFacts, &Paths),
 ) {
-    let dialled = || Some(SocketAddr::new(families.endpoint(node)?, key.port));
-    let endpoint = relay.as_ref().map(|relay| relay.at).or_else(dialled);
+    let Other { cluster, name, node, key, accepted, way } = other;
+    let dialled = families.endpoint(node).map(|at| SocketAddr::new(at, key.port));
+    let endpoint = way.relays().first().map(|relay| relay.at).or(dialled);
     // One without any address dials us, and WireGuard learns where it is.
     if endpoint.is_none() && !node.endpoints.is_empty() {
         composed.problems.push(format!("{cluster}/{name} has no address of a family that this node has"));
@@ -308,8 +395,8 @@ fn open_tunnel(
     }
     let ceiling_bytes = mtu_bytes(host.uplink_mtu_bytes, endpoint.map(|endpoint| endpoint.ip()));
     let mesh_address = node.mesh_addresses.first().copied();
-    let target = target(cluster, name, mesh_address);
-    let mtu_bytes = target.map_or(ceiling_bytes, |target| paths.mtu_bytes(&target, ceiling_bytes));
+    let mtu_bytes = path_mtu_bytes((cluster, name, mesh_address), &way, ceiling_bytes, &paths.mtus);
+    let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address, way };
     let mesh = node.mesh_addresses.iter().map(|address| IpNet::from(*address));
     // Of our own cluster's nodes it leaves out pods that the CNI carries. Of a peer's the import has checked this already;
     // a prefix that nobody accepted must not be opened by a bug elsewhere.
@@ -318,16 +405,60 @@ fn open_tunnel(
     for prefix in &allowed {
         composed.image.prefixes.insert(*prefix, Reach::Tunnel { mtu_bytes });
     }
-    let peer = TunnelPeer { endpoint, allowed, clock_epoch: key.clock_epoch };
+    let (endpoint, upkeep) = match to.on_demand() {
+        None => (endpoint, Upkeep::Steady),
+        Some(tunnel) => on_demand(&tunnel, to.way.relays(), paths),
+    };
+    let peer = TunnelPeer { endpoint, upkeep, allowed, clock_epoch: key.clock_epoch };
     composed.image.tunnel.peers.insert(key.public_key, peer);
-    if let Some(relay) = &relay {
+    for relay in to.way.relays() {
         // Nothing is sent to it: by our keepalives it sees where we are. A node of this key keeps its place, as nobody may
         // announce a relay by another's key and so take that one's addresses away.
-        let proof = TunnelPeer { endpoint: Some(relay.at), allowed: BTreeSet::new(), clock_epoch: 0 };
+        let proof = TunnelPeer { endpoint: Some(relay.at), ..TunnelPeer::default() };
         composed.image.tunnel.peers.entry(relay.key).or_insert(proof);
     }
-    let to = TunnelTo { key: key.clone(), mtu_bytes, ceiling_bytes, mesh_address, relay };
     composed.tunnels.insert((cluster.clone(), name.clone()), to);
+}
+
+/// Where a tunnel on demand goes now. See [`crate::demand`].
+fn on_demand(
+    tunnel: &OnDemand,
+    gateways: &[Relay],
+    Paths { demand, silent, .. }: &Paths,
+) -> (Option<SocketAddr>, Upkeep) {
+    let works = |relay: &&Relay| {
+        demand.is_up(&relay.key) && !silent.contains(&(relay.cluster.clone(), relay.node.clone()))
+    };
+    let parked = gateways.iter().find(works).or(gateways.first()).map(|relay| relay.at);
+    let (endpoint, keepalive) = match (tunnel.dialled, demand.stage(tunnel)) {
+        (None, _) if demand.is_heard(&tunnel.key) => (None, false),
+        (None, _) | (Some(_), Stage::Parked) => (parked, false),
+        (Some(_), Stage::Leaving) => (parked, true),
+        (Some(at), Stage::Straight) => (Some(at), true),
+    };
+    (endpoint, Upkeep::OnDemand { keepalive })
+}
+
+/// The path MTU as it was measured; on demand, nothing is sent to measure it, and that of the gateways is taken, whose
+/// path leaves by the same uplink.
+fn path_mtu_bytes(
+    (cluster, name, mesh_address): (&ClusterName, &NodeName, Option<IpAddr>),
+    way: &Way,
+    ceiling_bytes: u16,
+    mtus: &PathMtus,
+) -> u16 {
+    let measured = |node: &NodeName, address: Option<IpAddr>| {
+        let target = target(cluster, node, address);
+        target.map_or(ceiling_bytes, |target| mtus.mtu_bytes(&target, ceiling_bytes))
+    };
+    match way {
+        Way::Straight | Way::Relayed(_) => measured(name, mesh_address),
+        Way::OnDemand { gateways, .. } => {
+            let theirs = gateways.iter().filter(|relay| relay.cluster == *cluster);
+            let measured = theirs.map(|relay| measured(&relay.node, relay.mesh_address));
+            measured.min().unwrap_or(ceiling_bytes)
+        }
+    }
 }
 
 fn bind_pods(own: &ClusterTables, me: &NodeName, host: &HostFacts, composed: &mut Composed) {

@@ -5,7 +5,7 @@ use crate::{
     args::HostArgs,
     compose::{Families, HostFacts},
     programs::Programs,
-    report::{DatapathMeasured, TunnelMeasured},
+    report::DatapathMeasured,
     worker::Worker,
 };
 use anyhow::Context as _;
@@ -16,7 +16,7 @@ use datapath::{
         wireguard,
     },
     bindings::{self, Bindings},
-    host::{Datapath, Options, PIN_DIR, Report},
+    host::{Datapath, Options, PIN_DIR, Report, TunnelState},
     image::Image,
     plan::Completeness,
     uplinks::{Link, uplinks},
@@ -174,6 +174,16 @@ impl Host {
         self.datapath.run(Datapath::succeed).await
     }
 
+    /// What the tunnel's device says of each peer now.
+    pub async fn tunnels(&self) -> Result<BTreeMap<PublicKey, TunnelState>, wireguard::Error> {
+        self.datapath.run(|datapath| datapath.tunnels()).await
+    }
+
+    /// Begins a new session with each of these peers, by the way that it is dialled now.
+    pub async fn begin_sessions(&self, peers: Vec<PublicKey>) -> Result<(), wireguard::Error> {
+        self.datapath.run(move |datapath| datapath.begin_sessions(&peers)).await
+    }
+
     /// Makes the host hold the image and looks at how things are.
     pub async fn program(&self, image: Image, completeness: Completeness) -> DatapathMeasured {
         measured(self.datapath.run(move |datapath| datapath.reconcile(&image, completeness)).await)
@@ -226,20 +236,8 @@ fn smallest_mtu(links: &[Link], endpoints: &BTreeSet<IpAddr>) -> u16 {
 }
 
 fn measured(report: Report) -> DatapathMeasured {
-    let tunnels = report.tunnels.into_iter().map(|(key, state)| {
-        let endpoint = state.endpoint;
-        (
-            key,
-            TunnelMeasured {
-                handshake_age: state.handshake_age,
-                rx_bytes: state.rx_bytes,
-                tx_bytes: state.tx_bytes,
-                endpoint,
-            },
-        )
-    });
     DatapathMeasured {
-        tunnels: tunnels.collect(),
+        tunnels: report.tunnels,
         relay: report.relay,
         problems: report.problems,
         drops_guard: report.drops.get(&DropReason::Plain).copied().unwrap_or(0),

@@ -14,22 +14,27 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use daemon::{
     durable,
     spiffe::Role,
-    tls::{Identity, IdentityPaths, Tls, connect_as_stranger},
+    tls::{Certificate, Identity, IdentityPaths, Tls, certificate_request, connect_as_stranger},
 };
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::KeyPair;
 use rpc::mesh::enrolment::v1::{EnrolNodeRequest, enrolment_client::EnrolmentClient};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Response, Status, transport::Channel};
 use tracing::{info, warn};
 
-/// Time between looks at our certificate: of a week's certificate, two days and a third are left at the first.
+/// Time between looks at our certificate: of a week's certificate, two days and a third are left at the first that renews it, of
+/// a day's eight hours.
 const LOOK: Duration = Duration::from_secs(600);
+
+/// The same when the certificate has ended: until there is another one there is no connection.
+const LOOK_ENDED: Duration = Duration::from_secs(15);
 
 /// How long an apiserver may take: it asks the Kubernetes API, which has five seconds.
 const ENROL_MAX: Duration = Duration::from_secs(10);
@@ -63,8 +68,37 @@ pub trait Credentials: Clone + Send + Sync + 'static {
     /// When that will not become better.
     fn identity(&self) -> impl Future<Output = anyhow::Result<Identity>> + Send;
 
+    /// What is to take the place of the certificate that is held; none while it may stay.
+    ///
+    /// # Errors
+    /// When there is nothing better: it stays, and this is asked again.
+    fn renewed(&self, held: &Certificate) -> impl Future<Output = Option<anyhow::Result<Identity>>> + Send;
+
     /// Keeps `tls` with a good certificate until cancelled.
-    fn keep_good(self, tls: Tls, cancel: CancellationToken) -> impl Future<Output = ()> + Send;
+    fn keep_good(self, tls: Tls, cancel: CancellationToken) -> impl Future<Output = ()> + Send {
+        async move {
+            let mut wait = Duration::ZERO;
+            while cancel.run_until_cancelled(sleep(wait)).await.is_some() {
+                wait = LOOK;
+                let held = tls.identity();
+                let until = held.certificate().not_after_s;
+                let Some(renewed) = self.renewed(held.certificate()).await else { continue };
+                match renewed.and_then(|new| Ok((new.certificate().not_after_s, tls.renew(new)?))) {
+                    Ok((now_until, ())) if now_until == until => {}
+                    Ok((now_until, ())) => {
+                        info!(valid_until_unix_s = now_until, "Our certificate is renewed");
+                    }
+                    Err(error) => {
+                        warn!(error = format!("{error:#}"), "Cannot renew our certificate");
+                        let ends = UNIX_EPOCH + Duration::from_secs(u64::try_from(until).unwrap_or(0));
+                        if ends <= SystemTime::now() {
+                            wait = LOOK_ENDED;
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Where a node's identity comes from.
@@ -118,21 +152,11 @@ impl Credentials for NodeCredentials {
         }
     }
 
-    async fn keep_good(self, tls: Tls, cancel: CancellationToken) {
-        let mut wait = Duration::ZERO;
-        while cancel.run_until_cancelled(sleep(wait)).await.is_some() {
-            wait = LOOK;
-            let renewed = match &self.enrolment {
-                Some(_) if !tls.identity().certificate().due_for_renewal(SystemTime::now()) => continue,
-                Some(enrolment) => self.enrol(enrolment).await,
-                None => Identity::load(&self.paths, Role::Node).map_err(anyhow::Error::new),
-            };
-            let until = tls.identity().certificate().not_after_s;
-            match renewed.and_then(|new| Ok((new.certificate().not_after_s, tls.renew(new)?))) {
-                Ok((now_until, ())) if now_until == until => {}
-                Ok((now_until, ())) => info!(valid_until_unix_s = now_until, "Our certificate is renewed"),
-                Err(error) => warn!(error = format!("{error:#}"), "Cannot renew our certificate"),
-            }
+    async fn renewed(&self, held: &Certificate) -> Option<anyhow::Result<Identity>> {
+        match &self.enrolment {
+            Some(_) if !held.due_for_renewal(SystemTime::now()) => None,
+            Some(enrolment) => Some(self.enrol(enrolment).await),
+            None => Some(Identity::load(&self.paths, Role::Node).map_err(anyhow::Error::new)),
         }
     }
 }
@@ -145,13 +169,15 @@ impl NodeCredentials {
         let bundle = fs::read_to_string(&self.paths.bundle)
             .with_context(|| format!("cannot read the trust bundle in {}", self.paths.bundle.display()))?;
         let key = KeyPair::generate().context("cannot make a key")?;
-        // What the certificate says is the apiserver's to decide.
-        let request = CertificateParams::default().serialize_request(&key).and_then(|request| request.pem());
         let request = EnrolNodeRequest {
             token: token.trim().to_owned(),
-            certificate_request: request.context("cannot make a certificate request")?,
+            certificate_request: certificate_request(&key)?,
         };
-        let certificate = ask(&enrolment.endpoints, &bundle, request).await?;
+        let enrol = |mut client: EnrolmentClient<Channel>| {
+            let request = request.clone();
+            async move { client.enrol_node(request).await }
+        };
+        let enrolled = enrol_at_one_of(&enrolment.endpoints, &bundle, &[], enrol).await?;
         let Some(dir) = self.paths.cert.parent() else { bail!("the state directory has no name") };
         fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
@@ -160,7 +186,7 @@ impl NodeCredentials {
         let IdentityPaths { key: key_path, cert, .. } = &self.paths;
         durable::write_as(key_path, key.serialize_pem().as_bytes(), 0o600)
             .with_context(|| format!("cannot write {}", key_path.display()))?;
-        durable::write(cert, certificate.as_bytes())
+        durable::write(cert, enrolled.certificate.as_bytes())
             .with_context(|| format!("cannot write {}", cert.display()))?;
         let identity = Identity::load(&self.paths, Role::Node)?;
         info!(id = %identity.id(), "Enrolled");
@@ -168,20 +194,33 @@ impl NodeCredentials {
     }
 }
 
-/// Asks one apiserver after the other.
-async fn ask(endpoints: &[String], bundle: &str, request: EnrolNodeRequest) -> anyhow::Result<String> {
+/// Has one apiserver after the other enrol us, as strangers to all of them.
+///
+/// # Errors
+/// The first refusal by an answer of one of these codes, else why the last one did not.
+pub async fn enrol_at_one_of<A, F>(
+    endpoints: &[String],
+    bundle: &str,
+    refusals: &[Code],
+    enrol: impl Fn(EnrolmentClient<Channel>) -> F,
+) -> anyhow::Result<A>
+where
+    F: Future<Output = Result<Response<A>, Status>>,
+{
     let mut last = anyhow::anyhow!("there is no apiserver to ask");
     for endpoint in endpoints {
         let asked = async {
             let channel = connect_as_stranger(bundle, endpoint).await?.channel;
-            let answer = EnrolmentClient::new(channel).enrol_node(request.clone()).await;
-            let answer = answer.map_err(|status| {
-                anyhow::anyhow!("apiserver {endpoint} does not enrol us: {}", status.message())
-            })?;
-            anyhow::Ok(answer.into_inner().certificate)
+            anyhow::Ok(enrol(EnrolmentClient::new(channel)).await)
         };
         match timeout(ENROL_MAX, asked).await {
-            Ok(Ok(certificate)) => return Ok(certificate),
+            Ok(Ok(Ok(answer))) => return Ok(answer.into_inner()),
+            Ok(Ok(Err(status))) if refusals.contains(&status.code()) => {
+                bail!("apiserver {endpoint} refuses us: {}", status.message())
+            }
+            Ok(Ok(Err(status))) => {
+                last = anyhow::anyhow!("apiserver {endpoint} does not enrol us: {}", status.message());
+            }
             Ok(Err(error)) => last = error,
             Err(_) => last = anyhow::anyhow!("apiserver {endpoint} does not answer in {ENROL_MAX:?}"),
         }

@@ -15,9 +15,10 @@
 mod apiserver;
 mod args;
 pub mod beside;
-mod clock;
+pub mod clock;
 pub mod compose;
 pub mod cri;
+pub mod demand;
 mod host;
 pub mod identity;
 mod kept;

@@ -6,11 +6,16 @@
 //!  Confirm ───────────────────────────────────────────────────────────────────────────────▶ Search
 //!   every  ◀───────────────────────────────────────────────────────────────────────────────  halves what is
 //!   10 s      nothing left between what passed and what did not; once more after 30 s         not known yet
+//!             and, if that finds no more, after ever longer
 //! ```
 //!
 //! A padded packet that is lost says something of its size only if a small one that was sent later came back: a path
-//! that is dead, or that loses anything, is not small. What passed last is in the maps, so a restarted agent goes on
-//! from there ([`PathMtus::remember`]). [`PathMtus`] decides, [`ask`] sends.
+//! that is dead, or that loses anything, is not small. Nor is one that is slow: over 64 kbit/s a padded packet and its
+//! answer take 400 ms longer than a small one, and as long again for each that is before them. So an answer may take
+//! longer where the small ones' do, and the tunnels of a node are not asked all at once.
+//!
+//! What passed last is in the maps, so a restarted agent goes on from there ([`PathMtus::remember`]). [`PathMtus`] decides,
+//! [`ask`] sends.
 
 mod echo;
 
@@ -29,11 +34,12 @@ use std::{
 pub const BASE_BYTES: u16 = datapath::backend::bpf::PATH_MTU_MIN_BYTES;
 /// How often the MTU in use is confirmed: 300 bytes a second and tunnel with the answers, 1.4 MB/s with 5 000 tunnels.
 pub const CONFIRM: Duration = Duration::from_secs(10);
-/// How long after a search the next one tries more. RFC 8899 (5.1.1) has 600 s for probes that carry data; ours are
-/// twelve small packets to a node whose path has shrunk, and to no other.
+/// How long after a search the next one tries more: twelve packets to a node whose path has shrunk, and to no other.
 pub const RAISE: Duration = Duration::from_secs(30);
-/// An answer that takes longer is none: twice the slowest path we promise to work over.
-pub const TIMEOUT: Duration = Duration::from_secs(1);
+/// The same after searches that found no more: each waits twice as long. RFC 8899 (5.1.1) has 600 s from the first.
+pub const RAISE_MAX: Duration = Duration::from_secs(240);
+/// An answer that takes longer is none, on a path where small ones take no time. See [`patience`].
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// So many in a row, and the MTU in use is too large. One in twenty lost, each way: one false alarm in two weeks.
 pub const LOST_UNTIL_BLACK_HOLE: u32 = 5;
 /// So many in a row, and a size that is tried is too large. (RFC 8899, 5.1.2: MAX_PROBES)
@@ -52,6 +58,8 @@ pub struct Padded {
     pub bytes: u16,
     /// When it is sent.
     pub at: Instant,
+    /// An answer that takes longer is none.
+    pub timeout: Duration,
 }
 
 /// The paths to all nodes.
@@ -69,6 +77,8 @@ struct Path {
     task: Task,
     /// `None` while a packet is under way.
     next: Option<Instant>,
+    /// How long after a search the next one tries more.
+    raise: Duration,
     /// Packets of this size that were lost, and when the first of them was sent.
     lost: u32,
     lost_since: Option<Instant>,
@@ -104,23 +114,33 @@ impl PathMtus {
     /// Replaces the targets, each with what the uplink leaves; what is known of those that stay is kept.
     pub fn retarget(&mut self, now: Instant, targets: impl IntoIterator<Item = (Target, u16)>) {
         let mut old = std::mem::take(&mut self.paths);
+        let mut new = Vec::new();
         for (target, ceiling_bytes) in targets {
-            let path = match old.remove(&target) {
-                Some(path) => path.under(ceiling_bytes),
-                None => Path::new(now, ceiling_bytes, self.remembered(target.address)),
-            };
+            match old.remove(&target) {
+                Some(path) => {
+                    self.paths.insert(target, path.under(ceiling_bytes));
+                }
+                None => new.push((target, ceiling_bytes)),
+            }
+        }
+        let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
+        for (nth, (target, ceiling_bytes)) in (0..count).zip(new) {
+            let at = now + CONFIRM.mul_f64(f64::from(nth) / f64::from(count));
+            let path = Path::new(at, ceiling_bytes, self.remembered(target.address));
             self.paths.insert(target, path);
         }
     }
 
-    /// The packets to send now, as many as [`IN_FLIGHT_MAX`] allows; each is under way until [`Self::finished`].
-    pub fn due(&mut self, now: Instant) -> Vec<Padded> {
+    /// The packets to send now, as many as [`IN_FLIGHT_MAX`] allows; each is under way until [`Self::finished`]. `probes`
+    /// tells how long small ones take.
+    pub fn due(&mut self, now: Instant, probes: &Probes) -> Vec<Padded> {
         let in_flight = self.paths.values().filter(|path| path.next.is_none()).count();
         let due = self.paths.iter_mut().filter(|(_, path)| path.next.is_some_and(|at| at <= now));
         let mut sent = Vec::new();
         for (target, path) in due.take(IN_FLIGHT_MAX - in_flight.min(IN_FLIGHT_MAX)) {
             path.next = None;
-            sent.push(Padded { target: target.clone(), bytes: path.bytes(), at: now });
+            let timeout = patience(probes, target);
+            sent.push(Padded { target: target.clone(), bytes: path.bytes(), at: now, timeout });
         }
         sent
     }
@@ -149,6 +169,14 @@ impl PathMtus {
     }
 }
 
+/// How long an answer may take: twice what a small one takes is added, as much may be queued before it by now. At most
+/// 5 s, as small ones that take longer than 2 s are not answered.
+fn patience(probes: &Probes, target: &Target) -> Duration {
+    let small = probes.measured(&target.cluster, &target.node).answer;
+    let rtt = small.map_or(Duration::ZERO, |(_, rtt)| rtt);
+    TIMEOUT + 2 * rtt
+}
+
 impl Path {
     fn new(now: Instant, ceiling_bytes: u16, remembered: Option<u16>) -> Self {
         let (mtu_bytes, task) = match remembered {
@@ -156,7 +184,7 @@ impl Path {
             // What the uplink carries is what most paths carry: used until five packets of this size are lost.
             Some(_) | None => (ceiling_bytes, Task::Confirm { raise_at: now }),
         };
-        Self { ceiling_bytes, mtu_bytes, task, next: Some(now), lost: 0, lost_since: None }
+        Self { ceiling_bytes, mtu_bytes, task, next: Some(now), raise: RAISE, lost: 0, lost_since: None }
     }
 
     /// Under another uplink. What filled the old one fills a larger one, until it is found otherwise.
@@ -202,7 +230,7 @@ impl Path {
             }
             Task::Confirm { .. } => self.next = Some(now + CONFIRM),
             Task::Search { too_large_bytes } => {
-                self.mtu_bytes = bytes;
+                (self.mtu_bytes, self.raise) = (bytes, RAISE);
                 self.search_below(now, too_large_bytes);
             }
         }
@@ -212,7 +240,7 @@ impl Path {
         self.lost = self.lost.saturating_add(1);
         let since = *self.lost_since.get_or_insert(sent.at);
         // One that could not even be sent has failed at once.
-        self.next = Some(now.max(sent.at + TIMEOUT));
+        self.next = Some(now.max(sent.at + sent.timeout));
         let enough = match self.task {
             Task::Confirm { .. } => LOST_UNTIL_BLACK_HOLE,
             Task::Search { .. } => LOST_UNTIL_TOO_LARGE,
@@ -225,7 +253,7 @@ impl Path {
             // Nothing smaller is worth trying.
             Task::Confirm { .. } if self.mtu_bytes <= BASE_BYTES => self.next = Some(now + CONFIRM),
             Task::Confirm { .. } => {
-                self.mtu_bytes = BASE_BYTES;
+                (self.mtu_bytes, self.raise) = (BASE_BYTES, RAISE);
                 self.search_below(now, Some(sent.bytes));
             }
             Task::Search { .. } => self.search_below(now, Some(sent.bytes)),
@@ -237,7 +265,9 @@ impl Path {
             Some(_) => Task::Search { too_large_bytes },
             None => {
                 self.next = Some(now + CONFIRM);
-                Task::Confirm { raise_at: now + RAISE }
+                let raise_at = now + self.raise;
+                self.raise = RAISE_MAX.min(2 * self.raise);
+                Task::Confirm { raise_at }
             }
         };
     }

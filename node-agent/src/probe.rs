@@ -19,6 +19,11 @@ pub const RETRY: Duration = Duration::from_secs(1);
 pub const TIMEOUT: Duration = Duration::from_secs(2);
 /// One lost packet is not a dead path.
 pub const FAILURES_UNTIL_RED: u32 = 2;
+/// How often a tunnel on demand is asked: a hundred of them take 200 bytes a second of the link, handshakes and all.
+pub const RARE_INTERVAL: Duration = Duration::from_secs(600);
+/// Probes of tunnels on demand under way at once: what they take, with the handshakes around them, is 2 kB, and a link of
+/// 64 kbit/s carries that in a quarter of a second.
+pub const RARE_IN_FLIGHT_MAX: usize = 4;
 /// Probes under way at once: with 5 000 tunnels and the interval above, a full round still fits when a tenth is dead.
 pub const IN_FLIGHT_MAX: usize = 512;
 
@@ -49,9 +54,30 @@ impl Measured {
     }
 }
 
+/// How often a target is asked while it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Every [`INTERVAL`].
+    Steady,
+    /// Every [`RARE_INTERVAL`].
+    Rare,
+}
+
+impl Pace {
+    fn interval(self) -> Duration {
+        match self {
+            Self::Steady => INTERVAL,
+            Self::Rare => RARE_INTERVAL,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Slot {
+    pace: Pace,
     measured: Measured,
+    /// When the first of the failures was known.
+    failing_since: Option<Instant>,
     /// Since when it is a target.
     since: Instant,
     /// `None` while a probe is under way.
@@ -66,30 +92,61 @@ pub struct Probes {
 
 impl Probes {
     /// Replaces the targets; what is known of those that stay is kept.
-    pub fn retarget(&mut self, now: Instant, targets: impl IntoIterator<Item = Target>) {
+    pub fn retarget(&mut self, now: Instant, targets: impl IntoIterator<Item = (Target, Pace)>) {
         let mut old = std::mem::take(&mut self.slots);
-        for target in targets {
-            let fresh = || Slot { measured: Measured::default(), since: now, next: Some(now) };
-            let slot = old.remove(&target).unwrap_or_else(fresh);
+        for (target, pace) in targets {
+            let slot = match old.remove(&target) {
+                Some(slot) if slot.pace == pace => slot,
+                Some(slot) => Slot { pace, next: slot.next.map(|at| at.min(now + pace.interval())), ..slot },
+                None => Slot {
+                    pace,
+                    measured: Measured::default(),
+                    failing_since: None,
+                    since: now,
+                    next: Some(now),
+                },
+            };
             self.slots.insert(target, slot);
+        }
+    }
+
+    /// A target is asked now, whenever its turn was: what was sent to it was not answered.
+    pub fn hasten(&mut self, now: Instant, target: &Target) {
+        if let Some(next) = self.slots.get_mut(target).and_then(|slot| slot.next.as_mut()) {
+            *next = now.min(*next);
         }
     }
 
     /// The targets to ask now, at most as many as [`IN_FLIGHT_MAX`] allows; each is under way until [`Self::finished`].
     pub fn due(&mut self, now: Instant) -> Vec<Target> {
-        let in_flight = self.slots.values().filter(|slot| slot.next.is_none()).count();
-        let due = self.slots.iter_mut().filter(|(_, slot)| slot.next.is_some_and(|at| at <= now));
-        let mut asked = Vec::new();
-        for (target, slot) in due.take(IN_FLIGHT_MAX - in_flight.min(IN_FLIGHT_MAX)) {
-            slot.next = None;
-            asked.push(target.clone());
-        }
+        let mut asked = self.due_of(now, Pace::Steady, IN_FLIGHT_MAX);
+        asked.extend(self.due_of(now, Pace::Rare, RARE_IN_FLIGHT_MAX));
         asked
     }
 
-    /// When the next one is due.
+    fn due_of(&mut self, now: Instant, pace: Pace, in_flight_max: usize) -> Vec<Target> {
+        let room = in_flight_max.saturating_sub(self.in_flight(pace));
+        let due = self
+            .slots
+            .iter_mut()
+            .filter(|(_, slot)| slot.pace == pace && slot.next.is_some_and(|at| at <= now));
+        let ask = |(target, slot): (&Target, &mut Slot)| {
+            slot.next = None;
+            target.clone()
+        };
+        due.take(room).map(ask).collect()
+    }
+
+    fn in_flight(&self, pace: Pace) -> usize {
+        self.slots.values().filter(|slot| slot.pace == pace && slot.next.is_none()).count()
+    }
+
+    /// When the next one is due. Of tunnels on demand none is while as many as may be are under way: one that ends wakes
+    /// us, too.
     pub fn next_at(&self) -> Option<Instant> {
-        self.slots.values().filter_map(|slot| slot.next).min()
+        let rare = self.in_flight(Pace::Rare) < RARE_IN_FLIGHT_MAX;
+        let may = |slot: &&Slot| slot.pace == Pace::Steady || rare;
+        self.slots.values().filter(may).filter_map(|slot| slot.next).min()
     }
 
     /// An answer after `rtt`, or none. True when red and green changed places: worth telling at once.
@@ -99,10 +156,12 @@ impl Probes {
         match rtt {
             Some(rtt) => {
                 slot.measured = Measured { answer: Some((now, rtt)), failures: 0 };
-                slot.next = Some(now + INTERVAL);
+                slot.failing_since = None;
+                slot.next = Some(now + slot.pace.interval());
             }
             None => {
                 slot.measured.failures = slot.measured.failures.saturating_add(1);
+                slot.failing_since.get_or_insert(now);
                 slot.next = Some(now + RETRY);
             }
         }
@@ -114,10 +173,13 @@ impl Probes {
         self.slot(cluster, node).map(|slot| slot.measured.clone()).unwrap_or_default()
     }
 
-    /// Since when a node whose path is dead has said nothing: its last answer, or when it was asked first.
+    /// Since when a node whose path is dead has said nothing: its last answer, or when it was asked first. Of one that is
+    /// asked rarely, when it would have answered last if it were asked often.
     pub fn silent_since(&self, cluster: &ClusterName, node: &NodeName) -> Option<Instant> {
         let slot = self.slot(cluster, node).filter(|slot| slot.measured.is_red())?;
-        Some(slot.measured.answer.map_or(slot.since, |(at, _)| at))
+        let heard = slot.measured.answer.map_or(slot.since, |(at, _)| at);
+        let asked = slot.failing_since.and_then(|at| at.checked_sub(INTERVAL + TIMEOUT));
+        Some(asked.map_or(heard, |asked| heard.max(asked)))
     }
 
     fn slot(&self, cluster: &ClusterName, node: &NodeName) -> Option<&Slot> {

@@ -7,15 +7,17 @@ use api::{
     name::NodeName,
     record::{Applied, AppliedCluster, Record, Tunnel, TunnelKey},
 };
-use datapath::backend::{
-    bpf::{Balancing, Hook},
-    relay::RelayObserved,
-    wireguard::Kind,
+use datapath::{
+    backend::{
+        bpf::{Balancing, Hook},
+        relay::RelayObserved,
+        wireguard::Kind,
+    },
+    host::TunnelState,
 };
 use replica::view::View;
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -26,24 +28,18 @@ pub fn key(view: &View, me: &NodeName, key: &TunnelKey) -> Option<(Key, Record)>
     (view.stored(&at).as_ref() != Some(&record)).then_some((at, record))
 }
 
-/// What the tunnel device says of one peer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TunnelMeasured {
-    /// Since the last handshake.
-    pub handshake_age: Option<Duration>,
-    /// Received through it.
-    pub rx_bytes: u64,
-    /// Sent through it.
-    pub tx_bytes: u64,
-    /// Where its datagrams go.
-    pub endpoint: Option<SocketAddr>,
+/// The clock epoch that our store has of us, under the key that we have.
+#[must_use]
+pub fn told_epoch(view: &View, me: &NodeName, key: &TunnelKey) -> Option<u64> {
+    let told = view.cluster(view.own())?.keys.get(me)?;
+    (told.public_key == key.public_key).then_some(told.clock_epoch)
 }
 
 /// What the last look at the data path showed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatapathMeasured {
     /// By the peer's key.
-    pub tunnels: BTreeMap<PublicKey, TunnelMeasured>,
+    pub tunnels: BTreeMap<PublicKey, TunnelState>,
     /// What could not be programmed, a sentence each.
     pub problems: Vec<String>,
     /// Packets that the guard refused to send in plain.
@@ -109,11 +105,13 @@ pub fn applied(
             tx_bytes: device.tx_bytes,
             endpoint: device.endpoint.map(|e| e.to_string()).unwrap_or_default(),
             relay: to
-                .relay
+                .way
+                .relays()
                 .iter()
                 .find(|relay| device.endpoint == Some(relay.at))
                 .map(ToString::to_string)
                 .unwrap_or_default(),
+            on_demand: to.is_on_demand(),
         }
     });
     let backends = composed.image.services.values().map(|backends| backends.len() as u64).sum();

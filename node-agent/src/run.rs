@@ -7,7 +7,8 @@ use crate::{
     args::HostArgs,
     beside::{Beside, Then},
     clock::KeptClock,
-    compose::{Composed, Paths},
+    compose::{Composed, Paths, TunnelTo},
+    demand::{self, Demand},
     host::Host,
     identity::Credentials,
     kept::{self, Found, KeptFile, Outcome},
@@ -147,6 +148,7 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
             port: args.listen_port,
             clock_epoch: 0,
             relay_key: None,
+            on_demand: true,
         },
         clock: KeptClock::in_dir(&state_dir),
         budget: Instant::now() + Duration::from_secs(args.ready_budget),
@@ -160,7 +162,11 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
         composed: Composed::default(),
         measured: DatapathMeasured::default(),
         probes: Probes::default(),
-        paths: Paths { silent: Silent::new(), mtus },
+        paths: Paths {
+            silent: Silent::new(),
+            mtus,
+            demand: Demand::found(host.tunnels().await.unwrap_or_default()),
+        },
         progress: Progress::with(tunnel, hook, balancing),
         programmed,
         metrics,
@@ -306,9 +312,10 @@ impl<B: Beside> Agent<B> {
         ending: &tokio_util::sync::CancellationToken,
     ) {
         let (mut look_at, mut tell_at) = (Instant::now(), Instant::now());
+        let mut count_at = None;
         loop {
             let probes = [self.probes.next_at(), self.paths.mtus.next_at()].into_iter().flatten();
-            let wake_at = probes.chain([look_at, tell_at]).min().unwrap_or(look_at);
+            let wake_at = probes.chain(count_at).chain([look_at, tell_at]).min().unwrap_or(look_at);
             let woken = tokio::select! {
                 () = ending.cancelled() => return self.keep_last(),
                 event = following.events.recv() => match event {
@@ -348,13 +355,22 @@ impl<B: Beside> Agent<B> {
                 }
                 Woken::Time => {}
             }
+            let is_over = |at| now >= at;
+            if count_at.is_some_and(is_over) && self.count(now, host).await {
+                look_at = now;
+            }
             if self.judge_silence(now) {
                 look_at = look_at.min(now + GATHER);
             }
             if now >= look_at {
                 self.program(host).await;
+                self.begin_sessions(host).await;
                 look_at = Instant::now() + LOOK_EVERY;
                 tell_at = now;
+            }
+            if count_at.is_none_or(is_over) {
+                let on_demand = self.composed.tunnels.values().any(TunnelTo::is_on_demand);
+                count_at = on_demand.then(|| Instant::now() + demand::LOOK_EVERY);
             }
             self.ask(now);
             if now >= tell_at {
@@ -394,6 +410,31 @@ impl<B: Beside> Agent<B> {
         }
     }
 
+    /// Reads what went through the tunnels that are kept on demand; true when one of them takes another way.
+    async fn count(&mut self, now: Instant, host: &Host) -> bool {
+        let (on_demand, relays) = (self.composed.on_demand(), self.composed.gateway_relays());
+        // A device that is too busy to answer, or that is gone, says nothing about what is used.
+        let Ok(device) = host.tunnels().await else { return false };
+        let changed = self.paths.demand.look(now, &on_demand, &relays, &device);
+        for target in self.composed.doubted(&self.paths.demand) {
+            self.probes.hasten(now, &target);
+        }
+        changed
+    }
+
+    /// Tunnels that go by a relay from now on, which does not know their sessions.
+    async fn begin_sessions(&mut self, host: &Host) {
+        let leaving = self.paths.demand.take_leaving();
+        if leaving.is_empty() {
+            return;
+        }
+        if let Err(error) = host.begin_sessions(leaving.clone()).await {
+            let error = anyhow::Error::from(error);
+            warn!("Cannot begin sessions by a gateway, and tries again with the next look: {error:#}");
+            self.paths.demand.put_leaving(leaving);
+        }
+    }
+
     /// A tunnel whose probes have failed for long enough is silent, whatever the control plane knows.
     fn judge_silence(&mut self, now: Instant) -> bool {
         let is_silent = |(cluster, node): &&(ClusterName, NodeName)| {
@@ -427,18 +468,16 @@ impl<B: Beside> Agent<B> {
     }
 
     fn ask(&mut self, now: Instant) {
-        for padded in self.paths.mtus.due(now) {
+        for padded in self.paths.mtus.due(now, &self.probes) {
             let source = self.source_to(padded.target.address);
             self.sequence = self.sequence.wrapping_add(1);
             let (answers, sequence) = (self.answers.clone(), self.sequence);
             tokio::spawn(async move {
                 let answered = match source {
-                    Some(source) => path_mtu::ask(source, padded.target.address, padded.bytes, sequence)
-                        .await
-                        .unwrap_or_else(|error| {
-                            debug!(%error, %source, bytes = padded.bytes, "Cannot send a padded probe");
-                            false
-                        }),
+                    Some(source) => path_mtu::ask(source, &padded, sequence).await.unwrap_or_else(|error| {
+                        debug!(%error, %source, bytes = padded.bytes, "Cannot send a padded probe");
+                        false
+                    }),
                     None => false,
                 };
                 // The loop ends before its probes do.
@@ -466,8 +505,7 @@ impl<B: Beside> Agent<B> {
     }
 
     fn tell(&mut self, now: Instant) {
-        let told = self.view.cluster(self.view.own()).and_then(|own| own.keys.get(&self.node));
-        let told = told.filter(|told| told.public_key == self.key.public_key).map(|told| told.clock_epoch);
+        let told = report::told_epoch(&self.view, &self.node, &self.key);
         self.key.clock_epoch = self.clock.look(unix_ms(), told);
         if self.basis == Basis::Pins {
             return;

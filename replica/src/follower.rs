@@ -12,16 +12,20 @@
 //! A session is one connection: its first request reads the store's lineage, and only a lineage that lists the boot
 //! we followed, with our revision in that boot's range and not above the head, lets us go on from there. Otherwise
 //! all prefixes are listed, pinned at the revision of that first answer, and watched from the next one on. So a list
-//! and the watch after it have neither gap nor overlap, whatever is written meanwhile.
+//! and the watch after it have neither gap nor overlap, whatever is written meanwhile. A list that a broken session
+//! interrupts goes on in the next one where it was, by the same rule.
 //!
 //! A watch that is told that its revision was compacted ends the session, and the next one asks for what changed since, and
 //! what vanished, instead of everything (`resync.rs`). For that the follower remembers every key it has told and its
 //! revision: by estimate 150 bytes a record, 15 MB of 100,000.
 
+mod backoff;
 mod event;
 mod history;
 mod listing;
+mod pace;
 mod resync;
+mod watching;
 mod wire;
 
 pub use event::Event;
@@ -34,16 +38,18 @@ use api::{
     name::ClusterName,
     record::Lineage,
 };
-use history::{Testimony, continues, testimony};
+use history::continues;
 use listing::Listing;
+use pace::Pace;
 use resync::{Outcome, Resync};
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     time::Duration,
 };
+use watching::Watching;
 
-/// Keys a page asks for. At [`api::RECORD_MAX_BYTES`] and [`api::KEY_MAX_BYTES`] each, the largest page is 32.5 MB
+/// Keys that a page has at most; over a slow link it has fewer (`pace.rs`). At [`api::RECORD_MAX_BYTES`] and [`api::KEY_MAX_BYTES`] each, the largest page is 32.5 MB
 /// ([`ANSWER_MAX_BYTES`]); at the usual 300 bytes it is 150 KB, and 30,000 records are 60 round trips.
 pub const PAGE_KEYS: usize = 500;
 
@@ -55,24 +61,8 @@ pub const ANSWER_MAX_BYTES: usize = PAGE_KEYS * (api::RECORD_MAX_BYTES + api::KE
 const EVENTS_BEFORE_PAUSE: usize = 2 * PAGE_KEYS;
 const EVENTS_MAX: usize = 131_072;
 
-/// First wait after a failure; it doubles with each further one up to [`BACKOFF_MAX`]. A restarted apiserver is back
-/// within a second; 500 followers that each wait up to 15 s after it are 33 connections a second.
-const BACKOFF_MIN: Duration = Duration::from_millis(250);
-const BACKOFF_MAX: Duration = Duration::from_secs(15);
-
-/// A session counts as good, and the next failure waits briefly again, when it has watched this long.
-const GOOD_AFTER: Duration = Duration::from_secs(30);
-
 /// A connection or an answer that takes longer is given up: a page of 32 MB at 10 Mbit/s takes 26 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-
-/// Without a word for this long we ask for the revision (a cluster's heartbeat alone is one every 2 s), and without
-/// an answer to that for [`PROGRESS_WITHIN`] we connect again.
-const SILENCE_MAX: Duration = Duration::from_secs(15);
-const PROGRESS_WITHIN: Duration = Duration::from_secs(10);
-
-/// When one of several watches is ahead we ask for the others' revision, at most this often.
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// What to follow, and whose lineage tells whether we may resume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,10 +98,10 @@ enum Ask {
 }
 
 impl Ask {
-    fn request(self, session: SessionId) -> Request {
+    fn request(self, session: SessionId, pace: Pace) -> Request {
         match self {
             Self::Page { range, revision, since } => {
-                Request::Page { session, range, revision: Some(revision), since, limit: PAGE_KEYS }
+                Request::Page { session, range, revision: Some(revision), since, limit: pace.keys() }
             }
             Self::Buckets { range, revision, bits } => Request::Buckets { session, range, revision, bits },
             Self::Entries { range, revision, bits, buckets } => {
@@ -142,15 +132,6 @@ enum State {
     Listing(Listing),
     Resyncing(Resync),
     Watching(Watching),
-}
-
-#[derive(Debug)]
-struct Watching {
-    since: Now,
-    last_word: Now,
-    /// When we asked for progress, and whether the answer is still out.
-    asked: Option<Now>,
-    unanswered: bool,
 }
 
 /// Why [`Follower::poll_timeout`] wants to be woken.
@@ -187,6 +168,9 @@ pub struct Follower {
     state: State,
     /// None until a list is complete, and after a reason to distrust what we have.
     position: Option<Position>,
+    /// A list that the end of its session interrupted.
+    unfinished: Option<Listing>,
+    pace: Pace,
     /// As the owner was last told.
     progress: u64,
     requests: VecDeque<Request>,
@@ -204,6 +188,8 @@ impl Follower {
             failures: 0,
             state: State::Waiting { until: Now::START },
             position: None,
+            unfinished: None,
+            pace: Pace::new(),
             progress: 0,
             requests: VecDeque::new(),
             events: VecDeque::new(),
@@ -237,13 +223,7 @@ impl Follower {
             }
             State::Listing(listing) => (listing.asked_at() + ANSWER_WITHIN, Wake::Overdue),
             State::Resyncing(resync) => (resync.asked_at() + ANSWER_WITHIN, Wake::Overdue),
-            State::Watching(watching) => match (watching.asked, watching.unanswered) {
-                (Some(asked), true) => (asked + PROGRESS_WITHIN, Wake::Overdue),
-                (asked, _) if self.watches_are_apart() => {
-                    (asked.map_or(watching.last_word, |at| at + PROGRESS_EVERY), Wake::Progress)
-                }
-                (_, _) => (watching.last_word + SILENCE_MAX, Wake::Silence),
-            },
+            State::Watching(watching) => self.watch_timeout(watching),
         })
     }
 
@@ -255,7 +235,7 @@ impl Follower {
 
     /// Lists everything again, in a new session, because the owner no longer trusts what it holds.
     pub fn relist(&mut self, now: Now) {
-        self.position = None;
+        self.distrust(now);
         self.end_session();
         self.state = State::Waiting { until: now };
     }
@@ -279,7 +259,7 @@ impl Follower {
             Answer::Refused { error, .. } => self.end(error, true, now),
         }
         if self.events.len() > EVENTS_MAX {
-            self.position = None;
+            self.distrust(now);
             self.events.clear();
             self.fail(format!("more than {EVENTS_MAX} changes at once"), now);
         }
@@ -301,14 +281,6 @@ impl Follower {
         }
     }
 
-    fn ask_progress(&mut self, now: Now) {
-        if let State::Watching(watching) = &mut self.state {
-            watching.asked = Some(now);
-            watching.unanswered = true;
-            self.requests.push_back(Request::Progress { session: self.session });
-        }
-    }
-
     fn handle_connected(&mut self, now: Now) {
         if let State::Connecting { .. } = self.state {
             self.state = State::ReadingLineage { since: now };
@@ -321,14 +293,23 @@ impl Follower {
     fn handle_page(&mut self, revision: u64, values: Vec<Value>, more: bool, now: Now) {
         match &mut self.state {
             State::ReadingLineage { .. } => self.handle_lineage(revision, values.first(), now),
-            State::Listing(listing) => match listing.take(values, more, now) {
-                Ok(taken) => {
-                    self.events.extend(taken);
-                    self.continue_listing();
+            State::Listing(listing) => {
+                self.pace.note(now.since(listing.asked_at()), more);
+                match listing.take(values, more, now) {
+                    Ok(taken) => {
+                        self.events.extend(taken);
+                        self.continue_listing();
+                    }
+                    Err(error) => {
+                        self.distrust(now);
+                        self.fail(error.to_owned(), now);
+                    }
                 }
-                Err(error) => self.fail(error.to_owned(), now),
-            },
-            State::Resyncing(_) => self.resync(now, |resync, held| resync.take_page(values, more, held, now)),
+            }
+            State::Resyncing(resync) => {
+                self.pace.note(now.since(resync.asked_at()), more);
+                self.resync(now, |resync, held| resync.take_page(values, more, held, now));
+            }
             State::Waiting { .. } | State::Connecting { .. } | State::Watching(_) => {
                 self.fail("the store answered what was not asked".to_owned(), now);
             }
@@ -353,7 +334,7 @@ impl Follower {
     fn handle_compacted(&mut self, compact_revision: u64, now: Now) {
         match (&self.state, &mut self.position) {
             (State::Watching(_), Some(position)) => position.forgotten = true,
-            (_, position) => *position = None,
+            (_, _) => self.distrust(now),
         }
         self.fail(format!("history up to revision {compact_revision} was compacted"), now);
     }
@@ -370,13 +351,21 @@ impl Follower {
                 let prefixes = self.follow.prefixes.iter().map(|prefix| KeyRange::prefix(prefix));
                 let prefixes = prefixes.zip(position.revisions.iter().copied()).collect();
                 let cluster = self.follow.cluster.clone();
-                let resync = Resync::new(cluster, prefixes, lineage, head, &position.held, now);
+                let resync = Resync::new(cluster, prefixes, lineage, head, &position.held, self.pace, now);
                 self.state = State::Resyncing(resync);
                 self.continue_resync(now);
             } else {
                 self.events.push_back(Event::Resumed { revision: position.complete_to() });
                 self.watch(now);
             }
+            return;
+        }
+        let unfinished = self.unfinished.take();
+        if let Some(lineage) = &lineage
+            && let Some(listing) = unfinished.and_then(|listing| listing.resume(lineage, head, now))
+        {
+            self.state = State::Listing(listing);
+            self.continue_listing();
             return;
         }
         self.list(lineage, head, now);
@@ -401,7 +390,7 @@ impl Follower {
     fn continue_listing(&mut self) {
         let State::Listing(listing) = &mut self.state else { return };
         if let Some(ask) = listing.wants() {
-            self.requests.push_back(ask.request(self.session));
+            self.requests.push_back(ask.request(self.session, self.pace));
             return;
         }
         let (lineage, held) = (listing.take_lineage(), listing.take_held());
@@ -432,7 +421,7 @@ impl Follower {
             return;
         };
         if let Some(ask) = resync.wants() {
-            self.requests.push_back(ask.request(self.session));
+            self.requests.push_back(ask.request(self.session, self.pace));
             return;
         }
         let revision = resync.revision();
@@ -452,132 +441,33 @@ impl Follower {
         self.watch(now);
     }
 
-    fn watch(&mut self, now: Now) {
-        let position = self.position.as_ref().expect("a watch begins at a position");
-        for (watch, (prefix, revision)) in self.follow.prefixes.iter().zip(&position.revisions).enumerate() {
-            let range = KeyRange::prefix(prefix);
-            self.requests.push_back(Request::Watch {
-                session: self.session,
-                watch,
-                range,
-                from: revision + 1,
-            });
-        }
-        self.state = State::Watching(Watching { since: now, last_word: now, asked: None, unanswered: false });
-    }
-
-    /// The watch was created in a store at `revision`.
-    fn handle_watching(&mut self, watch: usize, revision: u64, now: Now) {
-        if let Some(at) = self.hear(watch, now)
-            && revision < at
-        {
-            self.position = None;
-            self.fail(format!("the store is at revision {revision}, below {at} that it gave us"), now);
-        }
-    }
-
-    fn handle_changes(&mut self, watch: usize, changes: Vec<Change>, more: bool, now: Now) {
-        let Some(at) = self.hear(watch, now) else { return };
-        let range = KeyRange::prefix(&self.follow.prefixes[watch]);
-        let mut newest = at;
-        for change in changes {
-            // At or below what we were told was complete: either it was not, or time goes backwards there.
-            if !range.contains(change.key()) || change.revision() < newest || change.revision() <= at {
-                self.position = None;
-                return self
-                    .fail("the store sent a change that was not asked for, or out of order".to_owned(), now);
-            }
-            newest = change.revision();
-            if !self.same_history(&change, newest) {
-                self.position = None;
-                return self
-                    .fail("another run of the store answers than the one that was checked".to_owned(), now);
-            }
-            if let Some(position) = &mut self.position {
-                position.note(&change);
-            }
-            self.events.push_back(change.into());
-        }
-        // A fragment leaves the rest of its revision for the next answer.
-        if !more {
-            self.advance(watch, newest);
-        }
-    }
-
-    /// A connection could be replaced under us between the check of the lineage and the watch. Heartbeat and lineage
-    /// name the boot they were written in: one that the checked lineage does not have there is another history, unless
-    /// the new lineage says that it continues ours (a publisher's new term in the same store).
-    fn same_history(&mut self, change: &Change, revision: u64) -> bool {
-        let Change::Put(value) = change else { return true };
-        let Some(position) = &mut self.position else { return false };
-        match testimony(&self.follow.cluster, value) {
-            Some(Ok(Testimony::Lineage(lineage))) => {
-                let known = position.lineage.as_ref();
-                let goes_on = known.is_none_or(|known| continues(known, &lineage, revision - 1));
-                position.lineage = Some(lineage);
-                goes_on
-            }
-            Some(Ok(Testimony::Heartbeat(heartbeat))) => {
-                let known = position.lineage.as_ref();
-                known.is_none_or(|known| known.allows_resume(heartbeat.boot, revision))
-            }
-            Some(Err(_)) | None => true,
-        }
-    }
-
-    /// All watches (`None`) or one have delivered everything up to `revision`.
-    fn handle_progress(&mut self, watch: Option<usize>, revision: u64, now: Now) {
-        let watches = watch.map_or(0..self.follow.prefixes.len(), |watch| watch..watch + 1);
-        for watch in watches {
-            if self.hear(watch, now).is_none() {
-                return;
-            }
-            self.advance(watch, revision);
-        }
-    }
-
-    /// Where the watch is, if there is such a watch: it is alive.
-    fn hear(&mut self, watch: usize, now: Now) -> Option<u64> {
-        let at = self.position.as_ref().and_then(|position| position.revisions.get(watch).copied());
-        let (State::Watching(watching), Some(at)) = (&mut self.state, at) else {
-            self.fail("the store answered what was not asked".to_owned(), now);
-            return None;
-        };
-        watching.last_word = now;
-        watching.unanswered = false;
-        if now.since(watching.since) >= GOOD_AFTER {
-            self.failures = 0;
-        }
-        Some(at)
-    }
-
-    fn advance(&mut self, watch: usize, revision: u64) {
-        let Some(position) = &mut self.position else { return };
-        let at = &mut position.revisions[watch];
-        *at = revision.max(*at);
-        let complete_to = position.complete_to();
-        if complete_to > self.progress {
-            self.progress = complete_to;
-            self.events.push_back(Event::Progress { revision: complete_to });
-        }
-    }
-
-    fn watches_are_apart(&self) -> bool {
-        self.position
-            .as_ref()
-            .is_some_and(|p| p.revisions.iter().any(|&revision| revision != p.complete_to()))
-    }
-
     fn fail(&mut self, error: String, now: Now) {
         self.end(error, false, now);
     }
 
     fn end(&mut self, error: String, refused: bool, now: Now) {
-        let wait = self.backoff();
+        let wait = backoff::wait(self.failures, self.seed);
         self.failures = self.failures.saturating_add(1);
         self.end_session();
         self.events.push_back(Event::Disconnected { error, refused, retry_in: wait });
-        self.state = State::Waiting { until: now + wait };
+        match std::mem::replace(&mut self.state, State::Waiting { until: now + wait }) {
+            State::Listing(listing) => {
+                self.pace.slow_down();
+                self.unfinished = Some(listing);
+            }
+            State::Resyncing(_) => self.pace.slow_down(),
+            State::Waiting { .. }
+            | State::Connecting { .. }
+            | State::ReadingLineage { .. }
+            | State::Watching(_) => {}
+        }
+    }
+
+    /// What we hold, and what we have read of a list, may be of another history: the next session lists.
+    fn distrust(&mut self, now: Now) {
+        self.position = None;
+        self.unfinished = None;
+        self.state = State::Waiting { until: now };
     }
 
     /// What still arrives from the session is an older session's from here on.
@@ -586,21 +476,6 @@ impl Follower {
         self.requests.push_back(Request::Disconnect { session: self.session });
         self.session = self.session.next();
     }
-
-    /// Half of the doubled wait for certain, the other half by the seed.
-    fn backoff(&self) -> Duration {
-        let full = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_MAX);
-        let jitter = split_mix(self.seed.wrapping_add(self.failures.into())) % 1_000;
-        full / 2 + full / 2 * u32::try_from(jitter).expect("below 1000") / 1_000
-    }
-}
-
-/// SplitMix64's output function: neighbouring seeds give unrelated numbers.
-fn split_mix(seed: u64) -> u64 {
-    let z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

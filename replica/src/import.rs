@@ -223,7 +223,7 @@ impl Import {
             }
             Event::Progress { revision } => self.seen.revision = revision,
             Event::Disconnected { error, refused, .. } => {
-                self.list = None;
+                // A list that was begun goes on, or begins anew.
                 self.seen.disconnect(refused);
                 self.last_error = error;
             }

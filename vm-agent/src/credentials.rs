@@ -1,35 +1,24 @@
 //! Our certificate: a day's, given for our key for as long as we are a member.
 
 use crate::membership::{self, Membership};
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use api::bytes::Secret;
 use daemon::{
     args::Hint,
     durable,
     spiffe::Role,
-    tls::{Certificate, Identity, Tls, connect_as_stranger},
+    tls::{Certificate, Identity, certificate_request},
 };
-use mesh_node_agent::identity::Credentials;
-use rcgen::{CertificateParams, KeyPair};
+use mesh_node_agent::identity::{Credentials, enrol_at_one_of};
+use rcgen::KeyPair;
 use rpc::mesh::enrolment::v1::{EnrolVmRequest, EnrolVmResponse, enrolment_client::EnrolmentClient};
 use std::{
     fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 use tracing::{info, warn};
-
-/// Time between looks at our certificate: of a day's, eight hours are left at the first.
-const LOOK: Duration = Duration::from_secs(600);
-
-/// Time between attempts when the certificate has ended: until then there is no connection.
-const RETRY: Duration = Duration::from_secs(15);
-
-/// How long an apiserver may take.
-const ENROL_MAX: Duration = Duration::from_secs(10);
 
 /// What an apiserver gave us.
 #[derive(Debug)]
@@ -72,35 +61,19 @@ pub async fn enrol(
     key: &KeyPair,
     secret: Option<&Secret>,
 ) -> anyhow::Result<Enrolled> {
-    // What the certificate says is the apiserver's to decide.
-    let request = CertificateParams::default().serialize_request(key).and_then(|request| request.pem());
     let request = EnrolVmRequest {
         name: membership.name.to_string(),
         secret: secret.map(|secret| secret.bytes().to_vec().into()).unwrap_or_default(),
-        certificate_request: request.context("cannot make a certificate request")?,
+        certificate_request: certificate_request(key)?,
     };
-    let mut last = anyhow::anyhow!("there is no apiserver to ask");
-    for endpoint in &membership.endpoints {
-        let asked = async {
-            let channel = connect_as_stranger(bundle, endpoint).await?.channel;
-            anyhow::Ok(EnrolmentClient::new(channel).enrol_vm(request.clone()).await)
-        };
-        match timeout(ENROL_MAX, asked).await {
-            Ok(Ok(Ok(answer))) => {
-                let EnrolVmResponse { certificate, endpoints } = answer.into_inner();
-                return Ok(Enrolled { certificate, endpoints });
-            }
-            Ok(Ok(Err(status))) if [Code::PermissionDenied, Code::NotFound].contains(&status.code()) => {
-                bail!("apiserver {endpoint} refuses us: {}", status.message())
-            }
-            Ok(Ok(Err(status))) => {
-                last = anyhow::anyhow!("apiserver {endpoint} does not enrol us: {}", status.message());
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = anyhow::anyhow!("apiserver {endpoint} does not answer in {ENROL_MAX:?}"),
-        }
-    }
-    Err(last)
+    let enrol = |mut client: EnrolmentClient<Channel>| {
+        let request = request.clone();
+        async move { client.enrol_vm(request).await }
+    };
+    let refusals = [Code::PermissionDenied, Code::NotFound];
+    let enrolled = enrol_at_one_of(&membership.endpoints, bundle, &refusals, enrol).await?;
+    let EnrolVmResponse { certificate, endpoints } = enrolled;
+    Ok(Enrolled { certificate, endpoints })
 }
 
 /// See the module.
@@ -128,26 +101,8 @@ impl Credentials for VmCredentials {
         }
     }
 
-    async fn keep_good(self, tls: Tls, cancel: CancellationToken) {
-        let mut wait = Duration::ZERO;
-        while cancel.run_until_cancelled(sleep(wait)).await.is_some() {
-            wait = LOOK;
-            let (now, held) = (SystemTime::now(), tls.identity());
-            if !held.certificate().due_for_renewal(now) {
-                continue;
-            }
-            match self.renew().await.and_then(|new| Ok((new.certificate().not_after_s, tls.renew(new)?))) {
-                Ok((until, ())) => info!(valid_until_unix_s = until, "Our certificate is renewed"),
-                Err(error) => {
-                    warn!(error = format!("{error:#}"), "Cannot renew our certificate");
-                    let ends = UNIX_EPOCH
-                        + Duration::from_secs(u64::try_from(held.certificate().not_after_s).unwrap_or(0));
-                    if ends <= now {
-                        wait = RETRY;
-                    }
-                }
-            }
-        }
+    async fn renewed(&self, held: &Certificate) -> Option<anyhow::Result<Identity>> {
+        if held.due_for_renewal(SystemTime::now()) { Some(self.renew().await) } else { None }
     }
 }
 

@@ -77,6 +77,8 @@ pub struct TunnelKey {
     pub clock_epoch: u64,
     /// Of its relay's own device, to which others prove where they are; none: it runs no relay.
     pub relay_key: Option<PublicKey>,
+    /// Its agent keeps tunnels on demand, where the other end's does so, too.
+    pub on_demand: bool,
 }
 
 impl Wire for TunnelKey {
@@ -91,6 +93,7 @@ impl Wire for TunnelKey {
                 [] => None,
                 bytes => Some(PublicKey::from_slice(bytes).field("relay_key")?),
             },
+            on_demand: m.on_demand,
         })
     }
 
@@ -100,6 +103,7 @@ impl Wire for TunnelKey {
             port: self.port.into(),
             clock_epoch: self.clock_epoch,
             relay_key: self.relay_key.map(|key| key.0.to_vec()).unwrap_or_default(),
+            on_demand: self.on_demand,
         }
     }
 }
@@ -178,6 +182,8 @@ pub struct Tunnel {
     pub endpoint: String,
     /// `cluster/node` of the relay that has this address; empty when the datagrams go straight.
     pub relay: String,
+    /// It says nothing while it is not used, and is probed rarely.
+    pub on_demand: bool,
 }
 
 impl Wire for Applied {
@@ -200,6 +206,7 @@ impl Wire for Applied {
                 tx_bytes: t.tx_bytes,
                 endpoint: t.endpoint,
                 relay: t.relay,
+                on_demand: t.on_demand,
             })
         };
         let program = |p: pb::AppliedProgram| {
@@ -237,6 +244,7 @@ impl Wire for Applied {
             tx_bytes: t.tx_bytes,
             endpoint: t.endpoint.clone(),
             relay: t.relay.clone(),
+            on_demand: t.on_demand,
         };
         pb::Applied {
             clusters: self.clusters.iter().map(cluster).collect(),

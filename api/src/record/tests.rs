@@ -77,13 +77,36 @@ fn published_bytes_stay_as_they_are() {
     );
     check(
         "mesh/v1/west/keys/w1",
-        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0, relay_key: None },
+        TunnelKey {
+            public_key: PublicKey([5; 32]),
+            port: 51871,
+            clock_epoch: 0,
+            relay_key: None,
+            on_demand: false,
+        },
         expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f9503"],
     );
     check(
         "mesh/v1/west/keys/w2",
-        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 300, relay_key: None },
+        TunnelKey {
+            public_key: PublicKey([5; 32]),
+            port: 51871,
+            clock_epoch: 300,
+            relay_key: None,
+            on_demand: false,
+        },
         expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f950318ac02"],
+    );
+    check(
+        "mesh/v1/west/keys/w4",
+        TunnelKey {
+            public_key: PublicKey([5; 32]),
+            port: 51871,
+            clock_epoch: 0,
+            relay_key: None,
+            on_demand: true,
+        },
+        expect!["0a200505050505050505050505050505050505050505050505050505050505050505109f95032801"],
     );
     check(
         "mesh/v1/west/nodes/w2",
@@ -103,6 +126,7 @@ fn published_bytes_stay_as_they_are() {
             port: 51871,
             clock_epoch: 0,
             relay_key: Some(PublicKey([6; 32])),
+            on_demand: false,
         },
         expect![
             "0a200505050505050505050505050505050505050505050505050505050505050505109f950322200606060606060606060606060606060606060606060606060606060606060606"
@@ -199,6 +223,7 @@ fn published_bytes_stay_as_they_are() {
                 tx_bytes: 2,
                 endpoint: "192.0.2.1:51871".into(),
                 relay: String::new(),
+                on_demand: false,
             }],
             agent_version: "0.1.0".into(),
             datapath: "wireguard-user".into(),
@@ -249,6 +274,7 @@ fn published_bytes_stay_as_they_are() {
                 tx_bytes: 0,
                 endpoint: "192.0.2.9:51872".into(),
                 relay: "east/e1".into(),
+                on_demand: false,
             }],
             ..Default::default()
         },
@@ -442,8 +468,14 @@ fn a_field_that_breaks_its_rule_is_named() {
 
 #[test]
 fn a_field_from_the_future_is_ignored_and_not_passed_on() {
-    let mut bytes =
-        TunnelKey { public_key: PublicKey([5; 32]), port: 51871, clock_epoch: 0, relay_key: None }.encode();
+    let mut bytes = TunnelKey {
+        public_key: PublicKey([5; 32]),
+        port: 51871,
+        clock_epoch: 0,
+        relay_key: None,
+        on_demand: false,
+    }
+    .encode();
     let known = bytes.clone();
     bytes.extend([0xa2, 0x06, 3, b'n', b'e', b'w']);
     assert_eq!(TunnelKey::decode(&bytes).unwrap().encode(), known);

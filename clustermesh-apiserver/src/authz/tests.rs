@@ -103,7 +103,8 @@ fn what_can_be_read_does_not_depend_on_how() {
 /// The value of a key of a node or a VM.
 fn tunnel_key() -> Vec<u8> {
     let public_key = api::bytes::PublicKey([7; 32]);
-    api::record::TunnelKey { public_key, port: 51_871, clock_epoch: 0, relay_key: None }.encode()
+    api::record::TunnelKey { public_key, port: 51_871, clock_epoch: 0, relay_key: None, on_demand: false }
+        .encode()
 }
 
 #[test]

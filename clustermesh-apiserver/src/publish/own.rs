@@ -1,6 +1,6 @@
 //! What the publisher says of the cluster and its store: who we are, which boots there were, what is complete.
 
-use crate::init::EncryptionScope;
+use crate::init::{ClusterConfig, EncryptionScope};
 use api::{
     bytes::{BootId, ClusterUuid},
     key::{Key, Kind, MeshKey},
@@ -29,6 +29,19 @@ pub struct Own {
     pub mesh_cidrs: Vec<IpNet>,
     /// What is encrypted.
     pub encryption_scope: EncryptionScope,
+}
+
+impl From<&ClusterConfig> for Own {
+    fn from(config: &ClusterConfig) -> Self {
+        Self {
+            name: config.name.clone(),
+            uuid: config.uuid,
+            pod_cidrs: config.pod_cidrs.clone(),
+            service_cidrs: config.service_cidrs.clone(),
+            mesh_cidrs: config.mesh_cidrs.clone(),
+            encryption_scope: config.encryption_scope,
+        }
+    }
 }
 
 impl Own {

@@ -9,6 +9,7 @@ use crate::{
     source::{
         driver::State,
         object::{ObjectKey, ObjectKind},
+        parse,
     },
 };
 use api::{
@@ -74,6 +75,12 @@ impl VmAdmin {
         }
         let name: NodeName =
             workload.metadata.name.as_str().parse().expect("an object's name is a node's name");
+        let kind = ObjectKind::ExternalWorkload;
+        let document = serde_json::to_value(workload).expect("an object that was read can be written");
+        // What its source would refuse is not written in the first place.
+        parse::parse(kind, &document).map_err(|fault| {
+            Status::invalid_argument(format!("{name} is no valid {KIND}: {}: {}", fault.path, fault.text))
+        })?;
         let state = self.state()?;
         if let Some(vm) = state.desired.vms.get(&name) {
             return Err(Status::already_exists(format!(
@@ -88,7 +95,7 @@ impl VmAdmin {
         }
         home::write(&self.home, workload).await.map_err(refused)?;
         let key = ObjectKey {
-            kind: ObjectKind::ExternalWorkload,
+            kind,
             namespace: Some(home::namespace(workload)),
             name: workload.metadata.name.clone(),
         };

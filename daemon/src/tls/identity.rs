@@ -8,6 +8,8 @@ use super::{
     verify::signed_by,
 };
 use crate::spiffe::{Role, SpiffeId};
+use anyhow::Context as _;
+use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
@@ -39,6 +41,16 @@ pub struct IdentityPem {
     pub key: Vec<u8>,
     /// The CA certificates of our own cluster.
     pub bundle: Vec<u8>,
+}
+
+/// The request, PEM, for a certificate of this key. It says nothing but the key: what the certificate says is the issuer's to
+/// decide.
+///
+/// # Errors
+/// When the key cannot sign.
+pub fn certificate_request(key: &KeyPair) -> anyhow::Result<String> {
+    let request = CertificateParams::default().serialize_request(key).and_then(|request| request.pem());
+    request.context("cannot make a certificate request")
 }
 
 /// Why there is no identity.

@@ -2,9 +2,9 @@
 
 use super::Host;
 use crate::{
-    backend::bpf::{BackendKey, RouteRow},
+    backend::bpf::{BackendKey, Error, MapStep, RouteRow},
     observe::{Balanced, Observed, PeerObserved, Sysctl, TunnelObserved},
-    plan::{FWMARK, KEEPALIVE_S},
+    plan::FWMARK,
     step::{Step, TunnelStep},
 };
 use api::bytes::PublicKey;
@@ -13,10 +13,30 @@ use std::net::IpAddr;
 /// Sees the host after a step.
 type Watch = dyn FnMut(&Observed, &Step);
 
-/// Takes every step, but those that `refuses` names.
+/// How many rows each of these maps takes; the others are never full here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Prefixes of the encrypted scope.
+    pub routes: u32,
+    /// Addresses of the host.
+    pub locals: u32,
+    /// Frontends, and the addresses of services.
+    pub services: u32,
+    /// Backends of all sets.
+    pub backends: u32,
+}
+
+impl Sizes {
+    /// Nothing is ever full.
+    pub const AMPLE: Self =
+        Self { routes: u32::MAX, locals: u32::MAX, services: u32::MAX, backends: u32::MAX };
+}
+
+/// Takes every step, but those that `refuses` names, and those for which a map has no room.
 pub struct Model {
     /// What it holds.
     pub observed: Observed,
+    sizes: Sizes,
     refuses: Box<dyn Fn(&Step) -> bool>,
     watch: Box<Watch>,
 }
@@ -25,7 +45,14 @@ impl Model {
     /// One that holds this.
     #[must_use]
     pub fn of(observed: Observed) -> Self {
-        Self { observed, refuses: Box::new(|_| false), watch: Box::new(|_, _| ()) }
+        Self { observed, sizes: Sizes::AMPLE, refuses: Box::new(|_| false), watch: Box::new(|_, _| ()) }
+    }
+
+    /// Has maps of these sizes.
+    #[must_use]
+    pub fn sized(mut self, sizes: Sizes) -> Self {
+        self.sizes = sizes;
+        self
     }
 
     /// Says no to some steps.
@@ -46,8 +73,48 @@ impl Model {
 impl Host for Model {
     fn take(&mut self, step: &Step) -> anyhow::Result<()> {
         anyhow::ensure!(!(self.refuses)(step), "refused");
-        take(&mut self.observed, step);
+        let result = self.fit(step);
         (self.watch)(&self.observed, step);
+        Ok(result?)
+    }
+}
+
+impl Model {
+    /// Takes a step as far as there is room for its rows: a row in the place of another needs none.
+    fn fit(&mut self, step: &Step) -> Result<(), Error> {
+        let (rows, sizes) = (&self.observed.rows, self.sizes);
+        let services = rows.services.len() + rows.service_addresses.len();
+        let (map, max_entries, used, row) = match step {
+            Step::PutScope { prefix, row } if !rows.routes.contains_key(prefix) => {
+                ("mesh_routes", sizes.routes, rows.routes.len(), MapStep::PutRoute(*prefix, *row))
+            }
+            Step::PutLocal { address, local } if !rows.locals.contains_key(address) => {
+                ("mesh_local", sizes.locals, rows.locals.len(), MapStep::PutLocal(*address, *local))
+            }
+            Step::PutService { frontend, to } if !rows.services.contains_key(frontend) => {
+                ("mesh_services", sizes.services, services, MapStep::PutService(*frontend, *to))
+            }
+            Step::PutVip { address } if !rows.service_addresses.contains(address) => {
+                ("mesh_services", sizes.services, services, MapStep::PutServiceAddress(*address))
+            }
+            Step::PutSet { set, backends } => {
+                // Row by row: what comes before the one that does not fit is there.
+                let room = (sizes.backends as usize).saturating_sub(rows.backends.len());
+                let (fit, rest) = backends.split_at(room.min(backends.len()));
+                take(&mut self.observed, &Step::PutSet { set: *set, backends: fit.to_vec() });
+                let Some(first) = rest.first() else { return Ok(()) };
+                let key = BackendKey { set: *set, slot: fit.len() as u32 };
+                ("mesh_backends", sizes.backends, usize::MAX, MapStep::PutBackend(key, *first))
+            }
+            step => {
+                take(&mut self.observed, step);
+                return Ok(());
+            }
+        };
+        if used >= max_entries as usize {
+            return Err(Error::Full { map, max_entries, row: format!("{row:?}") });
+        }
+        take(&mut self.observed, step);
         Ok(())
     }
 }
@@ -129,23 +196,23 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
             tunnel.listen_port = Some(*listen_port);
             tunnel.fwmark = FWMARK;
         }
-        TunnelStep::AddPeer { peer, endpoint, allowed, clock_epoch } => {
+        TunnelStep::AddPeer { peer, endpoint, keepalive_s, allowed, clock_epoch } => {
             peers.values_mut().for_each(|former| former.allowed.retain(|prefix| !allowed.contains(prefix)));
             // A peer that is there keeps what it owns.
             let known = peers.entry(*peer).or_default();
             known.endpoint = *endpoint;
             known.asked_endpoint = *endpoint;
-            known.keepalive_s = KEEPALIVE_S;
+            known.keepalive_s = *keepalive_s;
             known.allowed.extend(allowed);
             known.clock_epoch = *clock_epoch;
         }
-        TunnelStep::RenewPeer { peer, endpoint, allowed, clock_epoch } => {
+        TunnelStep::RenewPeer { peer, endpoint, keepalive_s, allowed, clock_epoch } => {
             let anew = PeerObserved {
                 endpoint: *endpoint,
                 asked_endpoint: peers.get(peer).and_then(|known| known.asked_endpoint),
                 is_fresh: false,
                 allowed: allowed.clone(),
-                keepalive_s: KEEPALIVE_S,
+                keepalive_s: *keepalive_s,
                 clock_epoch: *clock_epoch,
             };
             peers.insert(*peer, anew);
@@ -155,8 +222,8 @@ fn tunnel(tunnel: &mut TunnelObserved, step: &TunnelStep) {
             peer.endpoint = Some(*endpoint);
             peer.asked_endpoint = Some(*endpoint);
         }
-        TunnelStep::SetKeepalive { peer } => {
-            peers.get_mut(peer).expect("only a peer that is there is kept alive").keepalive_s = KEEPALIVE_S;
+        TunnelStep::SetKeepalive { peer, keepalive_s } => {
+            peers.get_mut(peer).expect("only a peer that is there is kept alive").keepalive_s = *keepalive_s;
         }
         TunnelStep::AddAllowed { peer, prefix } => {
             for former in peers.values_mut() {

@@ -84,7 +84,7 @@ mod tests {
 
     fn add(byte: u8, clock_epoch: u64) -> TunnelStep {
         let peer = PublicKey([byte; 32]);
-        TunnelStep::AddPeer { peer, endpoint: None, allowed: BTreeSet::new(), clock_epoch }
+        TunnelStep::AddPeer { peer, endpoint: None, keepalive_s: 5, allowed: BTreeSet::new(), clock_epoch }
     }
 
     #[test]

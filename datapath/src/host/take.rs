@@ -8,7 +8,7 @@ use crate::{
         conntrack, nft, sockets, sysctl,
         wireguard::{self, Peer},
     },
-    plan::{FWMARK, KEEPALIVE_S},
+    plan::FWMARK,
     step::{Step, TunnelStep},
 };
 use anyhow::Context;
@@ -111,17 +111,21 @@ impl Datapath {
                 port: *listen_port,
                 fwmark: FWMARK,
             },
-            TunnelStep::AddPeer { peer, endpoint, allowed, .. } => {
-                wireguard::Step::AddPeer { key: *peer, peer: wireguard_peer(*endpoint, allowed) }
-            }
-            TunnelStep::RenewPeer { peer, endpoint, allowed, .. } => {
-                wireguard::Step::RenewPeer { key: *peer, peer: wireguard_peer(*endpoint, allowed) }
+            TunnelStep::AddPeer { peer, endpoint, keepalive_s, allowed, .. } => wireguard::Step::AddPeer {
+                key: *peer,
+                peer: wireguard_peer(*endpoint, *keepalive_s, allowed),
+            },
+            TunnelStep::RenewPeer { peer, endpoint, keepalive_s, allowed, .. } => {
+                wireguard::Step::RenewPeer {
+                    key: *peer,
+                    peer: wireguard_peer(*endpoint, *keepalive_s, allowed),
+                }
             }
             TunnelStep::SetEndpoint { peer, endpoint } => {
                 wireguard::Step::SetEndpoint { key: *peer, endpoint: *endpoint }
             }
-            TunnelStep::SetKeepalive { peer } => {
-                wireguard::Step::SetKeepalive { key: *peer, keepalive_s: KEEPALIVE_S }
+            TunnelStep::SetKeepalive { peer, keepalive_s } => {
+                wireguard::Step::SetKeepalive { key: *peer, keepalive_s: *keepalive_s }
             }
             TunnelStep::AddAllowed { peer, prefix } => {
                 wireguard::Step::AddAllowedIp { key: *peer, net: *prefix }
@@ -134,6 +138,6 @@ impl Datapath {
     }
 }
 
-fn wireguard_peer(endpoint: Option<SocketAddr>, allowed: &BTreeSet<IpNet>) -> Peer {
-    Peer { endpoint, allowed_ips: allowed.clone(), keepalive_s: KEEPALIVE_S }
+fn wireguard_peer(endpoint: Option<SocketAddr>, keepalive_s: u16, allowed: &BTreeSet<IpNet>) -> Peer {
+    Peer { endpoint, allowed_ips: allowed.clone(), keepalive_s }
 }

@@ -8,7 +8,11 @@ use crate::{
     step::Step,
 };
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    ops::Bound::{Excluded, Unbounded},
+};
 
 pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     for (prefix, reach) in &desired.prefixes {
@@ -16,9 +20,15 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
         fence(*prefix, *reach, observed, steps);
         route(*prefix, *reach, desired, observed, steps);
     }
+    let free = if observed.unfinished { free(desired, observed) } else { BTreeSet::new() };
     for (prefix, row) in &observed.rows.routes {
-        if !desired.prefixes.contains_key(prefix) {
-            leave(*prefix, *row, desired, steps);
+        if desired.prefixes.contains_key(prefix) {
+            continue;
+        }
+        if free.contains(prefix) {
+            steps.sweep(Stage::MakeRoom, Step::RemoveScope { prefix: *prefix });
+        } else {
+            leave(*prefix, *row, desired, observed, steps);
         }
     }
     for prefix in observed.routes.keys() {
@@ -52,12 +62,68 @@ fn enter(prefix: IpNet, row: RouteRow, observed: &Observed, steps: &mut Steps) {
     }
 }
 
-fn leave(prefix: IpNet, row: RouteRow, desired: &Image, steps: &mut Steps) {
+fn leave(prefix: IpNet, row: RouteRow, desired: &Image, observed: &Observed, steps: &mut Steps) {
     let stays_covered = covered(&prefix, |shorter| desired.prefixes.contains_key(shorter));
-    if row != RouteRow::Closed && !stays_covered {
+    // Where the removal may have to wait, the next plan finds it closed, and free.
+    if row != RouteRow::Closed && (!stays_covered || observed.unfinished) {
         steps.sweep(Stage::Shut, Step::PutScope { prefix, row: RouteRow::Closed });
     }
     steps.sweep(Stage::Forget, Step::RemoveScope { prefix });
+}
+
+/// Backends that a frontend gives, and is not to give.
+fn in_use(desired: &Image, observed: &Observed) -> BTreeSet<IpAddr> {
+    let wanted: BTreeSet<SocketAddr> = desired.services.values().flatten().copied().collect();
+    let sets: BTreeSet<u32> = observed.rows.services.values().map(|to| to.set).collect();
+    let backends = observed.rows.backends.iter().filter(|(key, _)| sets.contains(&key.set));
+    backends.map(|(_, backend)| *backend).filter(|b| !wanted.contains(b)).map(|b| b.ip()).collect()
+}
+
+/// Closed rows that may go before anything is added, as the others guard all that stays. In the order of prefixes an outer
+/// one is asked first, so that of several the innermost stay.
+fn free(desired: &Image, observed: &Observed) -> BTreeSet<IpNet> {
+    let in_use = in_use(desired, observed);
+    let mut rows = observed.rows.routes.clone();
+    let mut free = BTreeSet::new();
+    for (prefix, row) in &observed.rows.routes {
+        let leaves = *row == RouteRow::Closed && !desired.prefixes.contains_key(prefix);
+        if leaves && is_free(*prefix, &rows, desired, observed, &in_use) {
+            rows.remove(prefix);
+            free.insert(*prefix);
+        }
+    }
+    free
+}
+
+/// Whether a closed row guards nothing that stays: all of it lies in another closed row; or what lies around it has a
+/// shorter row, what lies within it longer ones, and no service has to move from a backend in it.
+fn is_free(
+    prefix: IpNet,
+    rows: &BTreeMap<IpNet, RouteRow>,
+    desired: &Image,
+    observed: &Observed,
+    in_use: &BTreeSet<IpAddr>,
+) -> bool {
+    let mut shorter = std::iter::successors(prefix.supernet(), IpNet::supernet);
+    if shorter.find_map(|shorter| rows.get(&shorter)) == Some(&RouteRow::Closed) {
+        return true;
+    }
+    let around = !covered(&prefix, |shorter| desired.prefixes.contains_key(shorter))
+        || covered(&prefix, |shorter| rows.contains_key(shorter));
+    let after = (Excluded(prefix), Unbounded);
+    // In the order of prefixes, all that lie within follow at once.
+    let wanted = desired.prefixes.range(after).map(|(other, _)| other);
+    let routed = observed.routes.range(after).map(|(other, _)| other);
+    let is_within = |other: &&IpNet| prefix.contains(*other);
+    let is_guarded = |other: &IpNet| {
+        let between = |row: &IpNet| *row != prefix && prefix.contains(row) && rows.contains_key(row);
+        rows.contains_key(other) || covered(other, between)
+    };
+    let have_rows = wanted.take_while(is_within).chain(routed.take_while(is_within)).all(is_guarded);
+    around
+        && have_rows
+        && !observed.routes.contains_key(&prefix)
+        && in_use.range(prefix.network()..=prefix.broadcast()).next().is_none()
 }
 
 /// `unreachable` with a worse metric: when `mesh0` and its routes are gone, nothing takes the default route.

@@ -1,5 +1,8 @@
 //! Services: a changed set of backends is written beside the old one, the frontend is pointed at it in one map update,
 //! then the old set goes. Equal sets are one set, so that a service's families and ports share where they can.
+//!
+//! After a plan that was not carried out whole there may be no room for both: then a frontend that has backends which it
+//! may not have any more refuses until its new set is there. One that only lacks some keeps what it has.
 
 use super::{Stage, Steps};
 use crate::{
@@ -17,9 +20,22 @@ use std::{
 pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     let mut sets = Sets::of(observed);
     let mut live: BTreeSet<u32> = BTreeSet::new();
+    // Those that somebody may find backends in while this plan is being carried out.
+    let mut in_use: BTreeSet<u32> = BTreeSet::new();
 
     for (frontend, backends) in &desired.services {
         let there = observed.rows.services.get(frontend);
+        if let Some(there) = there {
+            let refuses = observed.unfinished
+                && steps.complete()
+                && !sets.are_there(backends)
+                && sets.holds_more(*there, backends);
+            if refuses {
+                steps.add(Stage::MakeRoom, Step::PutService { frontend: *frontend, to: EMPTY });
+            } else {
+                in_use.insert(there.set);
+            }
+        }
         let to = match there {
             // A view that is not complete may lack backends that the old set has: it may grow, not shrink.
             Some(there) if !steps.complete() && sets.holds_more(*there, backends) => *there,
@@ -33,6 +49,7 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     for (frontend, to) in &observed.rows.services {
         if !desired.services.contains_key(frontend) {
             steps.sweep(Stage::UnService, Step::RemoveService { frontend: *frontend });
+            in_use.insert(to.set);
             if !steps.complete() {
                 live.insert(to.set);
             }
@@ -40,7 +57,9 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     }
     // What nothing refers to is no memory of anybody: it goes also while the view is incomplete.
     for (set, slots) in sets.observed.iter().filter(|(set, _)| !live.contains(set)) {
-        steps.add(Stage::UnSet, Step::RemoveSet { set: *set, slots: slots.keys().copied().collect() });
+        let is_free = observed.unfinished && !in_use.contains(set);
+        let stage = if is_free { Stage::MakeRoom } else { Stage::UnSet };
+        steps.add(stage, Step::RemoveSet { set: *set, slots: slots.keys().copied().collect() });
     }
     affinity(desired, observed, steps);
     sockets(desired, observed, steps);
@@ -62,8 +81,12 @@ fn sockets(desired: &Image, observed: &Observed, steps: &mut Steps) {
         .collect();
     let backends: BTreeSet<SocketAddr> = were.filter(|backend| !are.contains(backend)).collect();
     if !backends.is_empty() {
-        let namespaces = desired.namespaces.clone();
-        steps.sweep(Stage::CloseSockets, Step::CloseUdp { backends, namespaces });
+        let close = Step::CloseUdp { backends, namespaces: desired.namespaces.clone() };
+        if observed.unfinished {
+            // Of those that refuse from now on, nobody knows later which they had.
+            steps.sweep(Stage::MakeRoom, close.clone());
+        }
+        steps.sweep(Stage::CloseSockets, close);
     }
 }
 
@@ -167,6 +190,14 @@ impl<'a> Sets<'a> {
             }
         };
         self.next
+    }
+
+    /// Whether these backends are a set already, so that they need no room. One that this plan fills for another frontend is
+    /// not there yet.
+    fn are_there(&self, wanted: &BTreeSet<SocketAddr>) -> bool {
+        let backends: Vec<SocketAddr> = wanted.iter().copied().collect();
+        let is_there = |set: &u32| self.observed.contains_key(set);
+        wanted.is_empty() || self.by_content.get(&backends).is_some_and(is_there)
     }
 
     fn holds_more(&self, there: SetRef, wanted: &BTreeSet<SocketAddr>) -> bool {

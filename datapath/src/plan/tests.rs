@@ -3,9 +3,12 @@ mod tenants;
 
 use super::{Completeness, FWMARK, plan};
 use crate::{
-    apply::{apply, model::Model},
+    apply::{
+        apply,
+        model::{Model, Sizes},
+    },
     backend::bpf::BackendKey,
-    image::{Frontend, Image, Pod, Reach, Tenant},
+    image::{Frontend, Image, Pod, Reach, Tenant, Upkeep},
     observe::{Balanced, Device, Observed, TunnelObserved},
     step::Step,
 };
@@ -185,6 +188,84 @@ fn a_set_that_another_frontend_still_uses_stays() {
 }
 
 #[test]
+fn where_the_last_plan_was_not_carried_out_whole_what_nobody_needs_goes_first() {
+    let before = "peer west 10.2.1.0/24; closed 10.2.0.0/16; closed 10.3.0.0/16; closed 10.4.0.0/16;
+        service 10.101.0.9:80 10.1.0.1:80; service 10.101.0.8:80 10.1.0.1:80 10.1.0.2:80;
+        udp 10.101.0.7:53 10.2.1.5:53; service 10.101.0.6:80 10.4.0.1:80";
+    let mut host = holding(&image(before));
+    host.unfinished = true;
+    check(&image(before), &host, expect![""]);
+    // One service grows, the others may not keep what they have. A prefix that guards nothing goes first, those with a
+    // backend that services move from go last.
+    check(
+        &image(
+            "peer west 10.2.1.0/24; closed 10.5.0.0/16;
+             service 10.101.0.9:80 10.1.0.1:80 10.1.0.3:80; service 10.101.0.8:80 10.1.0.2:80;
+             udp 10.101.0.7:53 10.2.1.6:53; service 10.101.0.6:80 10.1.0.9:80",
+        ),
+        &host,
+        expect![[r#"
+            forget 10.3.0.0/16
+            10.101.0.6:80/TCP → set 0 of 0
+            10.101.0.7:53/UDP → set 0 of 0
+            10.101.0.8:80/TCP → set 0 of 0
+            empty set 1 of 1
+            empty set 2 of 1
+            empty set 3 of 2
+            close the UDP sockets of 1 namespaces to 10.2.1.5:53
+            close 10.5.0.0/16
+            add route unreachable 10.5.0.0/16
+            fill set 5: 10.1.0.9:80
+            fill set 6: 10.2.1.6:53
+            fill set 7: 10.1.0.2:80
+            fill set 8: 10.1.0.1:80 10.1.0.3:80
+            10.101.0.6:80/TCP → set 5 of 1
+            10.101.0.7:53/UDP → set 6 of 1
+            10.101.0.8:80/TCP → set 7 of 1
+            10.101.0.9:80/TCP → set 8 of 2
+            close the UDP sockets of 1 namespaces to 10.2.1.5:53
+            empty set 4 of 1
+            remove route unreachable 10.2.0.0/16
+            remove route unreachable 10.3.0.0/16
+            remove route unreachable 10.4.0.0/16
+            forget 10.2.0.0/16
+            forget 10.4.0.0/16
+        "#]],
+    );
+}
+
+#[test]
+fn a_full_map_gets_room_from_what_nobody_needs_any_more() {
+    // All four maps are full before, and would be after: nothing fits beside what is there.
+    let before = image(
+        "closed 10.2.0.0/16; pod 10.1.1.5 device 7; service 10.101.0.9:80 10.1.0.1:80 10.1.0.2:80 10.1.0.3:80",
+    );
+    let after = image(
+        "closed 10.3.0.0/16; pod 10.1.1.6 device 8; service 10.101.0.8:80 10.1.0.1:80 10.1.0.2:80 10.1.0.4:80",
+    );
+    let sizes = Sizes { routes: 1, locals: 2, services: 2, backends: 3 };
+    let mut host = holding(&before);
+    let mut problems = Vec::new();
+    for _ in 0..3 {
+        let mut model = Model::of(host.clone()).sized(sizes);
+        let outcome = apply(&plan(&after, &host, Completeness::Complete), &mut model);
+        host = Observed { unfinished: outcome.unfinished, ..model.observed };
+        problems.push(outcome.problems.join("\n"));
+    }
+    expect![[r#"
+        cannot close 10.3.0.0/16: cannot add PutRoute(10.3.0.0/16, Closed) to map mesh_routes: its 1 entries are in use
+        cannot 10.1.1.6 is the pod behind device 8: cannot add PutLocal(10.1.1.6, Pod { ifindex: 8, mac: [2, 0, 0, 0, 0, 1] }) to map mesh_local: its 2 entries are in use
+        cannot fill set 2: 10.1.0.1:80 10.1.0.2:80 10.1.0.4:80: cannot add PutBackend(BackendKey { set: 2, slot: 0 }, 10.1.0.1:80) to map mesh_backends: its 3 entries are in use
+        cannot other ports of 10.101.0.8 refuse: cannot add PutServiceAddress(10.101.0.8) to map mesh_services: its 2 entries are in use
+        4 steps wait for those
+        --
+
+        --
+    "#]].assert_eq(&problems.join("\n--\n"));
+    assert_eq!(lines(&plan(&after, &host, Completeness::Complete)), "");
+}
+
+#[test]
 fn a_set_that_was_left_half_written_is_swept() {
     let image = image("service 10.101.0.9:80 10.1.0.1:80");
     let mut host = holding(&image);
@@ -318,6 +399,47 @@ fn a_learnt_endpoint_stays_while_its_session_is_fresh() {
     check(&image, &roamed(true, None), expect![""]);
     check(&image, &roamed(false, Some("192.0.2.65:51871")), dials());
     check(&image, &roamed(true, Some("192.0.2.64:51871")), dials());
+}
+
+#[test]
+fn a_tunnel_on_demand_is_dialled_where_the_image_says_and_without_a_word_stays_where_it_is() {
+    let image = |upkeep: &str| image(&format!("peer west 10.2.1.0/24 {upkeep}"));
+    let mut learnt = holding(&image("at 192.0.2.65:51871"));
+    let peer = learnt.tunnel.as_mut().unwrap().peers.get_mut(&key("west")).unwrap();
+    peer.endpoint = Some("203.0.113.9:1234".parse().unwrap());
+    peer.is_fresh = true;
+    check(
+        &image("at 192.0.2.65:51871; quiet west"),
+        &learnt,
+        expect![[r#"
+            tunnel: dial 77… at 192.0.2.65:51871
+            tunnel: no keepalives to 77…
+        "#]],
+    );
+    check(
+        &image("at 192.0.2.65:51871; used west"),
+        &learnt,
+        expect![[r#"
+        tunnel: dial 77… at 192.0.2.65:51871
+    "#]],
+    );
+    check(&image("; used west"), &learnt, expect![""]);
+    let mut quiet = holding(&image("at 192.0.2.65:51871; quiet west"));
+    check(
+        &image("at 192.0.2.65:51871"),
+        &quiet,
+        expect![[r#"
+        tunnel: keep 77… alive
+    "#]],
+    );
+    quiet.tunnel.as_mut().unwrap().peers.clear();
+    check(
+        &image("at 192.0.2.65:51871; quiet west"),
+        &quiet,
+        expect![[r#"
+        tunnel: add peer 77… at 192.0.2.65:51871 10.2.1.0/24
+    "#]],
+    );
 }
 
 #[test]
@@ -488,7 +610,7 @@ fn holding(image: &Image) -> Observed {
     model.observed
 }
 
-/// `peer NAME PREFIX… [at ENDPOINT]`, `clock PEER EPOCH`, `closed PREFIX`, `pod ADDRESS device INDEX`, `uplink INDEX`,
+/// `peer NAME PREFIX… [at ENDPOINT]`, `clock PEER EPOCH`, `quiet PEER`, `used PEER`, `closed PREFIX`, `pod ADDRESS device INDEX`, `uplink INDEX`,
 /// `service FRONTEND BACKEND…`, `tenant ADDRESS [cgroup ID] [user UID]…`, separated by semicolons.
 fn image(text: &str) -> Image {
     let mut image = Image { mesh_addresses: ["100.64.1.1".parse().unwrap()].into(), ..Image::default() };
@@ -511,6 +633,10 @@ fn image(text: &str) -> Image {
             ["clock", name, epoch] => {
                 let peer = image.tunnel.peers.get_mut(&key(name)).expect("a clock is of a peer");
                 peer.clock_epoch = epoch.parse().unwrap();
+            }
+            [upkeep @ ("quiet" | "used"), name] => {
+                let peer = image.tunnel.peers.get_mut(&key(name)).expect("an upkeep is of a peer");
+                peer.upkeep = Upkeep::OnDemand { keepalive: *upkeep == "used" };
             }
             ["closed", prefix] => drop(image.prefixes.insert(prefix.parse().unwrap(), Reach::Closed)),
             ["pod", address, "device", ifindex] => {

@@ -11,7 +11,7 @@
 
 use super::{Stage, Steps};
 use crate::{
-    image::TunnelImage,
+    image::{TunnelImage, Upkeep},
     observe::{Observed, PeerObserved, TunnelObserved},
     step::{Step, TunnelStep},
 };
@@ -30,9 +30,6 @@ use std::{
 /// masquerades 0x2000, Cilium reads 0x0f00, the AWS CNI 0x80, and Calico and Tailscale the upper half. (A mark with
 /// 0x4000 had kube-proxy's rules give every datagram a random source port.)
 pub const FWMARK: u32 = 0x106d;
-
-/// A tunnel without traffic still shows within three of these that it is alive: a silent one is red after 15 s.
-pub const KEEPALIVE_S: u16 = 5;
 
 pub(super) fn plan(desired: &TunnelImage, observed: &Observed, steps: &mut Steps) {
     let (Some(there), Some(listen_port)) = (&observed.tunnel, desired.listen_port) else { return };
@@ -61,6 +58,7 @@ fn renew(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
         let renewal = TunnelStep::RenewPeer {
             peer: *peer,
             endpoint: known.endpoint.or(wanted.endpoint),
+            keepalive_s: wanted.upkeep.keepalive_s(),
             allowed: known.allowed.clone(),
             clock_epoch: wanted.clock_epoch,
         };
@@ -73,21 +71,22 @@ fn change(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
     let mut add = |step| steps.add(Stage::Tunnel, Step::Tunnel(step));
     for (peer, wanted) in &desired.peers {
         let Some(known) = there.peers.get(peer) else { continue };
-        if let Some(endpoint) = wanted.endpoint.filter(|wanted| is_elsewhere(*wanted, known)) {
+        if let Some(endpoint) = wanted.endpoint.filter(|at| is_elsewhere(*at, wanted.upkeep, known)) {
             add(TunnelStep::SetEndpoint { peer: *peer, endpoint });
         }
-        if known.keepalive_s != KEEPALIVE_S {
-            add(TunnelStep::SetKeepalive { peer: *peer });
+        let keepalive_s = wanted.upkeep.keepalive_s();
+        if known.keepalive_s != keepalive_s {
+            add(TunnelStep::SetKeepalive { peer: *peer, keepalive_s });
         }
     }
 }
 
 /// A learnt endpoint is where the peer really is: it stays while its session is fresh, unless what is wanted has itself
 /// changed since it was asked for.
-fn is_elsewhere(wanted: SocketAddr, known: &PeerObserved) -> bool {
+fn is_elsewhere(wanted: SocketAddr, upkeep: Upkeep, known: &PeerObserved) -> bool {
     let was_asked_for = known.asked_endpoint.is_none_or(|asked| asked == wanted);
     let is_learnt = known.is_fresh && known.endpoint.is_some() && was_asked_for;
-    known.endpoint != Some(wanted) && !is_learnt
+    known.endpoint != Some(wanted) && !(is_learnt && upkeep == Upkeep::Steady)
 }
 
 /// New peers with what they bring along, then every other prefix that is gained, longest first.
@@ -100,6 +99,7 @@ fn gain(desired: &TunnelImage, there: &TunnelObserved, gained: &Owners, steps: &
         add(TunnelStep::AddPeer {
             peer: *peer,
             endpoint: new.endpoint,
+            keepalive_s: new.upkeep.keepalive_s(),
             allowed,
             clock_epoch: new.clock_epoch,
         });

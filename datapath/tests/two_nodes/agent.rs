@@ -129,7 +129,10 @@ fn image(datapath: &Datapath, wish: &Wish) -> Image {
         let reach = Reach::Tunnel { mtu_bytes: 1420 };
         image.prefixes.extend(reached.iter().map(|prefix| (*prefix, reach)));
         let endpoint = Some(format!("{}:{PORT}", ENDPOINTS[other]).parse().unwrap());
-        image.tunnel.peers.insert(wish.peer, TunnelPeer { endpoint, allowed: reached, clock_epoch: 0 });
+        image
+            .tunnel
+            .peers
+            .insert(wish.peer, TunnelPeer { endpoint, allowed: reached, ..TunnelPeer::default() });
     }
     let mut serve = |frontend: &str, backend: Option<&str>| {
         let at: std::net::SocketAddr = frontend.parse().unwrap();

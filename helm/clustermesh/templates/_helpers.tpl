@@ -10,6 +10,7 @@
 {{/* Whose tokens make operators; no pod runs as it. */}}
 {{- define "clustermesh.operator" -}}{{ include "clustermesh.fullname" . }}-operator{{- end -}}
 {{- define "clustermesh.tunnel" -}}{{ include "clustermesh.fullname" . }}-tunnel{{- end -}}
+{{- define "clustermesh.relay" -}}{{ include "clustermesh.fullname" . }}-relay{{- end -}}
 {{/* What no source can rebuild; made by the apiserver, and left by an uninstall. */}}
 {{- define "clustermesh.state" -}}{{ include "clustermesh.fullname" . }}-state{{- end -}}
 {{/* The CA's certificate, for agents; the apiserver fills it. */}}

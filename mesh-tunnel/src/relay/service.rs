@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use zeroize::Zeroizing;
 
 use super::{
-    BYTES_PER_S, Pair, Relay, Verdict,
+    Pair, Relay, Verdict,
     port::{Nothing, Port, Received},
     text::{self, Kept, Request},
 };
@@ -43,6 +43,7 @@ mod tests;
 
 /// Buffers for datagrams that are being passed on: what one read brings at most, twice.
 const BUFFERS: usize = 256;
+const BYTES_PER_MBIT: u64 = 125_000;
 /// Proofs that come together are looked at together.
 const LEARN_AFTER: Duration = Duration::from_millis(20);
 
@@ -65,11 +66,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// A relay at this UDP port (0: any) that goes on where the file says.
+    /// A relay at this UDP port (0: any) that goes on where the file says. Each pair may use so many Mbit/s, both ways
+    /// counted.
     ///
     /// # Errors
     /// The port is taken, or the file is not what we write.
-    pub async fn start(port: u16, file: PathBuf) -> anyhow::Result<Self> {
+    pub async fn start(port: u16, mbit_per_s: u32, file: PathBuf) -> anyhow::Result<Self> {
         let kept = load(&file)?;
         let mut sockets = Sockets::default();
         let port = sockets.bind(port, 0).with_context(|| format!("cannot relay at UDP port {port}"))?;
@@ -88,7 +90,7 @@ impl Service {
         // The library sets its connection up when the port changes, or never.
         device.write(async |device| device.set_listen_port(port)).await?;
 
-        let mut relay = Relay::new(&public_key, BYTES_PER_S);
+        let mut relay = Relay::new(&public_key, u64::from(mbit_per_s) * BYTES_PER_MBIT);
         relay.allow(&kept.pairs);
         for (party, at) in &kept.whereabouts {
             relay.locate(party, *at);
@@ -104,7 +106,7 @@ impl Service {
         service.seat().await?;
         let located = service.kept.lock().await.whereabouts.keys().copied().collect();
         tokio::task::spawn_local(greet(service.device.clone(), located));
-        info!(port, pairs = service.relay().pairs().count(), "Relaying");
+        info!(port, mbit_per_s, pairs = service.relay().pairs().count(), "Relaying");
         Ok(service)
     }
 

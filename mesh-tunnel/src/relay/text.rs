@@ -4,6 +4,7 @@
 //! set=1                          get=1
 //! pair=<hex>,<hex>               public_key=<hex>        of the relay's own device
 //! …                              listen_port=51872
+//!                                bytes_per_s=12500000    that each pair may use, both ways counted
 //!                                party=<hex>             for each node that may talk
 //!                                endpoint=192.0.2.7:4711 where it is, if that is known
 //!                                pair=<hex>,<hex>        for each pair
@@ -85,6 +86,7 @@ fn pair(value: &str) -> Option<Pair> {
 /// The answer to `get=1`, without its `errno=` line.
 pub fn answer(public_key: &PublicKey, port: u16, relay: &Relay) -> String {
     let mut text = format!("public_key={public_key}\nlisten_port={port}\n");
+    line(&mut text, "bytes_per_s", relay.bytes_per_s());
     for (party, at) in relay.parties() {
         party_lines(&mut text, party, at);
     }

@@ -14,6 +14,7 @@ use datapath::backend::wireguard::{Device, Kind, Peer, PrivateKey, Step, plan};
 
 mod calls;
 mod lab;
+mod relay;
 mod sniffer;
 mod stream;
 

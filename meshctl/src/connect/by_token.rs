@@ -1,12 +1,12 @@
 //! A connect whose other side is the token of its administrator: we operate one cluster, and are let in at the other for this.
 
-use super::{DEADLINE, Lines, Side, announced, no_conflict, prove, took, wait};
+use super::{DEADLINE, Lines, Side, no_conflict, prove, took, wait};
 use crate::{
     agreement::{self, Agreement},
     ended::Ended,
     preflight::ClusterFacts,
     progress::Progress,
-    session::{Session, cluster_facts, refusal},
+    session::{Session, cluster_facts, refusal, twice},
 };
 use anyhow::{Context as _, bail};
 use api::{
@@ -39,7 +39,7 @@ impl<'a> Inviter<'a> {
         let (started, bundle) = (Instant::now(), bundle_pem(&token.ca));
         let mut last = None;
         for endpoint in &token.endpoints {
-            match connect_as_stranger(&bundle, endpoint).await {
+            match twice(|| connect_as_stranger(&bundle, endpoint)).await {
                 Ok(connection) if connection.server.trust_domain() == token.uuid => {
                     let (client, endpoint) = (EnrolmentClient::new(connection.channel), endpoint.clone());
                     return Ok(Self { token, client, endpoint, took: started.elapsed() });
@@ -95,18 +95,10 @@ pub async fn by_token(
     let inviter = Inviter::reach(token).await?;
     let facts_ours = ours.describe().await?;
     let facts_theirs = inviter.meet(facts_ours.uuid).await?;
-    lines.step(
-        "reach",
-        &format!(
-            "{} {} ({}), {} {} ({})",
-            ours.name,
-            ours.endpoint,
-            took(ours.took),
-            facts_theirs.name,
-            inviter.endpoint,
-            took(inviter.took)
-        ),
-    );
+    lines.reached([
+        (&ours.name, &ours.endpoint, ours.took),
+        (&facts_theirs.name, &inviter.endpoint, inviter.took),
+    ]);
     no_conflict(&facts_ours, &facts_theirs, None, &mut lines)?;
     let stands = agreement::stands(&facts_ours, &facts_theirs);
     if !stands {
@@ -114,17 +106,7 @@ pub async fn by_token(
     }
     let (deadline, sides) = (started + timeout, [(ours, &facts_theirs.name)]);
     wait(&sides, deadline, progress, "our side to be active", Side::is_active).await?;
-    let how = if stands { "bundles stand as they were" } else { "bundles exchanged" };
-    lines.step(
-        "trust",
-        &format!(
-            "{how}; {} accepts {}, {} accepts {}",
-            ours.name,
-            announced(&facts_theirs),
-            facts_theirs.name,
-            announced(&facts_ours)
-        ),
-    );
+    lines.trusted(stands, [&facts_ours, &facts_theirs]);
     prove(&sides, deadline, &mut lines, progress).await?;
     lines.line(&format!(
         "{} in {}   as {} sees it; what {} sees, its administrator does: meshctl status",

@@ -45,6 +45,7 @@ fn east(phase: Phase, written_ms: u64, measured: &[(&str, bool, u64)]) -> Facts 
         tx_bytes: 1,
         endpoint: "192.0.2.65:51871".into(),
         relay: String::new(),
+        on_demand: false,
     });
     let applied = Applied { tunnels: tunnels.collect(), written_ms, ..Applied::default() };
     records.insert(LocalKey::Applied("e1".parse().unwrap()).into(), (applied.into(), 1));
@@ -104,4 +105,32 @@ fn what_collects_tests_reads_it_as_junits_xml() {
             </testsuite>
         </testsuites>
     "#]].assert_eq(&xml);
+}
+
+#[test]
+fn a_tunnel_on_demand_is_not_woken_by_a_test_and_is_known_by_its_last_probe() {
+    let on_demand = |later_ms, age_ms| {
+        let mut facts =
+            east(Phase::Active, BEGUN_MS + later_ms, &[("w1", false, 100), ("w2", false, age_ms)]);
+        let key = LocalKey::Applied("e1".parse().unwrap()).into();
+        let (api::record::Record::Applied(applied), _) = facts.records.get_mut(&key).unwrap() else {
+            panic!("another record")
+        };
+        applied.tunnels[1].on_demand = true;
+        facts
+    };
+    let begun = Begun::new(&on_demand(0, 400_000));
+    let facts = on_demand(4_000, 404_000);
+    let all = cases(&begun, &facts);
+    assert!(all.iter().all(Case::passed));
+    expect![[r#"
+         ✓ east → west  e1 → w1  900 µs, MTU 1420
+         - east → west  e1 → w2  on demand: its last probe was answered 404 s ago
+        1 of 2 pairs had a round trip since the test began, 1 are on demand
+    "#]]
+    .assert_eq(&text(&all));
+    let xml = junit(&all).expect("XML");
+    assert!(xml.contains("skipped=\"1\" failures=\"0\""), "{xml}");
+    let old = cases(&begun, &on_demand(4_000, 2_000_000));
+    assert!(!old[1].passed(), "nobody knows whether it carries");
 }

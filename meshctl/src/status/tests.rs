@@ -26,7 +26,13 @@ fn east() -> East {
         };
         east.put(MeshKey::Node(node.parse().unwrap()).of(&cluster.parse().unwrap()), record, 10);
     }
-    let key = TunnelKey { public_key: PublicKey([1; 32]), port: 51871, clock_epoch: 0, relay_key: None };
+    let key = TunnelKey {
+        public_key: PublicKey([1; 32]),
+        port: 51871,
+        clock_epoch: 0,
+        relay_key: None,
+        on_demand: false,
+    };
     east.put(MeshKey::Key("w1".parse().unwrap()).of(&"west".parse().unwrap()), key, 12);
     east.put(
         LocalKey::Peer("west".parse().unwrap()).into(),
@@ -67,6 +73,7 @@ fn east() -> East {
             tx_bytes: 1,
             endpoint: "192.0.2.65:51871".into(),
             relay: String::new(),
+            on_demand: false,
         };
         let applied = Applied {
             clusters: vec![AppliedCluster { cluster: "west".parse().unwrap(), revision: 12 }],
@@ -251,5 +258,29 @@ fn a_tunnel_through_a_relay_is_said_to_be_one_while_it_works_and_when_it_is_sile
     relayed(true).check(expect![[r#"
         Active Fresh nodes 2/2 tunnels 1/2
         east/e1 → west/w1: the tunnel is silent (last handshake 9 s ago, 192.0.2.9:51872, the relay hub/h1): does UDP pass from both to this port of hub/h1, and do the contracts there allow it?
+    "#]]);
+}
+
+#[test]
+fn a_tunnel_on_demand_is_up_for_as_long_as_two_rare_probes_take_and_says_what_it_is() {
+    let on_demand = |probe_age_ms| {
+        let mut east = east();
+        east.applied("e1", |a| {
+            (a.tunnels[0].on_demand, a.tunnels[0].probe_age_ms) = (true, Some(probe_age_ms));
+            (a.tunnels[0].endpoint, a.tunnels[0].relay) = ("192.0.2.9:51872".into(), "west/w2".into());
+        });
+        east
+    };
+    let facts = Facts {
+        cluster: "east".parse().unwrap(),
+        head: 20,
+        now_ms: NOW_MS,
+        records: on_demand(20 * 60_000).0,
+    };
+    let table = crate::table::status(&[cluster(&facts)]);
+    assert!(table.contains("  2/2 (1 on demand)  "), "{table}");
+    on_demand(22 * 60_000).check(expect![[r#"
+        Active Fresh nodes 2/2 tunnels 1/2
+        east/e1 → west/w1: the tunnel is silent (last handshake 9 s ago, 192.0.2.9:51872, the relay west/w2): does UDP pass from both to this port of west/w2, and do the contracts there allow it?
     "#]]);
 }

@@ -101,6 +101,7 @@ fn east() -> Facts {
         tx_bytes: 1,
         endpoint: "192.0.2.2:51871".into(),
         relay: String::new(),
+        on_demand: false,
     };
     let applied = Applied {
         tunnels: vec![tunnel],

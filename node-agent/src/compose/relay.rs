@@ -28,6 +28,8 @@ pub struct Relay {
     pub key: PublicKey,
     /// Where it is dialled.
     pub at: SocketAddr,
+    /// Of its node.
+    pub mesh_address: Option<IpAddr>,
 }
 
 impl fmt::Display for Relay {
@@ -63,23 +65,27 @@ pub(super) fn between(
 fn offered(view: &View, cluster: &ClusterName, families: Families) -> Option<Relay> {
     let tables = view.cluster(cluster)?;
     let key = |name: &NodeName| tables.keys.get(name)?.relay_key;
-    let offers = |(name, node): (&NodeName, &Node)| {
-        (!node.relay.is_empty()).then_some(())?;
-        Some((name.clone(), key(name)?, node.relay.clone()))
-    };
-    let (node, key, addresses) = tables.nodes.iter().find_map(offers)?;
-    let at = addresses.into_iter().find(|at| families.sends_to(at.ip()))?;
-    Some(Relay { cluster: cluster.clone(), node, key, at })
+    let mut offering = tables.nodes.iter().filter(|(_, node)| !node.relay.is_empty());
+    let (name, node, key) = offering.find_map(|(name, node)| Some((name, node, key(name)?)))?;
+    let at = node.relay.iter().copied().find(|at| families.sends_to(at.ip()))?;
+    let mesh_address = node.mesh_addresses.first().copied();
+    Some(Relay { cluster: cluster.clone(), node: name.clone(), key, at, mesh_address })
 }
 
-/// Who may talk through our relay: the nodes of two peers whose contracts name each other.
-pub(super) fn pairs(view: &View, me: Option<&Node>, problems: &mut Vec<String>) -> BTreeSet<RelayPair> {
+/// Who may talk through our relay: those whom it serves as a gateway, and the nodes of two peers whose contracts name each
+/// other.
+pub(super) fn pairs(
+    view: &View,
+    me: Option<&Node>,
+    as_gateway: BTreeSet<RelayPair>,
+    problems: &mut Vec<String>,
+) -> BTreeSet<RelayPair> {
     if me.is_none_or(|me| me.relay.is_empty()) {
         return BTreeSet::new();
     }
     let peers: Vec<_> =
         view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active).collect();
-    let mut pairs = BTreeSet::new();
+    let mut pairs = as_gateway;
     for (index, (name, peer)) in peers.iter().enumerate() {
         for (other_name, other) in &peers[index + 1..] {
             if !(peer.relay.contains(other_name) && other.relay.contains(name)) {

@@ -1,3 +1,4 @@
+mod gateways;
 mod programs;
 mod relay;
 
@@ -91,6 +92,7 @@ impl Mesh {
                 port: LISTEN_PORT,
                 clock_epoch: 0,
                 relay_key: None,
+                on_demand: false,
             },
         );
     }
@@ -365,7 +367,7 @@ fn probes_ask_the_mesh_address_of_every_node_behind_a_tunnel() {
     let targets: Vec<String> = mesh()
         .composed()
         .probe_targets()
-        .map(|t| format!("{}/{} {}", t.cluster, t.node, t.address))
+        .map(|(t, _)| format!("{}/{} {}", t.cluster, t.node, t.address))
         .collect();
     assert_eq!(targets, ["east/e2 100.64.1.2", "west/w1 100.64.2.1"]);
 }

@@ -1,6 +1,6 @@
 //! One padded packet and its answer: an ICMP echo that is as large as asked, whatever the route says.
 
-use super::TIMEOUT;
+use super::Padded;
 use etherparse::{
     IcmpEchoHeader, Icmpv4Header, Icmpv4Slice, Icmpv4Type, Icmpv6Header, Icmpv6Slice, Icmpv6Type,
     Ipv4HeaderSlice,
@@ -26,15 +26,16 @@ nix::setsockopt_impl!(Ipv4MtuDiscover, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, 
 struct Ipv6MtuDiscover;
 nix::setsockopt_impl!(Ipv6MtuDiscover, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, usize, SetUsize);
 
-/// Sends a packet of `bytes` from `source`, and says whether it was answered in time.
+/// Sends a padded packet from `source`, and says whether it was answered in time.
 ///
 /// # Errors
 /// When it cannot be sent: a lack of rights, the mesh address is not there yet, or it is larger than the device.
-pub async fn ask(source: IpAddr, target: IpAddr, bytes: u16, sequence: u16) -> io::Result<bool> {
+pub async fn ask(source: IpAddr, padded: &Padded, sequence: u16) -> io::Result<bool> {
+    let target = padded.target.address;
     let socket = open(source, target)?;
     let echo = IcmpEchoHeader { id: std::process::id() as u16, seq: sequence };
     let ip_header_bytes = if target.is_ipv4() { 20 } else { 40 };
-    let payload = vec![0; usize::from(bytes.saturating_sub(ip_header_bytes + ECHO_HEADER_BYTES))];
+    let payload = vec![0; usize::from(padded.bytes.saturating_sub(ip_header_bytes + ECHO_HEADER_BYTES))];
     socket.send(&request(source, target, echo, &payload)?).await?;
     let answered = async {
         let mut packet = vec![0; usize::from(u16::MAX)];
@@ -45,7 +46,7 @@ pub async fn ask(source: IpAddr, target: IpAddr, bytes: u16, sequence: u16) -> i
             }
         }
     };
-    timeout(TIMEOUT, answered).await.unwrap_or(Ok(false))
+    timeout(padded.timeout, answered).await.unwrap_or(Ok(false))
 }
 
 /// A socket whose packets are not fragmented and may be larger than the route says, up to the device's MTU: that is

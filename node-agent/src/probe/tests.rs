@@ -8,6 +8,10 @@ fn target(node: &str) -> Target {
     }
 }
 
+fn steady<const N: usize>(nodes: [&str; N]) -> [(Target, Pace); N] {
+    nodes.map(|node| (target(node), Pace::Steady))
+}
+
 fn measured(probes: &Probes, node: &str) -> Measured {
     probes.measured(&"west".parse().unwrap(), &node.parse().unwrap())
 }
@@ -15,7 +19,7 @@ fn measured(probes: &Probes, node: &str) -> Measured {
 #[test]
 fn a_target_is_asked_at_once_and_then_every_interval() {
     let (mut probes, start) = (Probes::default(), Instant::now());
-    probes.retarget(start, [target("w1")]);
+    probes.retarget(start, steady(["w1"]));
     assert_eq!(probes.due(start), [target("w1")]);
     assert_eq!(probes.due(start), [], "it is under way");
     assert!(
@@ -31,7 +35,7 @@ fn a_target_is_asked_at_once_and_then_every_interval() {
 #[test]
 fn one_lost_probe_is_not_red_and_a_dead_path_is_red_within_twenty_seconds() {
     let (mut probes, start) = (Probes::default(), Instant::now());
-    probes.retarget(start, [target("w1")]);
+    probes.retarget(start, steady(["w1"]));
     probes.due(start);
     probes.finished(start, &target("w1"), Some(Duration::from_millis(1)));
 
@@ -57,11 +61,11 @@ fn one_lost_probe_is_not_red_and_a_dead_path_is_red_within_twenty_seconds() {
 fn a_dead_path_has_been_silent_since_its_last_answer_or_since_it_was_asked_first() {
     let (mut probes, start) = (Probes::default(), Instant::now());
     let silent = |probes: &Probes| probes.silent_since(&"west".parse().unwrap(), &"w1".parse().unwrap());
-    probes.retarget(start, [target("w1")]);
+    probes.retarget(start, steady(["w1"]));
     probes.finished(start + TIMEOUT, &target("w1"), None);
     assert_eq!(silent(&probes), None, "one lost probe is not red");
     probes.finished(start + TIMEOUT * 2, &target("w1"), None);
-    probes.retarget(start + TIMEOUT * 2, [target("w1"), target("w2")]);
+    probes.retarget(start + TIMEOUT * 2, steady(["w1", "w2"]));
     assert_eq!(silent(&probes), Some(start), "it has never answered");
 
     let answered = start + TIMEOUT * 3;
@@ -75,10 +79,10 @@ fn a_dead_path_has_been_silent_since_its_last_answer_or_since_it_was_asked_first
 #[test]
 fn a_target_that_stays_keeps_what_is_known_and_one_that_goes_is_forgotten() {
     let (mut probes, start) = (Probes::default(), Instant::now());
-    probes.retarget(start, [target("w1"), target("w2")]);
+    probes.retarget(start, steady(["w1", "w2"]));
     probes.due(start);
     probes.finished(start, &target("w1"), Some(Duration::from_millis(7)));
-    probes.retarget(start, [target("w1"), target("w3")]);
+    probes.retarget(start, steady(["w1", "w3"]));
     assert_eq!(measured(&probes, "w1").answer, Some((start, Duration::from_millis(7))));
     assert!(!probes.finished(start, &target("w2"), None), "its late answer hits nobody");
     assert_eq!(probes.due(start), [target("w3")]);
@@ -87,9 +91,50 @@ fn a_target_that_stays_keeps_what_is_known_and_one_that_goes_is_forgotten() {
 #[test]
 fn probes_under_way_are_bounded() {
     let (mut probes, start) = (Probes::default(), Instant::now());
-    probes.retarget(start, (0..IN_FLIGHT_MAX + 100).map(|n| target(&format!("w{n}"))));
+    probes.retarget(start, (0..IN_FLIGHT_MAX + 100).map(|n| (target(&format!("w{n}")), Pace::Steady)));
     assert_eq!(probes.due(start).len(), IN_FLIGHT_MAX);
     assert_eq!(probes.due(start), []);
     probes.finished(start, &target("w0"), Some(Duration::ZERO));
+    assert_eq!(probes.due(start).len(), 1);
+}
+
+#[test]
+fn a_tunnel_on_demand_is_asked_at_once_then_rarely_and_when_what_was_sent_was_not_answered() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    probes.retarget(start, [(target("w1"), Pace::Rare)]);
+    assert_eq!(probes.due(start), [target("w1")]);
+    probes.finished(start, &target("w1"), Some(Duration::from_millis(1)));
+    assert_eq!(probes.next_at(), Some(start + RARE_INTERVAL));
+    let doubted = start + RARE_INTERVAL / 2;
+    probes.hasten(doubted, &target("w1"));
+    assert_eq!(probes.due(doubted), [target("w1")]);
+    probes.hasten(doubted, &target("w1"));
+    assert_eq!(probes.due(doubted), [], "it is under way");
+    probes.finished(doubted + TIMEOUT, &target("w1"), None);
+    assert_eq!(probes.next_at(), Some(doubted + TIMEOUT + RETRY));
+}
+
+#[test]
+fn of_a_tunnel_on_demand_silence_counts_from_when_it_was_asked_and_not_from_its_last_answer() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    let silent = |probes: &Probes| probes.silent_since(&"west".parse().unwrap(), &"w1".parse().unwrap());
+    probes.retarget(start, [(target("w1"), Pace::Rare)]);
+    probes.finished(start, &target("w1"), Some(Duration::from_millis(1)));
+    let failed = start + RARE_INTERVAL + TIMEOUT;
+    probes.finished(failed, &target("w1"), None);
+    probes.finished(failed + RETRY, &target("w1"), None);
+    assert_eq!(silent(&probes), Some(failed - TIMEOUT - INTERVAL));
+}
+
+#[test]
+fn few_tunnels_on_demand_are_asked_at_once_and_they_hold_up_no_other() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    let rare = (0..100).map(|n| (target(&format!("r{n}")), Pace::Rare));
+    probes.retarget(start, rare.chain(steady(["w1"])));
+    let asked = probes.due(start);
+    assert_eq!(asked.len(), RARE_IN_FLIGHT_MAX + 1);
+    assert_eq!((probes.due(start), probes.next_at()), (vec![], None));
+    probes.finished(start, &asked[1], Some(Duration::ZERO));
+    assert_eq!(probes.next_at(), Some(start));
     assert_eq!(probes.due(start).len(), 1);
 }

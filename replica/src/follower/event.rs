@@ -4,7 +4,8 @@ use super::wire::{Change, Value};
 use std::time::Duration;
 
 /// A list is one generation: between `Init` and `InitDone` the owner collects, and what the finished list lacks
-/// vanishes exactly at `InitDone`. A second `Init` means that the list before it came to nothing.
+/// vanishes exactly at `InitDone`. A list goes on behind a `Disconnected` in it; a second `Init` means that the list before it
+/// came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A list begins.

@@ -1,8 +1,9 @@
-//! One list of several prefixes, page after page, at one revision.
+//! One list of several prefixes, page after page, at one revision; in several sessions, if one breaks.
 
 use super::{
     Ask, Held,
     event::Event,
+    history::continues,
     wire::{KeyRange, Value},
 };
 use crate::Now;
@@ -24,6 +25,16 @@ impl Listing {
     pub(super) fn new(prefixes: &[String], lineage: Option<Lineage>, revision: u64, now: Now) -> Self {
         let left = prefixes.iter().map(|prefix| KeyRange::prefix(prefix)).collect();
         Self { lineage, revision, left, held: Held::new(), asked_at: now }
+    }
+
+    /// Goes on in another session, if the store that answers there, at revision `head`, is still the one that was read.
+    pub(super) fn resume(mut self, lineage: &Lineage, head: u64, now: Now) -> Option<Self> {
+        let is_same = self.lineage.as_ref().is_some_and(|known| continues(known, lineage, self.revision));
+        (is_same && self.revision <= head).then(|| {
+            self.lineage = Some(lineage.clone());
+            self.asked_at = now;
+            self
+        })
     }
 
     /// Of the store that answers.

@@ -8,6 +8,8 @@
 //!                                                                                      └─▶ what we hold and they lack vanished
 //! ```
 //!
+//! Buckets are as many, and entries come in portions as large, as the pace of the connection says when it begins.
+//!
 //! Nothing is told before all of it is known and fits: after it, our entries are theirs, every one. As an entry is a key with
 //! the revision of its last change, and our history is theirs, that is what a list would have told. Whatever does
 //! not fit is a reason to list.
@@ -15,6 +17,7 @@
 use super::{
     Ask, Held,
     history::{Testimony, testimony},
+    pace::Pace,
     wire::{KeyRange, Value},
 };
 use crate::Now;
@@ -50,6 +53,7 @@ pub(super) struct Resync {
     changed: BTreeMap<Vec<u8>, Value>,
     changed_bytes: usize,
     vanished: Vec<Vec<u8>>,
+    pace: Pace,
     asked_at: Now,
 }
 
@@ -57,7 +61,7 @@ pub(super) struct Resync {
 enum Step {
     Buckets { bits: u32 },
     Changes { bits: u32, theirs: Vec<Bucket>, left: KeyRange },
-    Entries { bits: u32, theirs: Vec<(u32, Bucket)> },
+    Entries { bits: u32, left: Vec<(u32, Bucket)> },
 }
 
 /// What happened between the two revisions.
@@ -77,6 +81,7 @@ impl Resync {
         lineage: Lineage,
         revision: u64,
         held: &Held,
+        pace: Pace,
         now: Now,
     ) -> Self {
         let mut resync = Self {
@@ -89,6 +94,7 @@ impl Resync {
             changed: BTreeMap::new(),
             changed_bytes: 0,
             vanished: Vec::new(),
+            pace,
             asked_at: now,
         };
         resync.begin_prefix(held);
@@ -113,8 +119,8 @@ impl Resync {
             Step::Changes { left, .. } => {
                 Ask::Page { range: left.clone(), revision, since: Some(complete_to + 1) }
             }
-            Step::Entries { bits, theirs } => {
-                let buckets = theirs.iter().map(|(number, _)| *number).collect();
+            Step::Entries { bits, left } => {
+                let buckets = self.portion(left).iter().map(|(number, _)| *number).collect();
                 Ask::Entries { range, revision, bits: *bits, buckets }
             }
         })
@@ -160,9 +166,10 @@ impl Resync {
     }
 
     pub(super) fn take_entries(&mut self, sent: Vec<Entry>, held: &Held, now: Now) -> Result<(), Misfit> {
-        let Step::Entries { bits, theirs } = &self.step else {
+        let Step::Entries { bits, left } = &self.step else {
             return Err("the store answered what was not asked");
         };
+        let theirs = self.portion(left);
         let sent: Entries = sent.into_iter().collect();
         if theirs.iter().any(|(number, bucket)| Bucket::of(sent.bucket(*bits, *number)) != *bucket) {
             return Err("the store sent other entries than its buckets have");
@@ -188,10 +195,25 @@ impl Resync {
         if common != expected {
             return Err("the store has a record that it neither sent nor had before");
         }
+        let (bits, left) = (*bits, left[theirs.len()..].to_vec());
         self.vanished.append(&mut vanished);
         self.asked_at = now;
-        self.next_prefix(held);
+        if left.is_empty() {
+            self.next_prefix(held);
+        } else {
+            self.step = Step::Entries { bits, left };
+        }
         Ok(())
+    }
+
+    /// As many of these buckets as are asked for at once.
+    fn portion<'a>(&self, left: &'a [(u32, Bucket)]) -> &'a [(u32, Bucket)] {
+        let mut entries = 0;
+        let fits = |(_, bucket): &&(u32, Bucket)| {
+            entries += bucket.count;
+            entries <= self.pace.entries()
+        };
+        &left[..left.iter().take_while(fits).count().max(1)]
     }
 
     /// All that happened. What was told already, as a part of a revision, is not told again.
@@ -221,7 +243,7 @@ impl Resync {
         if entries.is_none_or(|entries| entries > ENTRIES_MAX as u64) {
             return Err("so much vanished that a list is as short");
         }
-        self.step = Step::Entries { bits, theirs: differing };
+        self.step = Step::Entries { bits, left: differing };
         Ok(())
     }
 
@@ -246,7 +268,8 @@ impl Resync {
 
     fn begin_prefix(&mut self, held: &Held) {
         if let Some((range, _)) = self.prefixes.get(self.at) {
-            self.step = Step::Buckets { bits: bits_for(held.range::<[u8], _>(bounds(range)).count()) };
+            let bits = bits_for(held.range::<[u8], _>(bounds(range)).count());
+            self.step = Step::Buckets { bits: bits.min(self.pace.bits()) };
         }
     }
 

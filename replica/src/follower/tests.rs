@@ -1,5 +1,6 @@
 use super::{
     model::{LINEAGE, Model, Watch},
+    watching::SILENCE_MAX,
     *,
 };
 use proptest::prelude::{Strategy, any, prop_oneof};
@@ -173,14 +174,7 @@ fn a_page_that_does_not_move_on_is_not_asked_for_for_ever() {
 
 #[test]
 fn waits_grow_to_a_bound_and_differ_between_followers() {
-    let waits = |seed: u64| {
-        let mut follower = Follower::new(prefixes(), seed);
-        let wait = |failures| {
-            follower.failures = failures;
-            follower.backoff()
-        };
-        [0, 1, 5, 9, 1_000].map(wait)
-    };
+    let waits = |seed: u64| [0, 1, 5, 9, 1_000].map(|failures| backoff::wait(failures, seed));
     let (one, other) = (waits(1), waits(2));
     assert_ne!(one, other);
     for (wait, full) in one.iter().zip([250, 500, 8_000, 15_000, 15_000]) {
@@ -204,6 +198,7 @@ fn a_silent_watch_is_asked_and_then_given_up() {
 }
 
 mod resync;
+mod thin;
 
 #[derive(Debug, Clone)]
 enum Step {

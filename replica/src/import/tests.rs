@@ -50,6 +50,7 @@ fn each_rule_refuses_what_breaks_it_and_spoils_no_neighbour() {
         port: 51_871,
         clock_epoch: 0,
         relay_key: Some(PublicKey([0; 32])),
+        on_demand: false,
     }
     .into();
     let unshared: Record = Service { shared: false, ..service() }.into();
@@ -519,7 +520,14 @@ fn ips(text: &str) -> Vec<IpAddr> {
 }
 
 fn key(byte: u8) -> Record {
-    TunnelKey { public_key: PublicKey([byte; 32]), port: 51_871, clock_epoch: 0, relay_key: None }.into()
+    TunnelKey {
+        public_key: PublicKey([byte; 32]),
+        port: 51_871,
+        clock_epoch: 0,
+        relay_key: None,
+        on_demand: false,
+    }
+    .into()
 }
 
 fn port() -> NamedPort {

@@ -108,7 +108,13 @@ fn listed() -> View {
     for value in [node("n1"), node("n2"), lineage(BOOT)] {
         view.apply(Event::InitApply(value));
     }
-    let key = TunnelKey { public_key: PublicKey([7; 32]), port: 51_871, clock_epoch: 0, relay_key: None };
+    let key = TunnelKey {
+        public_key: PublicKey([7; 32]),
+        port: 51_871,
+        clock_epoch: 0,
+        relay_key: None,
+        on_demand: false,
+    };
     view.apply(Event::InitApply(of("mesh/v1/east/keys/n1", key.into())));
     let beat = Heartbeat { boot: BOOT, revision: 5, source_age_ms: 0 };
     view.apply(Event::InitApply(of("mesh/v1/east/heartbeat", beat.into())));

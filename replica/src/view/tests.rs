@@ -219,6 +219,7 @@ fn value(key: &str, revision: u64) -> Value {
             port: 51_871,
             clock_epoch: 0,
             relay_key: None,
+            on_demand: false,
         }
         .into(),
         Key::Mesh(_, MeshKey::Backend(..)) => backend().into(),

@@ -28,17 +28,36 @@ locals {
     runcmd   = [["/bin/sh", "-euc", local.join]]
   } : key => value if value != null }
 
+  # By who serves: the VM itself, and each of its programs.
+  served = {
+    for who, list in merge({ vm = var.serve }, { for it in var.programs : "program ${it.name}" => it.serve }) :
+    who => [
+      for it in list : {
+        for key, value in { service = it.service, portName = it.port_name, port = it.port } : key => value
+        if value != null
+      }
+    ]
+  }
+
+  programs = [
+    for it in var.programs : { for key, value in {
+      name           = it.name
+      unit           = it.unit
+      slice          = it.slice
+      user           = it.user
+      labels         = length(it.labels) == 0 ? null : it.labels
+      serviceAccount = it.service_account
+      serve          = length(it.serve) == 0 ? null : local.served["program ${it.name}"]
+    } : key => value if value != null }
+  ]
+
   workload = { for key, value in {
     labels         = length(var.labels) == 0 ? null : var.labels
     serviceAccount = var.service_account
     namespaces     = length(var.read) == 0 ? null : sort(var.read)
     allNamespaces  = var.read_all ? true : null
-    serve = length(var.serve) == 0 ? null : [
-      for it in var.serve : {
-        for key, value in { service = it.service, portName = it.port_name, port = it.port } : key => value
-        if value != null
-      }
-    ]
+    serve          = length(var.serve) == 0 ? null : local.served.vm
+    programs       = length(var.programs) == 0 ? null : local.programs
   } : key => value if value != null }
 
   add = concat(
@@ -48,5 +67,13 @@ locals {
     length(var.read) == 0 ? [] : ["--read ${join(",", sort(var.read))}"],
     var.read_all ? ["--read-all"] : [],
     [for it in var.serve : "--serve ${join(":", compact([it.service, it.port_name, it.port]))}"],
+    # A unit's name may have a backslash.
+    [for it in var.programs : "--program '${join(",", concat(
+      [it.unit != null ? "${it.name}=unit:${it.unit}" : "${it.name}=user:${it.user}"],
+      it.slice == null ? [] : ["slice=${it.slice}"],
+      [for key, value in it.labels : "label=${key}=${value}"],
+      it.service_account == null ? [] : ["service-account=${it.service_account}"],
+      [for of in it.serve : "serve=${join(":", compact([of.service, of.port_name, of.port]))}"],
+    ))}'"],
   )
 }

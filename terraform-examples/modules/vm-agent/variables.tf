@@ -147,6 +147,79 @@ variable "serve" {
   }
 }
 
+variable "programs" {
+  description = <<-EOT
+    Programs of it with an identity and mesh addresses of their own: the processes of a systemd unit, or of a user.
+    `slice` where the unit's `Slice=` is not systemd's default; labels, service_account and serve as the VM's.
+  EOT
+  type = list(object({
+    name            = string
+    unit            = optional(string)
+    slice           = optional(string)
+    user            = optional(string)
+    labels          = optional(map(string), {})
+    service_account = optional(string)
+    serve = optional(list(object({
+      service   = string
+      port      = number
+      port_name = optional(string)
+    })), [])
+  }))
+  default  = []
+  nullable = false
+
+  validation {
+    condition = length(var.programs) <= 16 && length(var.programs) == length(distinct(var.programs[*].name)) && alltrue([
+      for it in var.programs : can(regex("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", it.name))
+    ])
+    error_message = "At most 16 programs, each with a name of its own of a-z, 0-9 and '-', may have an identity: leave out the others."
+  }
+
+  validation {
+    condition = alltrue([
+      for it in var.programs : (it.unit == null) != (it.user == null) && (it.slice == null || it.unit != null)
+    ])
+    error_message = "A program is the processes of a unit or of a user, and only a unit is in a slice: say unit, or user."
+  }
+
+  validation {
+    condition = alltrue([
+      for it in var.programs :
+      (it.unit == null || can(regex("^[A-Za-z0-9:_\\\\@-][A-Za-z0-9:_.\\\\@-]*\\.(service|scope|slice)$", it.unit))) &&
+      (it.slice == null || can(regex("^[A-Za-z0-9:_.\\\\@]+(-[A-Za-z0-9:_.\\\\@]+)*\\.slice$", it.slice))) &&
+      (it.user == null || can(regex("^([0-9]+|[A-Za-z_][A-Za-z0-9_-]{0,30})$", it.user)))
+    ])
+    error_message = "A unit is written whole, as `billing.service`, a slice as `pay.slice`, a user by its name or number: take what `systemctl` and `id` show."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for it in var.programs : [
+        it.service_account == null || can(regex("^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", it.service_account)),
+        [for key in keys(it.labels) : length(key) <= 317 && can(regex(
+          "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$", key
+        ))],
+        [for value in values(it.labels) : can(regex("^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$", value))],
+      ]
+    ]))
+    error_message = "Labels and service accounts of programs are written as those of the VM: see labels and service_account."
+  }
+
+  validation {
+    condition = alltrue(flatten([
+      for it in var.programs : [
+        length(it.serve) <= 64 && length(it.serve) == length(distinct([for of in it.serve : [of.service, of.port_name]])),
+        [for of in it.serve : [
+          of.port >= 1 && of.port <= 65535 && floor(of.port) == of.port,
+          can(regex("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", of.service)),
+          of.port_name == null || can(regex("^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$", of.port_name)),
+        ]],
+      ]
+    ]))
+    error_message = "What a program serves is written as what the VM serves, at most 64 Services: see serve."
+  }
+}
+
 variable "package" {
   description = "The agent's .deb or .rpm: an https:// URL, or a path in the machine's image. None where it is installed."
   type        = string

@@ -50,10 +50,10 @@ fn every_value_stands_in_the_documentation_with_its_default() {
     let mut wrong = Vec::new();
     for (path, default) in all_values() {
         match rows.get(path.as_str()) {
-            // What agents and tunnels share with the apiserver has one row.
-            None if ["agent.", "tunnel."].iter().any(|it| path.starts_with(it)) => {
-                let same = path.replacen("agent.", "apiserver.", 1).replacen("tunnel.", "apiserver.", 1);
-                if !all_values().contains_key(&same) {
+            // What agents, tunnels and relays share with the apiserver has one row.
+            None if ["agent.", "tunnel.", "relay."].iter().any(|it| path.starts_with(it)) => {
+                let (_, value) = path.split_once('.').expect("it has a prefix");
+                if !all_values().contains_key(&format!("apiserver.{value}")) {
                     wrong.push(format!("{path} has no row; its default is `{default}`"));
                 }
             }

@@ -2,7 +2,7 @@
 
 use chart::{Helm, Ran, chart, ours, values};
 use expect_test::{expect, expect_file};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{fs, path::Path, process::Command};
 
 fn lint(helm: &Helm, name: &str) -> Ran {
@@ -43,10 +43,44 @@ fn nodes_with_the_kernels_wireguard_have_no_tunnel_process() {
 
 #[test]
 #[ignore = "needs Helm: make test-kubernetes"]
+fn a_relay_is_there_when_it_is_asked_for_whoever_serves_the_device_and_may_nothing() {
+    let helm = Helm::new().unwrap();
+    let relay = |objects: Vec<Value>| {
+        let is = |it: &Value| it["kind"] == "DaemonSet" && it["metadata"]["name"] == "mesh-clustermesh-relay";
+        objects.into_iter().find(is)
+    };
+    assert_eq!(relay(helm.objects("minimal", &[]).unwrap()), None);
+    let one = relay(helm.objects("minimal", &["relay.enabled=true"]).unwrap()).expect("a relay");
+    let kernel = helm.objects("minimal", &["relay.enabled=true", "tunnel.device=kernel"]).unwrap();
+    assert_eq!(relay(kernel).as_ref(), Some(&one));
+
+    // An upgrade ends no tunnel that goes through it.
+    assert_eq!(one["spec"]["updateStrategy"]["type"], "OnDelete");
+    let pod = &one["spec"]["template"]["spec"];
+    assert_eq!(pod["nodeSelector"]["clustermesh.io/relay"], "true");
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let container = &pod["containers"][0];
+    assert_eq!(
+        container["securityContext"],
+        json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+            "runAsUser": 0, "seccompProfile": {"type": "RuntimeDefault"}})
+    );
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        assert_eq!(container.get(probe), None, "what may end it is for a person to say");
+    }
+    assert_eq!(container["resources"].get("limits"), None);
+
+    let one_port =
+        helm.template("minimal", &["relay.enabled=true", "relay.port=51871"]).unwrap_err().to_string();
+    assert!(one_port.contains("relay.port and agent.wireguardPort are both 51871"), "{one_port}");
+}
+
+#[test]
+#[ignore = "needs Helm: make test-kubernetes"]
 fn the_schema_refuses_what_cannot_work() {
     let helm = Helm::new().unwrap();
     let (chart, values) = (chart().display().to_string(), values("minimal").display().to_string());
-    let sets: [&[&str]; 16] = [
+    let sets: [&[&str]; 20] = [
         &["apiserver.replicas=2"],
         &[r#"apiserver.strategy="RollingUpdate""#],
         &[r#"cluster.name="Cluster_A""#],
@@ -64,6 +98,10 @@ fn the_schema_refuses_what_cannot_work() {
         &[r#"apiserver.image.digest="latest""#],
         &["tunnel.mtu=100"],
         &["tunnel.updateStrategy={}"],
+        &["relay.updateStrategy={}"],
+        &["relay.port=1023"],
+        &["relay.mbitPerSecond=0"],
+        &["relay.mbitPerSecond=0.5"],
         &["metrics.serviceMonitor.enabled=true"],
         &["nodeAgent={}"],
     ];
@@ -109,6 +147,14 @@ fn the_schema_refuses_what_cannot_work() {
           - at '/tunnel/mtu': minimum: got 100, want 576
         tunnel.updateStrategy={}
           - at '/tunnel': additional properties 'updateStrategy' not allowed
+        relay.updateStrategy={}
+          - at '/relay': additional properties 'updateStrategy' not allowed
+        relay.port=1023
+          - at '/relay/port': minimum: got 1,023, want 1,024
+        relay.mbitPerSecond=0
+          - at '/relay/mbitPerSecond': minimum: got 0, want 1
+        relay.mbitPerSecond=0.5
+          - at '/relay/mbitPerSecond': got number, want integer
         metrics.serviceMonitor.enabled=true
           - at '/metrics/enabled': value must be true
         nodeAgent={}
@@ -154,7 +200,7 @@ fn every_argument_is_one_of_the_programs() {
         let program = match container["name"].as_str().unwrap() {
             "init" | "apiserver" => "clustermesh-apiserver",
             "agent" => "mesh-node-agent",
-            "tunnel" => "mesh-tunnel",
+            "tunnel" | "relay" => "mesh-tunnel",
             "meshctl" => "meshctl",
             other => panic!("{other} runs what?"),
         };
@@ -173,7 +219,7 @@ fn every_argument_is_one_of_the_programs() {
     asked.sort();
     let programs =
         ["clustermesh-apiserver init", "clustermesh-apiserver run", "mesh-node-agent", "mesh-tunnel"];
-    assert_eq!(asked, [&programs[..], &["meshctl status"]].concat());
+    assert_eq!(asked, [&programs[..], &["mesh-tunnel", "meshctl status"]].concat());
 }
 
 /// The pod templates of a rendered chart.

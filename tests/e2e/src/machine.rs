@@ -141,6 +141,12 @@ impl<'a> Machine<'a> {
 
 impl Drop for Machine<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let journal =
+                self.sh("journalctl --boot --no-pager --output=short-precise --lines=60 --unit='mesh-*'");
+            let text = journal.map(|output| output.stdout).unwrap_or_default();
+            eprintln!("── the machine's units\n{}", String::from_utf8_lossy(&text));
+        }
         // It may have ended by itself.
         let _ended = self.qemu.kill();
         let _reaped = self.qemu.wait();

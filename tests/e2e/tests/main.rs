@@ -20,6 +20,8 @@ mod cost;
 mod dead_backend;
 #[path = "main/edge.rs"]
 mod edge;
+#[path = "main/gateways.rs"]
+mod gateways;
 #[path = "main/global_service.rs"]
 mod global_service;
 #[path = "main/headless.rs"]
@@ -42,6 +44,8 @@ mod newcomer;
 mod on_kubernetes;
 #[path = "main/operator.rs"]
 mod operator;
+#[path = "main/other_kernel.rs"]
+mod other_kernel;
 #[path = "main/path_mtu.rs"]
 mod path_mtu;
 #[path = "main/programs.rs"]
@@ -62,6 +66,8 @@ mod sniffer;
 mod story;
 #[path = "main/streams.rs"]
 mod streams;
+#[path = "main/thin_links.rs"]
+mod thin_links;
 #[path = "main/three.rs"]
 mod three;
 #[path = "main/tokens.rs"]

@@ -22,7 +22,11 @@ const ALLOCATED_BASE_BYTES: usize = 32 * 1024 * 1024;
 const ALLOCATED_PER_BYTE: usize = 16 * 1024;
 
 /// Processor time, unoptimised: most inputs take less than a millisecond, and a decoder that loops takes for ever.
-const TIME_MAX: Duration = Duration::from_secs(2);
+const TIME_BASE: Duration = Duration::from_secs(2);
+
+/// And so much for each byte of the input: more than twice what a byte of YAML took that was read, written, and read again, on
+/// a core whose other half was busy (8 µs).
+const TIME_PER_BYTE: Duration = Duration::from_micros(20);
 
 /// What it took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +50,10 @@ impl Cost {
                 "{input_bytes} bytes made it allocate {allocated} bytes, at most {allocated_max} may be"
             ));
         }
-        if self.took > TIME_MAX {
-            return Err(format!("{input_bytes} bytes took {:?}, at most {TIME_MAX:?} may be", self.took));
+        let per_byte = TIME_PER_BYTE.saturating_mul(u32::try_from(input_bytes).unwrap_or(u32::MAX));
+        let took_max = TIME_BASE.saturating_add(per_byte);
+        if self.took > took_max {
+            return Err(format!("{input_bytes} bytes took {:?}, at most {took_max:?} may be", self.took));
         }
         Ok(())
     }

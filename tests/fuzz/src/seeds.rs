@@ -103,7 +103,14 @@ fn records() -> Vec<Seed> {
         good(
             "a-tunnel-key",
             "mesh/v1/west/keys/w1",
-            TunnelKey { public_key: PublicKey([3; 32]), port: 51871, clock_epoch: 0, relay_key: None }.into(),
+            TunnelKey {
+                public_key: PublicKey([3; 32]),
+                port: 51871,
+                clock_epoch: 0,
+                relay_key: None,
+                on_demand: false,
+            }
+            .into(),
         ),
         of("a-node-cut-off", node_key, &whole[..whole.len() / 2]),
         of("a-field-of-a-later-version", node_key, &[&whole[..], &[0xf8, 0x07, 0x01]].concat()),

@@ -105,11 +105,17 @@ impl Sniffer {
         }
         let holder = lab.entrance(&watch.place)?.net;
         let allow = watch.allow.map(|rules| AllowList::resolve(&rules, lab.topology())).transpose()?;
+        // What comes in by a port of the underlay is from the place behind it.
+        let labelled = |name: String, place: &Place, ways: [&str; 2]| {
+            let labels = ways.map(|way| format!("{way} {place} ({name})"));
+            (name, labels)
+        };
         let links = match (&watch.place, watch.interfaces) {
             (Place::Underlay, named) if named.is_empty() => {
-                uplinks(lab.topology()).into_iter().map(|link| (link.port, link.place.to_string())).collect()
+                let links = uplinks(lab.topology()).into_iter();
+                links.map(|link| labelled(link.port, &link.place, ["from", "to"])).collect()
             }
-            (place, named) => named.into_iter().map(|name| (name, place.to_string())).collect(),
+            (place, named) => named.into_iter().map(|name| labelled(name, place, ["to", "from"])).collect(),
         };
         let socket = PacketSocket::open(holder, links)?;
         let judge = Judge {
@@ -175,9 +181,10 @@ impl Judge {
             None => Some(Class::Any),
             Some(allow) => allow.classify(&frame).filter(|_| whole),
         };
-        self.report.saw(class, || format!("{}: {frame}", captured.link));
+        let decoded = || format!("{}: {frame}, {} bytes", captured.link, captured.bytes.len());
+        self.report.saw(class, decoded);
         if self.canaries.iter().any(|canary| canary.find(captured.bytes).is_some()) {
-            self.report.saw_canary(format!("{}: {frame}", captured.link));
+            self.report.saw_canary(decoded());
         }
     }
 }

@@ -53,6 +53,12 @@ bugs! {
     WritesUnderAnotherName = "writes-under-another-name",
     /// A watch begins one revision too late.
     WatchesTooLate = "watches-too-late",
+    /// A map that is full takes nothing, and nobody is told.
+    HidesThatItIsFull = "hides-that-it-is-full",
+    /// An agent never looks at its host's clock.
+    IgnoresItsClock = "ignores-its-clock",
+    /// A host forgets of which epoch of its clock a peer was made.
+    ForgetsEpochs = "forgets-epochs",
 }
 
 impl fmt::Display for Bug {

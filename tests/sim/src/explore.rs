@@ -3,9 +3,11 @@
 use crate::{
     bug::{Bug, Planted},
     laws::{self, Broken, Laws},
+    node::LOOK_EVERY,
     random,
     script::Runner,
 };
+use datapath::apply::model::Sizes;
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -91,6 +93,10 @@ impl Day {
         let one_sided = self.one_sided();
         self.lines(&one_sided)?;
         self.lines(&["wait 10".to_owned()])?;
+        if self.runner.world.nodes.values().any(|node| node.sizes != Sizes::AMPLE) {
+            laws::full_maps(&self.runner.world)?;
+            self.lines(&["room".to_owned(), format!("wait {}", LOOK_EVERY.as_secs() + 1)])?;
+        }
         laws::at_the_end(&self.runner.world)
     }
 
@@ -120,7 +126,9 @@ impl Day {
                 format!("restart {name}"),
             ]);
         }
-        lines.extend(world.nodes.keys().map(|(cluster, node)| format!("agent-start {cluster} {node}")));
+        for (cluster, node) in world.nodes.keys() {
+            lines.extend([format!("clock {cluster} {node} 0"), format!("agent-start {cluster} {node}")]);
+        }
         lines.push(format!("wait {QUIET_S}"));
         lines
     }

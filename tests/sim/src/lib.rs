@@ -21,8 +21,15 @@
 //! Two publishers of one store there cannot be: the embedded store's lock lets in one process. What there is of them is one
 //! that was paused and wakes after another was started on a copy of its disk; each has a store, and a boot, of its own.
 //!
-//! Not simulated: the numbers of identities (no map holds any), mesh addresses that the source's memory allocates (scripts
-//! give them), VMs, full maps, the tunnels' own packets and probes.
+//! Numbers of identities (design decision 3: an agent maps hashes to dense numbers, the mapping is pinned beside the maps,
+//! and a number is not given again while any map may hold it) cannot be looked at, as there are none: no map of the data
+//! path has a row that holds an identity, and no code gives one a number. What there is of identities, that each is the hash
+//! of what it says, is a law.
+//!
+//! Of a tunnel only the stamps of its handshakes are simulated: each end refuses one that is not after the last.
+//!
+//! Not simulated: mesh addresses that the source's memory allocates (scripts give them), VMs (their agents run a node's
+//! loop), the tunnels' other packets and probes.
 
 pub mod bug;
 pub mod chance;

@@ -15,12 +15,18 @@ use api::{
 };
 use clustermesh_apiserver::source::object::Body;
 use datapath::{
-    apply::{apply, model::Model},
+    apply::{
+        Host, Outcome, apply,
+        model::{Model, Sizes},
+    },
     image::{Image, Pod},
     observe::{Device, Observed, TunnelObserved},
     plan::{Completeness, plan},
+    step::{Step, TunnelStep},
 };
+use ipnet::IpNet;
 use mesh_node_agent::{
+    clock::Clock,
     compose::{Composed, Families, HostFacts, LISTEN_PORT, Paths, compose},
     report,
 };
@@ -30,10 +36,14 @@ use replica::{
     kept::{self, Owner},
     view::{Effect, View},
 };
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 /// Time between two looks at the host, whatever the store says.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Time between two writes of the view to the disk.
 const KEEP_EVERY: Duration = Duration::from_secs(30);
@@ -51,18 +61,52 @@ pub struct Node {
     pub name: NodeName,
     /// What its kernel holds, whoever runs.
     pub kernel: Observed,
+    /// How much its maps take.
+    pub sizes: Sizes,
+    /// Peers that were made anew since the boot, in order.
+    pub renewals: Vec<Renewal>,
+    /// The latest stamp of a handshake that each peer's end of a tunnel here remembers, Unix time in milliseconds.
+    pub stamps: BTreeMap<PublicKey, u64>,
+    /// Its wall clock is so many seconds ahead.
+    pub skew_s: i64,
+    /// What its clock showed when the agent just looked: its tunnels stamp their next handshakes so. A jump there and back
+    /// that no agent looks at, within five seconds or while none runs, leaves stamps that nobody knows of
+    /// (docs/decisions/0012); there are none of them here.
+    pub stamp_ms: Option<u64>,
     /// The agent while it runs.
     pub running: Option<Agent>,
     /// How often the agent was started.
     pub starts: u32,
-    /// Its tunnel's key, on its disk.
+    /// Its tunnel's key, on its disk, and the epoch of its clock, as the agent knows it.
     pub key: TunnelKey,
+    /// What its clock has shown, on its disk.
+    kept_clock: Clock,
     /// The last view, on its disk.
     kept: Option<Vec<u8>>,
     uuid: ClusterUuid,
     keys: u8,
     number: u8,
     planted: Planted,
+}
+
+/// A peer that was made anew, as its clock went back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewal {
+    /// Who.
+    pub peer: PublicKey,
+    /// The epoch of his clock.
+    pub epoch: u64,
+    /// He has the same addresses before and after.
+    pub keeps_addresses: bool,
+}
+
+/// What an agent last did to its kernel.
+#[derive(Debug, Clone)]
+pub struct Programmed {
+    /// Whether what was missing was taken away.
+    pub completeness: Completeness,
+    /// What did not work, a sentence each, as its node's record has them.
+    pub problems: Vec<String>,
 }
 
 /// An agent.
@@ -72,12 +116,15 @@ pub struct Agent {
     pub view: View,
     /// What it last wanted the kernel to hold.
     pub composed: Composed,
+    /// What became of that; none: it has programmed nothing.
+    pub programmed: Option<Programmed>,
     /// Clusters that lost most of their backends with one list, as often as it happened.
     pub mass_removals: usize,
     /// Complete lists that it read.
     pub lists: usize,
     /// Nothing was in the maps when it began: the view on the disk is better than that.
     from_disk: bool,
+    clock: Clock,
     follower: Follower,
     wire: Wire,
     look_at: Now,
@@ -90,6 +137,8 @@ impl Agent {
         Self {
             view,
             composed: Composed::default(),
+            programmed: None,
+            clock: Clock::default(),
             mass_removals: 0,
             lists: 0,
             from_disk,
@@ -142,6 +191,11 @@ impl Node {
             cluster,
             name,
             kernel: booted(PublicKey([0; 32])),
+            sizes: Sizes::AMPLE,
+            renewals: Vec::new(),
+            stamps: BTreeMap::new(),
+            skew_s: 0,
+            stamp_ms: None,
             running: None,
             starts: 0,
             key: TunnelKey {
@@ -149,7 +203,9 @@ impl Node {
                 port: LISTEN_PORT,
                 clock_epoch: 0,
                 relay_key: None,
+                on_demand: false,
             },
+            kept_clock: Clock::default(),
             kept: None,
             uuid,
             keys: 0,
@@ -172,7 +228,8 @@ impl Node {
         let kept = self.kept.as_ref().and_then(|bytes| kept::decode(bytes, &owner).ok());
         let from_disk = began_empty && kept.is_some();
         let view = kept.map_or_else(|| View::new(self.cluster.clone()), |kept| kept.view);
-        self.running = Some(Agent::new(&self.cluster, view, from_disk, u64::from(self.number)));
+        let agent = Agent::new(&self.cluster, view, from_disk, u64::from(self.number));
+        self.running = Some(Agent { clock: self.kept_clock, ..agent });
     }
 
     /// Kills the agent; disk and kernel stay as they are.
@@ -184,12 +241,38 @@ impl Node {
     pub fn power_off(&mut self) {
         self.kill();
         self.kernel = booted(self.key.public_key);
+        self.renewals.clear();
+        self.stamps.clear();
+    }
+
+    /// The machine starts with maps of other sizes, which begin empty.
+    pub fn make_maps(&mut self, sizes: Sizes) {
+        self.power_off();
+        self.sizes = sizes;
+        self.start();
+    }
+
+    /// What its clock shows when a clock that is right shows this, Unix time in milliseconds.
+    #[must_use]
+    pub fn clock_ms(&self, unix_ms: u64) -> u64 {
+        unix_ms.saturating_add_signed(self.skew_s * 1_000)
+    }
+
+    /// Somebody opens a handshake with it, stamped so. Who is not a peer is not heard, nor whose stamp is not after the
+    /// last one that was. (WireGuard whitepaper, section 5.1)
+    pub fn shake_hands(&mut self, from: PublicKey, stamp_ms: u64) {
+        let is_peer = self.kernel.tunnel.as_ref().is_some_and(|tunnel| tunnel.peers.contains_key(&from));
+        if is_peer && self.stamps.get(&from).is_none_or(|last| *last < stamp_ms) {
+            self.stamps.insert(from, stamp_ms);
+        }
     }
 
     /// The machine is down, and its disk is lost; so the next one has another key.
     pub fn lose(&mut self) {
         self.keys += 1;
         self.key.public_key = public_key(self.number, self.keys);
+        self.key.clock_epoch = 0;
+        self.kept_clock = Clock::default();
         self.kept = None;
         self.power_off();
     }
@@ -236,14 +319,23 @@ impl Node {
     }
 
     /// Brings the kernel in line with what is known, keeps it, and says who we are.
-    pub fn step(&mut self, objects: &Objects, store: Option<&mut Durable>, now: Now) {
+    pub fn step(&mut self, objects: &Objects, store: Option<&mut Durable>, now: Now, unix_ms: u64) {
         if self.running.as_ref().is_none_or(|agent| now < agent.look_at) {
             return;
         }
         let facts = self.facts(objects);
-        let owner = self.owner();
+        let (owner, clock_ms) = (self.owner(), self.clock_ms(unix_ms));
         let Some(agent) = &mut self.running else { return };
         agent.look_at = now + LOOK_EVERY;
+        self.stamp_ms = Some(clock_ms);
+        if !self.planted.is(Bug::IgnoresItsClock) {
+            agent.clock.has_told(report::told_epoch(&agent.view, &self.name, &self.key).unwrap_or_default());
+            agent.clock.look(clock_ms);
+            if agent.clock.is_news_to(&self.kept_clock) {
+                self.kept_clock = agent.clock;
+            }
+            self.key.clock_epoch = agent.clock.epoch();
+        }
         let completeness = match (agent.view.is_complete(), agent.from_disk) {
             (true, _) if self.planted.is(Bug::NeverRemoves) => Completeness::Partial,
             (true, _) => Completeness::Complete,
@@ -252,8 +344,22 @@ impl Node {
             (false, false) => return,
         };
         agent.composed = compose(&agent.view, &self.name, &facts, &Paths::default());
-        let kernel = std::mem::take(&mut self.kernel);
-        self.kernel = program(&agent.composed.image, kernel, completeness);
+        let mut host = Kernel {
+            model: Model::of(std::mem::take(&mut self.kernel)).sized(self.sizes),
+            stamps: &mut self.stamps,
+            renewals: &mut self.renewals,
+            planted: self.planted,
+        };
+        let Outcome { problems, unfinished, .. } = program(&agent.composed.image, &mut host, completeness);
+        self.kernel = Observed { unfinished, ..host.model.observed };
+        if self.sizes == Sizes::AMPLE {
+            assert!(problems.is_empty(), "a kernel that takes everything refused: {problems:?}");
+        }
+        if self.planted.is(Bug::ForgetsEpochs) {
+            let peers = self.kernel.tunnel.iter_mut().flat_map(|tunnel| tunnel.peers.values_mut());
+            peers.for_each(|peer| peer.clock_epoch = 0);
+        }
+        agent.programmed = Some(Programmed { completeness, problems });
         if !agent.view.is_complete() {
             return;
         }
@@ -272,12 +378,44 @@ impl Node {
 }
 
 /// Plans and takes the steps.
-fn program(image: &Image, kernel: Observed, completeness: Completeness) -> Observed {
-    let steps = plan(image, &kernel, completeness);
-    let mut host = Model::of(kernel);
-    let outcome = apply(&steps, &mut host);
-    assert!(outcome.problems.is_empty(), "a kernel that takes everything refused: {:?}", outcome.problems);
-    host.observed
+fn program(image: &Image, host: &mut Kernel<'_>, completeness: Completeness) -> Outcome {
+    let steps = plan(image, &host.model.observed, completeness);
+    apply(&steps, host)
+}
+
+/// The model of a kernel, what its WireGuard remembers of peers, and a note of who was made anew.
+struct Kernel<'a> {
+    model: Model,
+    stamps: &'a mut BTreeMap<PublicKey, u64>,
+    renewals: &'a mut Vec<Renewal>,
+    planted: Planted,
+}
+
+impl Kernel<'_> {
+    fn addresses(&self, peer: &PublicKey) -> Option<BTreeSet<IpNet>> {
+        let tunnel = self.model.observed.tunnel.as_ref()?;
+        tunnel.peers.get(peer).map(|peer| peer.allowed.clone())
+    }
+}
+
+impl Host for Kernel<'_> {
+    fn take(&mut self, step: &Step) -> anyhow::Result<()> {
+        let before = match step {
+            Step::Tunnel(TunnelStep::RenewPeer { peer, .. }) => self.addresses(peer),
+            _ => None,
+        };
+        let result = self.model.take(step);
+        match step {
+            Step::Tunnel(TunnelStep::RenewPeer { peer, clock_epoch, .. }) => {
+                self.stamps.remove(peer);
+                let keeps_addresses = self.addresses(peer) == before;
+                self.renewals.push(Renewal { peer: *peer, epoch: *clock_epoch, keeps_addresses });
+            }
+            Step::Tunnel(TunnelStep::RemovePeer { peer }) => drop(self.stamps.remove(peer)),
+            _ => {}
+        }
+        if self.planted.is(Bug::HidesThatItIsFull) { Ok(()) } else { result }
+    }
 }
 
 /// The device of a pod with this UID.

@@ -94,7 +94,7 @@ impl Objects {
                 ips: list(words, "ip"),
                 host_network: false,
                 service_account: "default".to_owned(),
-                labels: BTreeMap::new(),
+                labels: list::<String>(words, "app").into_iter().map(|app| ("app".to_owned(), app)).collect(),
                 ports: vec![],
                 finished: false,
                 terminating: false,

@@ -68,7 +68,26 @@ impl Day {
                 self.say(format!("connect {a} {b}"));
             }
         }
+        if self.chance.one_in(3) {
+            for _ in 0..2 {
+                self.small_maps();
+            }
+        }
         self.say("wait 4".to_owned());
+    }
+
+    /// A node whose maps are too small for an ordinary day, most of them.
+    fn small_maps(&mut self) {
+        let (name, _) = self.one();
+        let node = self.chance.pick(&NODES).0;
+        let mut sizes = String::new();
+        for (map, most) in [("routes", 18), ("locals", 4), ("services", 4), ("backends", 14)] {
+            if self.chance.one_in(2) {
+                let size = 1 + self.chance.below(most);
+                sizes += &format!(" {map}={size}");
+            }
+        }
+        self.say(format!("maps {name} {node}{sizes}"));
     }
 
     /// A cluster with all that it has at first.
@@ -114,7 +133,8 @@ impl Day {
         let (node, third) = *self.chance.pick(&NODES);
         // Few addresses: one that becomes free is soon another pod's.
         let host = 5 + self.chance.below(3);
-        self.say(format!("object {name} pod/shop/{pod} node={node} ip=10.{n}.{third}.{host}"));
+        let app = *self.chance.pick(&SERVICES);
+        self.say(format!("object {name} pod/shop/{pod} node={node} ip=10.{n}.{third}.{host} app={app}"));
     }
 
     fn workload(&mut self) {
@@ -269,7 +289,11 @@ impl Day {
     fn node(&mut self) {
         let (name, n) = self.one();
         let (node, third) = *self.chance.pick(&NODES);
-        match self.chance.below(8) {
+        match self.chance.below(10) {
+            8 | 9 => {
+                let skew_s = *self.chance.pick(&[3_600, -3_600, 0]);
+                self.say(format!("clock {name} {node} {skew_s}"));
+            }
             0 => self.say(format!("agent-kill {name} {node}")),
             1 | 2 => self.say(format!("agent-start {name} {node}")),
             3 => self.say(format!("reboot {name} {node}")),

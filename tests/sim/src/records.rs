@@ -69,6 +69,7 @@ pub fn parse(key: &Key, words: &[&str]) -> Record {
             port: 51_871,
             clock_epoch: 0,
             relay_key: None,
+            on_demand: false,
         }
         .into(),
         MeshKey::Namespace(_) => Namespace { labels: BTreeMap::new() }.into(),

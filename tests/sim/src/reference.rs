@@ -10,7 +10,7 @@ use crate::{
     world::World,
 };
 use api::{
-    bytes::{PublicKey, Uid},
+    bytes::{IdentityId, PublicKey, Uid},
     identity::{self, identity},
     key::{Key, Kind, LocalKey, MeshKey},
     name::{ClusterName, NamespaceName, NodeName, ServiceName},
@@ -41,6 +41,8 @@ pub(crate) struct Held {
     pub(crate) closed: BTreeSet<IpNet>,
     /// Devices of the pods that live here.
     pub(crate) pods: BTreeMap<IpAddr, u32>,
+    /// What does not fall through to the default route where no row guards it.
+    pub(crate) fenced: BTreeSet<IpNet>,
     /// Who owns which addresses, and where he is dialled.
     pub(crate) tunnels: BTreeMap<PublicKey, (Option<SocketAddr>, BTreeSet<IpNet>)>,
 }
@@ -65,6 +67,7 @@ impl Held {
                 held.pods.insert(*address, *ifindex);
             }
         }
+        held.fenced.clone_from(&kernel.unreachable);
         let peers = kernel.tunnel.iter().flat_map(|tunnel| &tunnel.peers);
         held.tunnels = peers.map(|(key, peer)| (*key, (peer.endpoint, peer.allowed.clone()))).collect();
         held
@@ -160,16 +163,9 @@ fn workloads(site: &Site, all: &mut Records) {
         claims.sort_by_key(|(created_s, uid, ..)| (*created_s, *uid));
         let (created_s, uid, key, pod) = claims.pop().expect("somebody claims it");
         let namespace = key.namespace.clone().expect("a pod has a namespace");
-        let labels = BTreeMap::new();
-        let facts = identity::Facts {
-            cluster: site.uuid,
-            namespace: &namespace,
-            service_account: &pod.service_account,
-            labels: &labels,
-        };
-        let id = identity(facts);
         let record =
-            record::Identity { service_account: pod.service_account.clone(), labels: labels.clone() };
+            record::Identity { service_account: pod.service_account.clone(), labels: pod.labels.clone() };
+        let id = identity_of(site, &namespace, &record);
         all.insert(MeshKey::Identity(namespace.clone(), id).of(&site.name), record.into());
         let endpoint = record::Endpoint {
             uid,
@@ -182,6 +178,12 @@ fn workloads(site: &Site, all: &mut Records) {
         };
         all.insert(MeshKey::Endpoint(namespace, address).of(&site.name), endpoint.into());
     }
+}
+
+/// The identity that says this, of a cluster.
+pub(crate) fn identity_of(site: &Site, namespace: &NamespaceName, record: &record::Identity) -> IdentityId {
+    let record::Identity { service_account, labels } = record;
+    identity(identity::Facts { cluster: site.uuid, namespace, service_account, labels })
 }
 
 fn backends(
@@ -342,6 +344,7 @@ pub(crate) fn kernel(world: &World, node: &Node) -> Held {
     tunnels(&own, Some(&node.name), false, &mut held);
     let open = held.open.clone();
     held.closed.retain(|prefix| !open.contains(prefix));
+    held.fenced = &held.open | &held.closed;
 
     for (key, record) in &own {
         if let (Key::Mesh(_, MeshKey::Endpoint(_, address)), Record::Endpoint(endpoint)) = (key, record)

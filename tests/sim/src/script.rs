@@ -42,6 +42,7 @@ use api::{
     peer::{Limits, Stale},
     record::StalePolicy,
 };
+use datapath::apply::model::Sizes;
 use replica::view::ServiceKey;
 use std::{fmt::Write, time::Duration};
 
@@ -169,6 +170,13 @@ impl Runner {
                     running.durable.fail_after(syncs.parse().expect("a number"));
                 }
             }
+            ["clock", cluster, node, skew] => {
+                world.node(&name(cluster), node).skew_s = skew.parse().expect("seconds");
+            }
+            ["maps", cluster, node, ref options @ ..] => {
+                world.node(&name(cluster), node).make_maps(sizes(options));
+            }
+            ["room"] => world.nodes.values_mut().for_each(|node| node.sizes = Sizes::AMPLE),
             ["clock", cluster, skew] => world.site(&name(cluster)).skew_s = skew.parse().expect("seconds"),
             ["version", cluster, version] => world.site(&name(cluster)).manner = manner(version),
             ["lease", cluster] => self.lease(&name(cluster)),
@@ -316,6 +324,13 @@ fn limits_of(options: &[&str]) -> Limits {
         backends: of("backends", default.backends),
         changes_per_second: of("rate", default.changes_per_second),
     }
+}
+
+/// Of maps; those that are not named are never full.
+fn sizes(options: &[&str]) -> Sizes {
+    let of =
+        |name: &str| records::value(options, name).map_or(u32::MAX, |size| size.parse().expect("a number"));
+    Sizes { routes: of("routes"), locals: of("locals"), services: of("services"), backends: of("backends") }
 }
 
 fn stale(options: &[&str]) -> Stale {

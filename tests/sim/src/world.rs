@@ -11,7 +11,7 @@ use crate::{
     wire::{Line, Manner, Trouble},
 };
 use api::{
-    bytes::Nonce,
+    bytes::{Nonce, PublicKey},
     name::{ClusterName, NodeName},
     peer::{Contract, Limits, Stale},
 };
@@ -231,6 +231,12 @@ impl World {
         EPOCH_S + self.now.elapsed().as_secs()
     }
 
+    /// The same in milliseconds.
+    #[must_use]
+    pub fn unix_ms(&self) -> u64 {
+        EPOCH_S * 1_000 + self.now.elapsed().as_millis() as u64
+    }
+
     fn tick(&mut self) {
         self.now = self.now + TICK;
         self.ticks += 1;
@@ -243,6 +249,9 @@ impl World {
         names.iter().for_each(|name| self.step_sessions(name));
         self.step_onlookers();
         self.step_nodes(looks);
+        if looks {
+            self.shake_hands();
+        }
     }
 
     fn step_sessions(&mut self, name: &ClusterName) {
@@ -287,6 +296,7 @@ impl World {
     }
 
     fn step_nodes(&mut self, looks: bool) {
+        let unix_ms = self.unix_ms();
         for ((name, at), node) in &mut self.nodes {
             let is_cut = is_cut(&self.cut_agents, name, Some(at));
             let site = self.sites.get_mut(name).expect("a node has a cluster");
@@ -298,7 +308,29 @@ impl World {
             }
             if looks {
                 let store = site.running.as_mut().filter(|_| !is_cut).map(|running| &mut running.durable);
-                node.step(&site.objects, store, self.now);
+                node.step(&site.objects, store, self.now, unix_ms);
+            }
+        }
+    }
+
+    /// Every node whose agent looked at its clock opens a handshake with everybody whose tunnel it has, where packets pass.
+    fn shake_hands(&mut self) {
+        let opens = |node: &mut Node| {
+            let stamp_ms = node.stamp_ms.take()?;
+            let peers = node.kernel.tunnel.iter().flat_map(|tunnel| tunnel.peers.keys().copied());
+            Some((node.cluster.clone(), node.key.public_key, stamp_ms, peers.collect()))
+        };
+        let opened: Vec<(ClusterName, PublicKey, u64, Vec<PublicKey>)> =
+            self.nodes.values_mut().filter_map(opens).collect();
+        if opened.is_empty() {
+            return;
+        }
+        for ((to, _), node) in &mut self.nodes {
+            for (from, key, stamp_ms, peers) in &opened {
+                let passes = !has(&self.lost, from, to) && !has(&self.lost, to, from);
+                if passes && peers.contains(&node.key.public_key) {
+                    node.shake_hands(*key, *stamp_ms);
+                }
             }
         }
     }

@@ -70,9 +70,13 @@ impl Files {
     /// # Errors
     /// It cannot be read, or ours is in place and what was there before is gone.
     pub fn hosts(&self) -> anyhow::Result<ResolvConf> {
-        let now = read(&self.conf)?.unwrap_or_default();
-        if !is_ours(&now) {
-            return Ok(ResolvConf::parse(&now));
+        self.hosts_beside(&read(&self.conf)?.unwrap_or_default())
+    }
+
+    /// What the host's resolver says, while the file that libc reads says this.
+    fn hosts_beside(&self, now: &str) -> anyhow::Result<ResolvConf> {
+        if !is_ours(now) {
+            return Ok(ResolvConf::parse(now));
         }
         if !is_there(&self.kept) {
             return Err(self.lost());
@@ -86,9 +90,8 @@ impl Files {
     /// # Errors
     /// What stands in the way, with a hint; then the file is as it was.
     pub fn take(&self, us: IpAddr, search: &[String], host_name: &str) -> anyhow::Result<Taken> {
-        let hosts = self.hosts()?;
-        let ours = hosts.with_us(us, search, host_name, &self.kept.to_string_lossy());
         let now = read(&self.conf)?.unwrap_or_default();
+        let ours = self.hosts_beside(&now)?.with_us(us, search, host_name, &self.kept.to_string_lossy());
         if now == ours {
             return Ok(Taken::AsItWas);
         }

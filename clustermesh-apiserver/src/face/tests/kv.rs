@@ -77,6 +77,7 @@ async fn a_node_puts_its_key_and_reads_the_mesh() {
         port: 51_871,
         clock_epoch: 0,
         relay_key: None,
+        on_demand: false,
     };
     node.put("mesh/v1/west/keys/w1", key.encode(), None).await.expect("its own key");
     let all = node.get("mesh/v1/", Some(GetOptions::new().with_prefix())).await.expect("the mesh");

@@ -119,6 +119,15 @@ async fn a_vm_joins_by_its_token_sees_what_concerns_it_and_is_out_when_it_is_rem
     unknown["spec"]["lables"] = json!({});
     let refused = admin.add_vm(add(&unknown)).await.expect_err("no such field");
     assert!(refused.message().starts_with("not a ExternalWorkload: spec.lables"), "{refused}");
+    let mut twice = workload.clone();
+    twice["metadata"]["name"] = "web-2".into();
+    twice["spec"]["programs"] =
+        json!([{"name": "a", "unit": "a.service"}, {"name": "b", "unit": "a.service"}]);
+    let refused = admin.add_vm(add(&twice)).await.expect_err("a process of two identities");
+    let why = "web-2 is no valid ExternalWorkload: spec.programs[1]: a is the unit a.service, too: a process has one identity";
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, why));
+    let written = std::fs::read_dir(dir.path().join("manifests")).expect("the directory").count();
+    assert_eq!(written, 2, "what is refused is not written");
 
     let invite = InviteVmRequest { name: "web-1".to_owned() };
     let line = admin.invite_vm(invite.clone()).await.expect("a token").into_inner().token;

@@ -3,6 +3,9 @@
 //! inotify says at once that something changed. It may drop events, and network file systems have none, so the files'
 //! names, sizes and times are compared every second, too: that look is what makes the source *current*.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Content, FILE_MAX_BYTES, FILES_MAX};
 use crate::source::snapshot::{Listing, Snapshot, news};
 use notify::{RecursiveMode, Watcher};
@@ -118,8 +121,11 @@ fn look(directory: &Path) -> io::Result<Look> {
 
 fn subscribe(directory: &Path, changed: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
     // A full slot already says that something changed.
-    let wake = move |_event: notify::Result<notify::Event>| {
-        let _already_said = changed.try_send(());
+    let wake = move |event: notify::Result<notify::Event>| {
+        // That files are opened is told, too, and we open them ourselves to read them.
+        if !event.is_ok_and(|event| event.kind.is_access()) {
+            let _already_said = changed.try_send(());
+        }
     };
     let mut watcher = notify::recommended_watcher(wake).ok()?;
     watcher.watch(directory, RecursiveMode::Recursive).ok()?;

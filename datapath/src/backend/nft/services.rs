@@ -134,7 +134,7 @@ fn script(rows: &Rows) -> String {
              {ip} daddr . meta l4proto . th dport != @open{number}"
         );
         line(format!("{refused} meta l4proto tcp reject with tcp reset"));
-        line(format!("{refused} reject with icmpx port-unreachable"));
+        line(format!("{refused} reject with icmpx type port-unreachable"));
     }
     line(format!("}}\nchain balance {{\ntype nat hook output priority {PRIORITY}; policy accept;"));
     for Family { number, ip } in &FAMILIES {

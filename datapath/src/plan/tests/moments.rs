@@ -4,7 +4,7 @@ use super::{holding, image, lines};
 use crate::{
     apply::{
         apply,
-        model::{Model, guard, tunnel_owner},
+        model::{Model, Sizes, guard, tunnel_owner},
     },
     backend::bpf::CgroupRow,
     image::Image,
@@ -64,6 +64,55 @@ proptest! {
     }
 
     #[test]
+    fn full_maps_open_nothing_and_take_what_fits_when_something_goes(before in images(), after in images()) {
+        let mut host = holding(&before);
+        let (was, is) = (rows(&host), rows(&holding(&after)));
+        // Each map has room for all of before, or all of after, and not for both.
+        let sizes = Sizes {
+            routes: was.routes.max(is.routes),
+            locals: was.locals.max(is.locals),
+            services: was.services.max(is.services),
+            backends: was.backends.max(is.backends),
+        };
+        for _ in 0..6 {
+            let steps = plan(&after, &host, Completeness::Complete);
+            let (problems, now, unfinished) = full(&host, &steps, (&before, &after), sizes);
+            prop_assert_eq!(problems, "");
+            host = Observed { unfinished, ..now };
+        }
+        let has_row = |prefix: &IpNet| host.rows.routes.contains_key(prefix);
+        let waits = |backend: &SocketAddr| {
+            after.prefixes.keys().any(|prefix| prefix.contains(&backend.ip()) && !has_row(prefix))
+        };
+        let is_to_go = |row: &&IpNet| !after.prefixes.contains_key(*row);
+        let guards = host.rows.routes.keys().filter(is_to_go).filter(|row| {
+            let guarded = |prefix: &&IpNet| prefix.contains(*row) || row.contains(*prefix);
+            after.prefixes.keys().filter(guarded).any(|prefix| !has_row(prefix))
+        });
+        // What guards a prefix in parts may not go before it is there, and has its room: then the rest may have to wait.
+        let stuck = guards.count() > 0;
+        for step in plan(&after, &host, Completeness::Complete) {
+            let may_be_left = match &step {
+                _ if stuck => true,
+                // A set that only grows is not given up for one that may not fit.
+                Step::PutService { frontend, .. } => {
+                    let wanted = &after.services[frontend];
+                    let has = host.rows.services.get(frontend).map(|to| contents(&host, to.set));
+                    let grows = has.is_some_and(|has| !has.is_empty() && has.iter().all(|b| wanted.contains(b)));
+                    let is_full = rows(&host).backends == sizes.backends;
+                    grows || is_full || wanted.iter().any(waits)
+                }
+                Step::PutSet { .. } | Step::RemoveSet { .. } => true,
+                // They wait for those.
+                Step::RemoveScope { .. } | Step::RemoveUnreachable { .. } => true,
+                _ => false,
+            };
+            let all = lines(&plan(&after, &host, Completeness::Complete));
+            prop_assert!(may_be_left, "`{}` is left of\n{}", step, all);
+        }
+    }
+
+    #[test]
     fn an_incomplete_view_takes_nothing_away(before in images(), after in images()) {
         let start = holding(&before);
         let mut host = Model::of(start.clone());
@@ -84,6 +133,46 @@ proptest! {
         prop_assert!(start.attachments.is_subset(&host.observed.attachments));
         prop_assert!(start.unreachable.is_subset(&host.observed.unreachable));
     }
+}
+
+fn rows(host: &Observed) -> Sizes {
+    let rows = &host.rows;
+    Sizes {
+        routes: rows.routes.len() as u32,
+        locals: rows.locals.len() as u32,
+        services: (rows.services.len() + rows.service_addresses.len()) as u32,
+        backends: rows.backends.len() as u32,
+    }
+}
+
+/// Takes the steps in maps of these sizes and says what was wrong in any moment between: what was guarded and is to be
+/// is guarded, nothing is routed without a guard, and a service refuses or gives what it had or is to have.
+fn full(
+    start: &Observed,
+    steps: &[Step],
+    (before, after): (&Image, &Image),
+    sizes: Sizes,
+) -> (String, Observed, bool) {
+    let problems = Rc::new(RefCell::new(Vec::new()));
+    let (seen, first, last) = (Rc::clone(&problems), start.clone(), holding(after));
+    let (before, after) = (before.clone(), after.clone());
+    let mut host = Model::of(start.clone()).sized(sizes).watched(move |now, step| {
+        for address in samples() {
+            for wrong in moment(address, &first, now, &last) {
+                seen.borrow_mut().push(format!("{address} {wrong} after `{step}`"));
+            }
+        }
+        for (frontend, to) in &now.rows.services {
+            let set = contents(now, to.set);
+            let is = |image: &Image| image.services.get(frontend).is_some_and(|b| b.iter().eq(&set));
+            if !set.is_empty() && !is(&before) && !is(&after) {
+                seen.borrow_mut().push(format!("{frontend} gives a part of a set after `{step}`"));
+            }
+        }
+    });
+    let outcome = apply(steps, &mut host);
+    let text = problems.borrow().join("\n");
+    (text, host.observed, outcome.unfinished)
 }
 
 /// Takes the steps and says what was wrong in any moment between.

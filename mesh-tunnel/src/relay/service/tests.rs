@@ -9,7 +9,10 @@ use gotatun::{
 use tokio::{task::LocalSet, time::timeout};
 
 use super::*;
-use crate::relay::tests::{pair, public, secret};
+use crate::relay::{
+    MBIT_PER_S,
+    tests::{pair, public, secret},
+};
 
 /// A handshake on loopback takes a millisecond; one that is lost is repeated after 5 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -135,7 +138,7 @@ async fn two_nodes_that_know_the_relay_only_talk_move_and_are_cut() {
 /// moment after they were told to end.
 async fn started_again(port: u16, file: &Path) -> Service {
     loop {
-        match Service::start(port, file.to_owned()).await {
+        match Service::start(port, MBIT_PER_S, file.to_owned()).await {
             Ok(service) => return service,
             Err(_) => tokio::task::yield_now().await,
         }
@@ -145,7 +148,7 @@ async fn started_again(port: u16, file: &Path) -> Service {
 async fn two_nodes() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("mesh0.relay");
-    let service = Rc::new(Service::start(0, file.clone()).await.expect("a relay"));
+    let service = Rc::new(Service::start(0, MBIT_PER_S, file.clone()).await.expect("a relay"));
     service.allow(BTreeSet::from([pair(1, 2)])).await.expect("they may talk");
     let mut alice = Node::new(1, 2, &service).await;
     let mut bob = Node::new(2, 1, &service).await;

@@ -4,7 +4,7 @@ use super::*;
 
 impl Mesh {
     /// Changes what a cluster's apiserver says of a node.
-    fn change_node(&mut self, cluster: &str, name: &str, change: impl FnOnce(&mut Node)) {
+    pub(super) fn change_node(&mut self, cluster: &str, name: &str, change: impl FnOnce(&mut Node)) {
         let (cluster, name): (ClusterName, NodeName) = (cluster.parse().unwrap(), name.parse().unwrap());
         let mut node = self.view.cluster(&cluster).unwrap().nodes[&name].clone();
         change(&mut node);
@@ -19,7 +19,7 @@ impl Mesh {
     }
 
     /// A node whose apiserver offers its relay, and which runs one.
-    fn relay(&mut self, cluster: &str, name: &str, at: &[&str], key: u8) {
+    pub(super) fn relay(&mut self, cluster: &str, name: &str, at: &[&str], key: u8) {
         self.change_node(cluster, name, |node| {
             node.relay = at.iter().map(|at| at.parse().unwrap()).collect();
         });
@@ -37,7 +37,7 @@ impl Mesh {
             format!("{} at {at}, owns {}\n", key.0[0], peer.allowed.len())
         });
         let relays = composed.tunnels.iter().filter_map(|((cluster, node), to)| {
-            Some(format!("{cluster}/{node} through {}\n", to.relay.as_ref()?))
+            Some(format!("{cluster}/{node} through {}\n", to.way.relays().first()?))
         });
         peers.chain(relays).collect()
     }

@@ -182,3 +182,67 @@ run "an_option_with_a_line_of_its_own" {
   }
   expect_failures = [var.options]
 }
+
+run "a_program_of_nobody" {
+  command = plan
+  variables {
+    programs = [{ name = "billing" }]
+  }
+  expect_failures = [var.programs]
+}
+
+run "a_program_of_a_unit_and_of_a_user" {
+  command = plan
+  variables {
+    programs = [{ name = "billing", unit = "billing.service", user = "billing" }]
+  }
+  expect_failures = [var.programs]
+}
+
+run "a_slice_of_a_user" {
+  command = plan
+  variables {
+    programs = [{ name = "billing", user = "billing", slice = "pay.slice" }]
+  }
+  expect_failures = [var.programs]
+}
+
+run "a_unit_without_its_ending" {
+  command = plan
+  variables {
+    programs = [{ name = "billing", unit = "billing" }]
+  }
+  expect_failures = [var.programs]
+}
+
+run "a_unit_that_ends_the_quotes" {
+  command = plan
+  variables {
+    programs = [{ name = "billing", unit = "'; reboot; '.service" }]
+  }
+  expect_failures = [var.programs]
+}
+
+run "two_programs_of_one_name" {
+  command = plan
+  variables {
+    programs = [{ name = "jobs", user = "jobs" }, { name = "jobs", user = "cron" }]
+  }
+  expect_failures = [var.programs]
+}
+
+run "a_program_with_a_label_of_two_words" {
+  command = plan
+  variables {
+    programs = [{ name = "jobs", user = "jobs", labels = { app = "two words" } }]
+  }
+  expect_failures = [var.programs]
+}
+
+run "a_program_that_serves_port_0" {
+  command = plan
+  variables {
+    programs = [{ name = "jobs", user = "jobs", serve = [{ service = "jobs", port = 0 }] }]
+  }
+  expect_failures = [var.programs]
+}

@@ -74,3 +74,42 @@ run "a_vm_that_reads_everything" {
     error_message = "The command does not say so."
   }
 }
+
+run "programs_with_identities_of_their_own" {
+  command = plan
+  variables {
+    programs = [
+      {
+        name            = "billing"
+        unit            = "billing@eu\\x2d1.service"
+        slice           = "pay-eu.slice"
+        labels          = { app = "billing" }
+        service_account = "billing"
+        serve           = [{ service = "invoices", port = 9001 }]
+      },
+      { name = "jobs", user = "jobs" },
+    ]
+  }
+
+  assert {
+    condition = yamldecode(output.external_workload).spec == {
+      programs = [
+        {
+          name           = "billing"
+          unit           = "billing@eu\\x2d1.service"
+          slice          = "pay-eu.slice"
+          labels         = { app = "billing" }
+          serviceAccount = "billing"
+          serve          = [{ service = "invoices", port = 9001 }]
+        },
+        { name = "jobs", user = "jobs" },
+      ]
+    }
+    error_message = "The programs differ from what was said."
+  }
+
+  assert {
+    condition     = endswith(output.add_command, " --program 'billing=unit:billing@eu\\x2d1.service,slice=pay-eu.slice,label=app=billing,service-account=billing,serve=invoices:9001' --program 'jobs=user:jobs'")
+    error_message = "The command differs from what was said."
+  }
+}

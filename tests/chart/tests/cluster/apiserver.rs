@@ -49,6 +49,21 @@ impl Pod {
         Self::new(&deployment, &cluster.kubeconfig_of(NAMESPACE, APISERVER).await.unwrap())
     }
 
+    /// Of the Deployment in the cluster, at work and ready.
+    pub async fn ready(cluster: &Cluster) -> (Self, Running) {
+        let pod = Self::of(cluster).await;
+        pod.init().unwrap();
+        let running = pod.start().await;
+        (pod, running)
+    }
+
+    /// Runs it until it is ready.
+    pub async fn start(&self) -> Running {
+        let running = self.run().unwrap();
+        eventually("it is ready", async || running.ready()).await.unwrap();
+        running
+    }
+
     /// Of a Deployment, as whom a kubeconfig says.
     pub fn new(deployment: &Value, kubeconfig: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();

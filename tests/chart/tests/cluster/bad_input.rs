@@ -91,8 +91,7 @@ async fn a_name_that_two_clusters_claim_is_refused_by_the_one_that_is_asked() {
 
     // A peer that has our own name.
     cluster.create(&super::rights::stranger("cluster-a", None)).await.unwrap();
-    let running = pod.run().unwrap();
-    eventually("it is ready", async || running.ready()).await.unwrap();
+    let _running = pod.start().await;
     let condition = eventually("the object's author is told", async || {
         let peer = cluster.get("MeshPeer", "cluster-a").await?;
         match peer.pointer("/status/conditions/0") {
@@ -137,8 +136,7 @@ async fn a_full_volume_ends_the_apiserver_by_name_and_with_space_again_all_is_th
 
     let pod = Pod::of(&cluster).await.on_volume("48m").unwrap();
     pod.init().unwrap();
-    let mut running = pod.run().unwrap();
-    eventually("it is ready", async || running.ready()).await.unwrap();
+    let mut running = pod.start().await;
     let revision = running.metric("mesh_apiserver_store_revision").unwrap();
     let uuid = pod.uuid();
 
@@ -150,8 +148,7 @@ async fn a_full_volume_ends_the_apiserver_by_name_and_with_space_again_all_is_th
     assert!(!well && last.contains("No space left on device"), "{log}");
 
     fs::remove_file(pod.path("junk")).unwrap();
-    let running = pod.run().unwrap();
-    eventually("it is ready", async || running.ready()).await.unwrap();
+    let running = pod.start().await;
     assert!(running.metric("mesh_apiserver_store_revision").unwrap() > revision, "it goes on where it was");
     assert_eq!(pod.uuid(), uuid);
     let aside = fs::read_dir(pod.path("")).unwrap().filter_map(Result::ok).map(|entry| entry.file_name());

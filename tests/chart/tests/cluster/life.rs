@@ -10,9 +10,13 @@ use std::collections::BTreeMap;
 
 const NODES: [&str; 2] = ["n1", "n2"];
 
+/// The node that carries the label by which a relay runs on it.
+const RELAY: &str = "n1";
+
 #[tokio::test]
 #[ignore = "needs the real parts of Kubernetes: make test-kubernetes"]
-async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled_with_nothing_left() {
+async fn installed_upgraded_without_touching_tunnels_and_relays_rolled_back_and_uninstalled_with_nothing_left()
+ {
     let (cluster, helm) = cluster().await;
     for node in NODES {
         cluster.create(&self::node(node)).await.unwrap();
@@ -41,6 +45,7 @@ async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled
         CustomResourceDefinition externalworkloads.clustermesh.io
         CustomResourceDefinition meshpeers.clustermesh.io
         DaemonSet mesh/mesh-clustermesh-agent
+        DaemonSet mesh/mesh-clustermesh-relay
         DaemonSet mesh/mesh-clustermesh-tunnel
         Deployment mesh/mesh-clustermesh-apiserver
         PersistentVolumeClaim mesh/mesh-clustermesh-apiserver
@@ -56,6 +61,7 @@ async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled
         ServiceAccount mesh/mesh-clustermesh-agent
         ServiceAccount mesh/mesh-clustermesh-apiserver
         ServiceAccount mesh/mesh-clustermesh-operator
+        ServiceAccount mesh/mesh-clustermesh-relay
         ServiceAccount mesh/mesh-clustermesh-tunnel
         ServiceMonitor mesh/mesh-clustermesh"#]]
     .assert_eq(&list(made.difference(&before).filter(|it| {
@@ -74,6 +80,7 @@ async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled
         assert_ne!(first[&("agent", node)], second[&("agent", node)], "agents are replaced");
         assert_eq!(first[&("tunnel", node)], second[&("tunnel", node)], "tunnels are not");
     }
+    assert_eq!(first[&("relay", RELAY)], second[&("relay", RELAY)], "nor is the relay");
     let kept = cluster.get("ConfigMap", "mesh/mesh-clustermesh-bundle").await.unwrap();
     assert_eq!(kept["data"]["bundle.pem"], "a certificate", "an upgrade leaves what it does not say");
 
@@ -95,6 +102,7 @@ async fn installed_upgraded_without_touching_tunnels_rolled_back_and_uninstalled
         assert_ne!(second[&("agent", node)], third[&("agent", node)], "agents are replaced");
     }
     assert_eq!(second[&("tunnel", "n2")], third[&("tunnel", "n2")], "tunnels are not");
+    assert_eq!(second[&("relay", RELAY)], third[&("relay", RELAY)], "nor is the relay");
     let history = helm.ok(&["history", "mesh", "--namespace", NAMESPACE, "--output", "json"]).unwrap();
     let history: Value = serde_json::from_str(&history).unwrap();
     let told: Vec<_> =
@@ -157,14 +165,16 @@ async fn pods(cluster: &Cluster, version: &str) -> Pods {
     let all = eventually("agents of the new version", async || {
         let all = all_pods(cluster).await?;
         let agents = all.iter().filter(|((it, _), (.., is))| *it == "agent" && *is == image).count();
-        so(all.len() == 2 * NODES.len() && agents == NODES.len(), || format!("{all:?}"))?;
+        // And one relay: the other node has no label.
+        let relay = all.contains_key(&("relay", RELAY));
+        so(all.len() == 2 * NODES.len() + 1 && agents == NODES.len() && relay, || format!("{all:?}"))?;
         Ok(all)
     });
     let all = all.await.unwrap();
     all.into_iter().map(|(at, (name, uid, _))| (at, (name, uid))).collect()
 }
 
-/// Of agents and tunnels that are to stay; no kubelet runs them, so the DaemonSet's wish says on which node they are.
+/// Of agents, tunnels and relays that are to stay; no kubelet runs them, so the DaemonSet's wish says on which node they are.
 async fn all_pods(
     cluster: &Cluster,
 ) -> Result<BTreeMap<(&'static str, &'static str), (String, String, String)>> {
@@ -175,7 +185,7 @@ async fn all_pods(
         let wish = pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
             .to_string();
         let node = NODES.into_iter().find(|node| wish.contains(&format!("\"{node}\"")));
-        let component = ["agent", "tunnel"].into_iter().find(|it| component == Some(it));
+        let component = ["agent", "tunnel", "relay"].into_iter().find(|it| component == Some(it));
         let (Some(component), Some(node), None) = (component, node, pod["metadata"].get("deletionTimestamp"))
         else {
             continue;
@@ -188,7 +198,12 @@ async fn all_pods(
 }
 
 fn node(name: &str) -> Value {
-    let labels = json!({"kubernetes.io/os": "linux"});
+    let mut labels = json!({"kubernetes.io/os": "linux"});
+    if name == RELAY {
+        // What its values say beside what they have from the chart.
+        labels["clustermesh.io/relay"] = json!("true");
+        labels["example.com/border"] = json!("true");
+    }
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
 }
 

@@ -28,7 +28,7 @@ async fn make(cluster: &Cluster, namespace: &str, pod: &Value) -> kube::Result<(
 
 #[tokio::test]
 #[ignore = "needs the real parts of Kubernetes: make test-kubernetes"]
-async fn the_apiserver_runs_restricted_and_what_agents_and_tunnels_need_is_known() {
+async fn the_apiserver_runs_restricted_and_what_agents_tunnels_and_relays_need_is_known() {
     let (cluster, helm) = cluster().await;
     for level in ["restricted", "baseline"] {
         cluster.create(&namespace(level, level)).await.unwrap();
@@ -36,7 +36,7 @@ async fn the_apiserver_runs_restricted_and_what_agents_and_tunnels_need_is_known
         // The controller may have been quicker.
         drop(cluster.create(&account).await);
     }
-    let minimal = helm.objects("minimal", &[]).unwrap();
+    let minimal = helm.objects("minimal", &["relay.enabled=true"]).unwrap();
     make(&cluster, "restricted", &pod(&minimal, "apiserver")).await.unwrap();
     let test = minimal.iter().find(|it| it["kind"] == "Pod").expect("helm test's pod");
     let mut test = test.clone();
@@ -56,6 +56,13 @@ async fn the_apiserver_runs_restricted_and_what_agents_and_tunnels_need_is_known
         non-default capabilities (container "tunnel" must not include "NET_ADMIN" in securityContext.capabilities.add),
         host namespaces (hostNetwork=true),
         hostPath volumes (volumes "tun", "state", "uapi")"#]]).await;
+    refused(
+        "relay",
+        expect![[r#"
+        host namespaces (hostNetwork=true),
+        hostPath volumes (volumes "state", "uapi")"#]],
+    )
+    .await;
     refused(
         "agent",
         expect![[r#"

@@ -156,8 +156,7 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
         cluster.create(&peer).await.unwrap();
     }
 
-    let running = pod.run().unwrap();
-    eventually("it is ready", async || running.ready()).await.unwrap();
+    let running = pod.start().await;
     eventually("it writes the bundle", async || {
         let map = cluster.get("ConfigMap", "mesh/mesh-clustermesh-bundle").await?;
         map.pointer("/data/bundle.pem").and_then(Value::as_str).map(drop).context("no bundle yet")
@@ -215,10 +214,7 @@ async fn the_apiserver_of_the_chart_works_with_what_its_account_may() {
 async fn nodes_enrol_by_the_tokens_of_their_pods_and_by_no_other() {
     let (cluster, helm) = cluster().await;
     apply(&helm, "install", "minimal", &[]).unwrap();
-    let pod = Pod::of(&cluster).await;
-    pod.init().unwrap();
-    let running = pod.run().unwrap();
-    eventually("it is ready", async || running.ready()).await.unwrap();
+    let (pod, running) = Pod::ready(&cluster).await;
 
     let metadata = json!({"name": "n1", "labels": {"kubernetes.io/os": "linux"}});
     cluster.create(&json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata})).await.unwrap();

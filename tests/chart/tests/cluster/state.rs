@@ -13,10 +13,7 @@ use kube::api::{DeleteParams, ListParams};
 async fn the_state_secret_comes_again_when_somebody_deletes_it() {
     let (cluster, helm) = cluster().await;
     apply(&helm, "install", "minimal", &[]).unwrap();
-    let pod = Pod::of(&cluster).await;
-    pod.init().unwrap();
-    let running = pod.run().unwrap();
-    eventually("it is ready", async || running.ready()).await.unwrap();
+    let (pod, _running) = Pod::ready(&cluster).await;
     let before = cluster.get("Secret", "mesh/mesh-clustermesh-state").await.unwrap();
 
     let secrets = cluster.api("Secret", Some(super::NAMESPACE)).await.unwrap();

@@ -155,7 +155,7 @@ fn clusters_that_cannot_be_one_mesh_are_refused_before_anything_is_touched() {
         assert_eq!(objects(&story, &third.dir), Vec::<String>::new(), "nothing is written on the new side");
         assert_eq!(before, (objects(&story, "cluster-a"), objects(&story, "cluster-b")), "nor on the other");
     }
-    story.ctl(&["status", "--wait", "--timeout", "20"]);
+    story.well();
 }
 
 /// The MeshPeer objects of a cluster, file by file.

@@ -19,14 +19,14 @@ fn clusters_connect_and_serve_each_other_over_a_link_that_loses_and_over_one_tha
 
     // Half a megabit, as of a site behind a radio link: what the mesh itself says leaves room for everybody else.
     story.lab.cut(A.name, B.name, Traffic::AboveKbit(512)).unwrap();
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     story.carts("cluster-b/pod/client", &B, both);
     transfer(&story, 20_000);
     story.ctl(&["disconnect", A.name, B.name]);
     story.connect();
     story.carts("cluster-a/pod/client", &A, both);
     story.lab.heal(A.name, B.name).unwrap();
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn clusters_connect_and_serve_each_other_over_half_a_second_there_and_back_with_
         });
     }
     transfer(&story, 20_000);
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     assert!(
         round_trips_us(&story).iter().all(|rtt| (500_000..1_000_000).contains(rtt)),
         "{:?}",
@@ -63,7 +63,7 @@ fn clusters_connect_and_serve_each_other_over_half_a_second_there_and_back_with_
         let seen = round_trips_us(&story);
         if seen.iter().all(|rtt| *rtt < 250_000) { Ok(()) } else { Err(format!("{seen:?}")) }
     });
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
 }
 
 /// The longest round trip of each cluster to its peer, as the status tells it.

@@ -68,7 +68,7 @@ fn a_certificate_that_is_expired_of_another_role_or_of_the_wrong_ca_is_refused_a
     assert!(said.contains("the server's certificate") && said.contains(&uuid_a), "{said}");
 
     story.carts("cluster-a/pod/client", &A, |answers| !only(answers, &B));
-    story.ctl(&["status", "--wait", "--timeout", "20"]);
+    story.well();
 }
 
 /// Signs a certificate with a cluster's CA key, whatever it says, and puts it on the lab's disk.

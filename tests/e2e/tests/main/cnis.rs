@@ -111,7 +111,7 @@ fn a_global_service_is_reached_from_and_to_nodes_of_flannel_kindnet_calico_and_t
     for beside in &NODES {
         beside.assert_that_the_world_is_masqueraded(&story);
     }
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
 }
 
 impl Beside {

@@ -22,7 +22,7 @@ const TRIED_AGAIN: Duration = Duration::from_secs(60);
 #[test]
 fn after_a_power_cut_nodes_without_any_apiserver_program_their_last_view_and_say_so() {
     let story = Story::connected("cold-start");
-    story.ctl(&["status", "--wait", "--timeout", "20"]);
+    story.well();
     for (cluster, node) in NODES {
         let theirs = if cluster.name == A.name { "10.2.1.11" } else { "10.1.1.11" };
         eventually("the connected view is on the disk", KEPT, || {
@@ -69,7 +69,7 @@ fn after_a_power_cut_nodes_without_any_apiserver_program_their_last_view_and_say
     for cluster in [A, B] {
         story.lab.start(&format!("{}/host/control/apiserver", cluster.name)).unwrap();
     }
-    story.ctl(&["status", "--wait", "--timeout", "60"]);
+    story.well();
     for (_, node) in NODES {
         assert_eq!(story.said(node, "curl -sS http://127.0.0.1:9878/readyz"), "ready\n", "{node}");
     }
@@ -109,7 +109,7 @@ fn a_damaged_or_foreign_view_is_set_aside(story: &Story) {
         assert!(ready.starts_with("not ready: maps: "), "{ready}");
         story.said(a1, "test -e /var/lib/mesh/last-view.refused && test ! -e /var/lib/mesh/last-view");
         story.lab.start("cluster-a/host/control/apiserver").unwrap();
-        story.ctl(&["status", "--wait", "--timeout", "60"]);
+        story.well();
         eventually("a good view is kept again", KEPT, || {
             let (code, ..) = story.sh(a1, "test -s /var/lib/mesh/last-view");
             if code == 0 { Ok(()) } else { Err("no file".to_owned()) }

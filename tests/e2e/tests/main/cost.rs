@@ -19,7 +19,7 @@ const WINDOW: Duration = Duration::from_secs(40);
 const IDLE_MAX: u64 = 64_000 / 8 * 3_600 / 10;
 
 /// Backends that come at once.
-const CHANGES: u64 = 100;
+const CHANGES: usize = 100;
 /// What one of them may cost, in bytes.
 const CHANGE_MAX: u64 = 1_500;
 
@@ -40,7 +40,36 @@ fn a_peering_costs_a_thin_link_little_while_nothing_changes_and_per_change() {
 
 /// Bytes an hour while nothing changes, and bytes of a backend that comes.
 fn measure(story: &Story) -> (u64, u64) {
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
+    count(story);
+    // A measurement takes its time: what is counted is what clocks make.
+    let (before, began) = (counted(story), Instant::now());
+    story.said(CONTROL, &format!("sleep {}", WINDOW.as_secs()));
+    let idle = per_hour(counted(story) - before, began.elapsed());
+
+    let (before, began) = (counted(story), Instant::now());
+    let backends = (0..CHANGES).map(|n| ([1, 100 + n], true));
+    story.write(&EDGE, "many.yaml", &service("many", "10.102.0.99", backends)).unwrap();
+    eventually("the backends are there", SHOWN, || {
+        let (_, status) = story.status();
+        let of_a = status.as_array().into_iter().flatten().find(|it| it["cluster"] == A.name);
+        let backends = of_a.map(|it| it["peers"][0]["backends"].as_u64().unwrap_or(0)).unwrap_or(0);
+        if backends > CHANGES as u64 { Ok(()) } else { Err(status.to_string()) }
+    });
+    let bytes = counted(story) - before;
+    let meanwhile = idle * u64::try_from(began.elapsed().as_millis()).expect("short") / 3_600_000;
+    (idle, bytes.saturating_sub(meanwhile) / CHANGES as u64)
+}
+
+/// Where the apiserver is that counts; the other one is cluster-a's.
+pub const CONTROL: &str = "cluster-b/host/control";
+
+fn per_hour(bytes: u64, within: Duration) -> u64 {
+    bytes * 3_600_000 / u64::try_from(within.as_millis()).expect("short").max(1)
+}
+
+/// From now on counts what the two apiservers say to each other.
+pub fn count(story: &Story) {
     let peer = A.apiserver.split(':').next().expect("host:port");
     let rules = format!(
         "table inet cost {{
@@ -49,32 +78,10 @@ fn measure(story: &Story) -> (u64, u64) {
          }}"
     );
     story.said(CONTROL, &format!("nft -f - <<< '{rules}'"));
-    // A measurement takes its time: what is counted is what clocks make.
-    let (before, began) = (counted(story), Instant::now());
-    story.said(CONTROL, &format!("sleep {}", WINDOW.as_secs()));
-    let idle = per_hour(counted(story) - before, began.elapsed());
-
-    let (before, began) = (counted(story), Instant::now());
-    story.write(&EDGE, "many.yaml", &many()).unwrap();
-    eventually("the backends are there", SHOWN, || {
-        let (_, status) = story.status();
-        let of_a = status.as_array().into_iter().flatten().find(|it| it["cluster"] == A.name);
-        let backends = of_a.map(|it| it["peers"][0]["backends"].as_u64().unwrap_or(0)).unwrap_or(0);
-        if backends > CHANGES { Ok(()) } else { Err(status.to_string()) }
-    });
-    let bytes = counted(story) - before;
-    let meanwhile = idle * u64::try_from(began.elapsed().as_millis()).expect("short") / 3_600_000;
-    (idle, bytes.saturating_sub(meanwhile) / CHANGES)
 }
 
-/// Where the apiserver is that counts; the other one is cluster-a's.
-const CONTROL: &str = "cluster-b/host/control";
-
-fn per_hour(bytes: u64, within: Duration) -> u64 {
-    bytes * 3_600_000 / u64::try_from(within.as_millis()).expect("short").max(1)
-}
-
-fn counted(story: &Story) -> u64 {
+/// Bytes of IP packets since [`count`]: what cluster-b's apiserver sent, also what was lost then, and what it received.
+pub fn counted(story: &Story) -> u64 {
     let listed = story.said(CONTROL, "nft -j list table inet cost");
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     let rules =
@@ -82,16 +89,19 @@ fn counted(story: &Story) -> u64 {
     rules.flatten().filter_map(|it| it["counter"]["bytes"].as_u64()).sum()
 }
 
-/// A Service whose backends are nowhere: what it costs to say so is the same.
-fn many() -> String {
-    let mut text = "apiVersion: v1\nkind: Service\nmetadata: {name: many, namespace: shop, annotations: \
-                    {service.cilium.io/global: 'true'}}\nspec: {clusterIP: 10.102.0.99, ports: [{name: http, port: 80}]}\n---\n\
-                    apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: many-1, namespace: shop, \
-                    labels: {kubernetes.io/service-name: many}}\naddressType: IPv4\n\
-                    ports: [{name: http, port: 8080}]\nendpoints:\n"
-        .to_owned();
-    for n in 0..CHANGES {
-        writeln!(text, "  - {{addresses: [10.2.1.{}]}}", 100 + n).expect("a text");
+/// A global Service and its backends, each by the last two bytes of its address and whether it is ready. They are nowhere: what
+/// it costs to say so is the same.
+pub fn service(name: &str, address: &str, backends: impl Iterator<Item = ([usize; 2], bool)>) -> String {
+    let mut text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop, annotations: \
+         {{service.cilium.io/global: 'true'}}}}\n\
+         spec: {{clusterIP: {address}, ports: [{{name: http, port: 80}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}-1, namespace: shop, \
+         labels: {{kubernetes.io/service-name: {name}}}}}\naddressType: IPv4\n\
+         ports: [{{name: http, port: 8080}}]\nendpoints:\n"
+    );
+    for ([c, d], ready) in backends {
+        writeln!(text, "  - {{addresses: [10.2.{c}.{d}], conditions: {{ready: {ready}}}}}").expect("a text");
     }
     text
 }

@@ -52,7 +52,7 @@ fn a_dead_process_refuses_at_once_until_its_object_says_so_and_a_dead_node_is_le
 
     story.lab.start("cluster-b/node/b2/tunnel").unwrap();
     story.lab.start("cluster-b/node/b2/agent").unwrap();
-    story.ctl(&["status", "--wait", "--timeout", "60"]);
+    story.well();
     ask(&|all| all.len() == 4 && both(all), SHOWN);
 }
 

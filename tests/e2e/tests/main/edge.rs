@@ -31,7 +31,7 @@ fn a_cluster_behind_a_nat_box_without_a_forwarded_port_is_a_full_member_of_the_m
     let ways =
         "cluster-a follows cluster-b over a connection that cluster-b opened, cluster-b dials cluster-a";
     assert!(said.contains(&format!(" ✓ control   {ways}")), "{said}");
-    let status = story.ctl(&["status", "--wait"]);
+    let status = story.well();
     assert!(status.contains("cluster-a  cluster-b  fresh, dialled by it"), "{status}");
     eventually("another pipe waits in the place of the one in use", SHOWN, || {
         let idle = story.apiserver_metric(&A, "mesh_apiserver_pipes_idle");
@@ -51,7 +51,7 @@ fn a_cluster_behind_a_nat_box_without_a_forwarded_port_is_a_full_member_of_the_m
         if status.contains("cluster-b  cluster-a  stale") { Ok(()) } else { Err(status) }
     });
     story.lab.heal(A.name, "nat/site").unwrap();
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     changes_arrive(&story);
 
     let (code, stdout, stderr) = story.try_ctl(&["disconnect", A.name, B.name]);
@@ -82,7 +82,8 @@ fn two_sites_whose_apiservers_cannot_reach_each_other_are_one_mesh_through_a_thi
     ] {
         assert!(said.contains(line), "{line}: {said}");
     }
-    let (code, status, _) = meshctl("status");
+    // The others' nodes may still be about to put into their maps what this connection has changed.
+    let (code, status, _) = meshctl("status --wait --timeout 40");
     assert_eq!((code, status.matches("fresh, relay cluster-c").count()), (0, 2), "{status}");
     assert!(story.apiserver_metric(&C, "mesh_apiserver_relayed_bytes_total") > 0);
     story.carts("cluster-a/pod/client", &A, |answers| carts(answers, &[A, B, C]));

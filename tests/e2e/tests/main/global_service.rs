@@ -29,7 +29,7 @@ fn a_global_service_is_answered_by_its_own_cluster_until_connected_then_by_both_
     {
         assert!(said.contains(step), "connect does not say `{step}`: {said}");
     }
-    let status = story.ctl(&["status", "--wait", "--timeout", "20"]);
+    let status = story.well();
     assert_eq!(status.matches("4/4").count(), 2, "every pair of nodes had a round trip: {status}");
     answered_by_both_while_connected(&story);
     // How long a change takes is shown for each of its stages.

@@ -22,7 +22,7 @@ fn traffic_and_new_connections_outlive_every_apiserver_and_agent_and_their_retur
     }
 
     streams.flowed();
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     story.carts(FROM, &A, both);
 }
 

@@ -40,7 +40,7 @@ fn without_tcx_services_are_the_same_and_agents_that_start_again_cost_no_packet(
     assert_eq!(report(sender).unwrap()["refused"], 0);
     let stream = report(receiver).unwrap();
     assert!(stream["lost"] == 0 && stream["finished"] == true, "the stream: {stream}");
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     story.carts(CLIENT, &A, both);
 }
 

@@ -120,7 +120,7 @@ fn a_global_service_works_beside_the_rules_of_a_real_kube_proxy_of_either_mode()
             );
         }
         opens(&story, mode);
-        story.ctl(&["status", "--wait", "--timeout", "40"]);
+        story.well();
 
         story.ctl(&["disconnect", A.name, B.name]);
         story.carts("cluster-a/pod/client", &A, |answers| only(answers, &A));

@@ -48,7 +48,7 @@ fn a_node_behind_a_nat_box_is_a_full_member_of_the_mesh_also_when_the_box_is_bou
 
         story.lab.rebind(&"home".parse().unwrap()).unwrap();
         talk(&story);
-        story.ctl(&["status", "--wait", "--timeout", "40"]);
+        story.well();
     }
 }
 

@@ -9,12 +9,16 @@ use e2e::page::{Block, shell_blocks};
 use e2e::{A, B, Cluster, both, carts, files, kubelet};
 use lab::cached;
 
-use crate::story::{SHOWN, Story};
+use crate::story::{SHOWN, Story, eventually};
 
 /// Blocks that no test runs, by their first line, and why.
-const NOT_RUN: [(&str, &str); 2] = [
+const NOT_RUN: [(&str, &str); 3] = [
     ("make images", "a lab has no registry: its kubelet starts the programs that are in the images"),
     ("cargo install --locked --path meshctl", "the test was built with it"),
+    (
+        "kubectl --context ctx-a patch meshpeer site-b --type merge --patch '{\"spec\": {\"contract\": {\"relay\": [\"site-c\"]}}}'",
+        "there is no third cluster; tests/e2e/tests/main/relays.rs has three",
+    ),
 ];
 
 /// Blocks for each node, by their first line; all others are for the operator's own machine.
@@ -30,9 +34,10 @@ const TUNNEL: &str = "mesh-clustermesh-tunnel-x7k2p";
 type Holds = fn(&Story);
 
 /// What has to be so after a block, by how it begins.
-const AFTER: [(&str, Holds); 5] = [
+const AFTER: [(&str, Holds); 6] = [
     ("meshctl check ctx-a ctx-b", each_for_itself),
     ("for context in ctx-a ctx-b; do kubectl --context $context -n shop annotate", one_service),
+    ("echo 'relay: {enabled: true}'", a_relay),
     ("helm --kube-context ctx-a upgrade", one_service),
     ("helm --kube-context ctx-a rollback", one_service),
     ("meshctl disconnect ctx-a ctx-b", each_for_itself),
@@ -129,6 +134,17 @@ fn tunnel_of(kubernetes: &Kubernetes<'_>, node: &str) -> String {
 fn each_for_itself(story: &Story) {
     story.carts("cluster-a/pod/client", &A, |answers| carts(answers, &[A]));
     story.carts("cluster-b/pod/client", &B, |answers| carts(answers, &[B]));
+}
+
+/// It runs on the node that the page labels, and on no other.
+fn a_relay(story: &Story) {
+    let bound = |node: &str| story.said(node, "ss -Hlun 'sport = :51872'");
+    eventually("somebody has the relay's port", SHOWN, || match bound("cluster-a/node/a1") {
+        it if it.is_empty() => Err("nobody has".to_owned()),
+        _ => Ok(()),
+    });
+    let elsewhere = bound("cluster-a/node/a2");
+    assert!(elsewhere.is_empty(), "a node without the label runs one: {elsewhere}");
 }
 
 fn one_service(story: &Story) {

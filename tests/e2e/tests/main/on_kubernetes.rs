@@ -63,7 +63,7 @@ fn two_clusters_of_real_kubernetes_act_as_one() {
         let cart = if place.starts_with("cluster-a") { &A } else { &B };
         story.carts(place, cart, both);
     }
-    let status = story.ctl(&["status", "--wait", "--timeout", "40"]);
+    let status = story.well();
     assert_eq!(status.matches("4/4").count(), 2, "{status}");
 
     // A pod that is deleted, and one that is not ready any more, are asked no longer; the other cluster sees it, too.
@@ -114,7 +114,7 @@ fn two_clusters_of_real_kubernetes_act_as_one() {
     assert_eq!(fs::read(data.join("ca/cert.pem")).unwrap(), ca);
     story.lab.start(control).unwrap();
     story.carts("cluster-b/pod/client", &B, |answers| answers.len() == 3);
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
 
     by_contexts(&story, [&a, &b], "disconnect ctx-a ctx-b");
     for kubernetes in [&a, &b] {

@@ -61,7 +61,7 @@ fn dry_runs_change_nothing(story: &Story) {
         let said = story.ctl(&["peer", "apply", "-f", file.to_str().unwrap(), "--cluster", cluster]);
         assert!(said.contains("holds its peer"), "{said}");
     }
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     let (code, json, _) = story.try_ctl(&["disconnect", A.name, B.name, "--dry-run", "-o", "json"]);
     assert!(code == 0 && json.matches("\"on\"").count() == 2, "{json}");
     story.ctl(&["status"]);
@@ -71,7 +71,7 @@ fn dry_runs_change_nothing(story: &Story) {
 fn a_reader_that_goes_away_ends_nothing(story: &Story) {
     for args in [
         &["connect", A.name, B.name][..],
-        &["status", "--wait", "--timeout", "40"],
+        &["status", "--wait", "--timeout", "60"],
         &["why", "shop/cart", "--cluster", A.name],
     ] {
         let argv = story.meshctl_argv(args.iter().copied()).join(" ");
@@ -184,7 +184,7 @@ fn a_saved_dump_is_the_store_of_the_next_start(story: &Story) {
     assert!(said.contains("is whole") && said.contains("as a new boot"), "{said}");
     story.kill9("cluster-a/host/control/apiserver");
     story.lab.start("cluster-a/host/control/apiserver").unwrap();
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     let note =
         story.said("host/admin", &format!("ETCDCTL_API=3 {etcdctl} get note-to-self --print-value-only"));
     assert_eq!(note, "of no source\n");

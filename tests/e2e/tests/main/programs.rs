@@ -14,16 +14,11 @@ const POD: (&str, &str) = ("cluster-a/pod/client", "10.1.1.11");
 /// The cgroup root of the VM.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-const ENROLMENT: &str = "\
-apiVersion: clustermesh.io/v1alpha1
-kind: ExternalWorkload
-metadata: {name: web-1, namespace: shop}
-spec:
-  labels: {app: legacy}
-  programs:
-  - {name: billing, unit: billing.service, labels: {app: billing}, serve: [{service: billing, port: 9001}]}
-  - {name: card, unit: card.service, slice: pay.slice, labels: {app: card}}
-";
+/// Whom the operator adds.
+const PROGRAMS: [&str; 2] = [
+    "billing=unit:billing.service,label=app=billing,serve=billing:9001",
+    "card=unit:card.service,slice=pay.slice,label=app=card",
+];
 
 /// A unit as systemd would start it: its cgroup, and its addresses in the mesh.
 struct Unit {
@@ -102,14 +97,10 @@ fn two_programs_of_one_vm_are_two_identities_each_at_an_address_that_nobody_else
     for (cluster, address) in [(A, "10.101.0.21"), (B, "10.102.0.21")] {
         story.write(&cluster, "billing.yaml", &service(address)).unwrap();
     }
-    story.write(&B, "web-1.yaml", ENROLMENT).unwrap();
     story.connect();
-    let line = eventually("the VM can be invited", SHOWN, || {
-        match story.try_ctl(&["vm", "token", "web-1", "--cluster", B.name]) {
-            (0, line, _) => Ok(line),
-            (_, _, stderr) => Err(stderr),
-        }
-    });
+    let vm = ["vm", "add", "web-1", "--cluster", B.name, "--namespace", "shop", "--labels", "app=legacy"];
+    let programs = PROGRAMS.map(|program| ["--program", program]);
+    let line = story.ctl(&[&vm[..], programs.as_flattened()].concat());
     let bin = story.lab.state().unwrap().bin;
     story.said(VM, &format!("{}/{}", bin.display(), line.trim()));
     let billing = BILLING.start(&story);

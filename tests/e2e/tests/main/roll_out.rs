@@ -138,7 +138,7 @@ fn only_those_of(story: &Story, a: &Kubernetes<'_>, pods: &Pods) {
             if held == addresses { Ok(()) } else { Err(format!("{}: {held:?}", cluster.name)) }
         });
     }
-    story.ctl(&["status", "--wait", "--timeout", "60"]);
+    story.well();
     answered_by(story, pods);
 }
 

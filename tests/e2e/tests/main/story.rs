@@ -90,6 +90,11 @@ impl Story {
         stdout
     }
 
+    /// Waits until `meshctl status` is green, and returns what it says: it is seconds, and the machine may be busy.
+    pub fn well(&self) -> String {
+        self.ctl(&["status", "--wait", "--timeout", "60"])
+    }
+
     /// Exit code, stdout and stderr of `meshctl`.
     pub fn try_ctl(&self, args: &[&str]) -> (i32, String, String) {
         told(self.meshctl(args.iter().copied()).unwrap())

@@ -62,7 +62,8 @@ fn one_command_connects_every_pair_of_three_clusters_and_running_it_again_change
         }
     }
     assert!(said.contains("connected all 3 pairs in "), "{said}");
-    let (code, status, _) = meshctl(&["status"]);
+    // A pair that is done waits for no other: its nodes may still be about to take in what the last one brought.
+    let (code, status, _) = meshctl(&["status", "--wait", "--timeout", "60"]);
     assert_eq!((code, status.matches("fresh").count()), (0, 6), "{status}");
     for (place, cluster) in [("cluster-a/pod/client", &A), ("cluster-c/pod/client", &C)] {
         story.carts(place, cluster, |answers| carts(answers, &[A, B, C]));

@@ -36,7 +36,7 @@ fn two_administrators_connect_their_clusters_by_a_token_that_counts_once() {
         story.carts(client, cluster, |answers| carts(answers, &[A, B]));
     }
     for cluster in [A, B] {
-        let (code, status, said) = ctl_of(&story, cluster, &["status", "--wait", "--timeout", "20"]);
+        let (code, status, said) = ctl_of(&story, cluster, &["status", "--wait", "--timeout", "60"]);
         assert_eq!(code, 0, "{}: {status}{said}", cluster.name);
     }
     let (code, told, said) = ctl_of(&story, B, &["token", "redeem", token]);

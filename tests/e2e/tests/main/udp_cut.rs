@@ -13,7 +13,7 @@ const RED_WITHIN: Duration = Duration::from_secs(20);
 #[test]
 fn a_cut_of_udp_turns_status_red_within_20_s_and_names_the_pair_until_it_is_healed() {
     let story = Story::connected("udp-cut");
-    story.ctl(&["status", "--wait", "--timeout", "20"]);
+    story.well();
 
     story.lab.cut("cluster-a/node/a1", "cluster-b/node/b2", Traffic::Udp).unwrap();
     let cut = Instant::now();
@@ -38,7 +38,7 @@ fn a_cut_of_udp_turns_status_red_within_20_s_and_names_the_pair_until_it_is_heal
     story.carts("cluster-a/pod/shell", &A, |all| all.keys().any(|who| behind(who)));
 
     story.lab.heal("cluster-a/node/a1", "cluster-b/node/b2").unwrap();
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     eventually("the backend behind the tunnel is used again", SHOWN, || {
         let all = story.ask("cluster-a/pod/client", &format!("http://{}/", A.cart), 20).unwrap();
         if all.keys().any(|who| behind(who)) { Ok(()) } else { Err(format!("{all:?}")) }

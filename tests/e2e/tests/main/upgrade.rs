@@ -21,7 +21,7 @@ fn nobody_notices_agents_whose_maps_are_of_another_make() {
 
     assert!(streams.still_flow(), "the agents were replaced after the streams had ended");
     streams.flowed();
-    story.ctl(&["status", "--wait", "--timeout", "40"]);
+    story.well();
     story.carts(FROM, &A, both);
 }
 

@@ -85,7 +85,13 @@ impl Peer {
         peer.put("nodes/w1", node("100.64.2.1", "10.2.1.0/24"));
         peer.put(
             "keys/w1",
-            TunnelKey { public_key: PublicKey([3; 32]), port: 51871, clock_epoch: 0, relay_key: None },
+            TunnelKey {
+                public_key: PublicKey([3; 32]),
+                port: 51871,
+                clock_epoch: 0,
+                relay_key: None,
+                on_demand: false,
+            },
         );
         // Outside of the contract, by one bit.
         peer.put("nodes/w2", node("100.64.3.2", "10.2.2.0/24"));

@@ -4,7 +4,7 @@ use mesh_tunnel::{
     config::{Config, Step, pieces, steps},
     key::{KEY_BYTES, PublicKey},
     relay::{
-        BYTES_PER_S, PAIRS_MAX, Pair, Relay,
+        MBIT_PER_S, PAIRS_MAX, Pair, Relay,
         text::{self, Kept},
     },
     uapi::{reply, request::Request},
@@ -79,7 +79,7 @@ pub(super) fn relay(input: &[u8]) {
 
 fn relay_between(pairs: &BTreeSet<Pair>) -> Relay {
     let own = PublicKey::from_hex(&"01".repeat(KEY_BYTES)).expect("64 hex digits");
-    let mut relay = Relay::new(&own, BYTES_PER_S);
+    let mut relay = Relay::new(&own, u64::from(MBIT_PER_S) * 125_000);
     relay.allow(pairs);
     relay
 }

@@ -58,8 +58,9 @@ pub(super) struct Captured<'a> {
 }
 
 impl PacketSocket {
-    /// Opens a socket in a place that sees these links (interface name, what is behind it). None named: all but loopback.
-    pub(super) fn open(holder: ProcessId, links: Vec<(String, String)>) -> Result<Self> {
+    /// Opens a socket in a place that sees these links: the interface's name, and how frames are labelled that come in and
+    /// go out. None named: all but loopback.
+    pub(super) fn open(holder: ProcessId, links: Vec<(String, [String; 2])>) -> Result<Self> {
         let (fd, present) = in_network(holder, || -> Result<_> {
             let present: BTreeMap<String, usize> = if_nameindex()
                 .context("cannot list the devices")?
@@ -72,14 +73,17 @@ impl PacketSocket {
             Ok((fd, present))
         })??;
         let links = if links.is_empty() {
-            present.keys().filter(|name| *name != "lo").map(|name| (name.clone(), String::new())).collect()
+            let labels = |name: &String| [format!("into {name}"), format!("out of {name}")];
+            present.keys().filter(|name| *name != "lo").map(|name| (name.clone(), labels(name))).collect()
         } else {
             links
         };
         let mut labels = BTreeMap::new();
-        for (name, behind) in links {
-            let Some(index) = present.get(&name) else { bail!("there is no device {name} in {behind}") };
-            labels.insert(*index, [format!("from {behind} ({name})"), format!("to {behind} ({name})")]);
+        for (name, both) in links {
+            let Some(index) = present.get(&name) else {
+                bail!("there is no device {name} to watch what goes {}", both[0])
+            };
+            labels.insert(*index, both);
         }
         setsockopt(&fd, RcvBufForce, &QUEUE_BYTES).context("cannot enlarge the socket's queue")?;
         setsockopt(&fd, RxqOvfl, &1).context("cannot count what is missed")?;

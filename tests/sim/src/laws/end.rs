@@ -1,6 +1,6 @@
 //! What must be so when everything works again and time has passed.
 
-use super::{Broken, broken, held};
+use super::{Broken, broken, held, hosts};
 use crate::{
     disk::Object,
     node::Node,
@@ -35,7 +35,10 @@ pub(crate) fn at_the_end(world: &World) -> Result<(), Broken> {
             import_equals_reference(world, name, peer, object)?;
         }
     }
-    world.nodes.values().try_for_each(|node| kernel_equals_reference(world, node))
+    world.nodes.values().try_for_each(|node| {
+        kernel_equals_reference(world, node)?;
+        hosts::clocks_at_the_end(world, node)
+    })
 }
 
 fn import_equals_reference(
@@ -120,19 +123,11 @@ fn kernel_equals_reference(world: &World, node: &Node) -> Result<(), Broken> {
             format!("{at} has {} steps to take, the first of them: {step}", left.len()),
         );
     }
-    let own = reference::announced(world, &node.cluster);
-    let known = own.contains_key(&MeshKey::Node(node.name.clone()).of(&node.cluster));
     let (mut held, expected) = (Held::of(&node.kernel), reference::kernel(world, node));
-    if !known {
+    if !is_known(world, node) {
         return Ok(());
     }
-    // What belonged to a peer that is gone stays closed.
-    let once_ours = |prefix: &IpNet| {
-        let there =
-            world.sites.iter().filter(|(name, _)| **name != node.cluster).map(|(_, site)| &site.cidrs);
-        there.chain(world.gone.values()).flatten().any(|cidr| cidr.contains(prefix))
-    };
-    held.closed.retain(|prefix| expected.closed.contains(prefix) || !once_ours(prefix));
+    leave_out_what_was_ours(world, node, &mut held, &expected);
     if held != expected {
         return broken(
             "kernels equal the reference",
@@ -140,6 +135,23 @@ fn kernel_equals_reference(world: &World, node: &Node) -> Result<(), Broken> {
         );
     }
     Ok(())
+}
+
+/// Whether the source of its cluster has a node of this name.
+pub(super) fn is_known(world: &World, node: &Node) -> bool {
+    let own = reference::announced(world, &node.cluster);
+    own.contains_key(&MeshKey::Node(node.name.clone()).of(&node.cluster))
+}
+
+/// What belonged to a peer that is gone stays closed.
+pub(super) fn leave_out_what_was_ours(world: &World, node: &Node, held: &mut Held, expected: &Held) {
+    let once_ours = |prefix: &IpNet| {
+        let there =
+            world.sites.iter().filter(|(name, _)| **name != node.cluster).map(|(_, site)| &site.cidrs);
+        there.chain(world.gone.values()).flatten().any(|cidr| cidr.contains(prefix))
+    };
+    held.closed.retain(|prefix| expected.closed.contains(prefix) || !once_ours(prefix));
+    held.fenced.retain(|prefix| expected.fenced.contains(prefix) || !once_ours(prefix));
 }
 
 fn differences(held: &Held, expected: &Held) -> String {
@@ -152,6 +164,9 @@ fn differences(held: &Held, expected: &Held) -> String {
     }
     if held.closed != expected.closed {
         out.push(format!("closed prefixes {:?} and should hold {:?}", held.closed, expected.closed));
+    }
+    if held.fenced != expected.fenced {
+        out.push(format!("fences {:?} and should hold {:?}", held.fenced, expected.fenced));
     }
     if held.pods != expected.pods {
         out.push(format!("pods {:?} and should hold {:?}", held.pods, expected.pods));

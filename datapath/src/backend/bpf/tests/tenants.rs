@@ -267,12 +267,14 @@ fn a_forged_source_is_dropped_from_a_raw_socket_and_from_a_packet_socket() {
 fn what_comes_for_an_address_reaches_the_sockets_of_its_owner_alone() {
     world(|world| {
         world.each(|who, own| {
-            let socket = UdpSocket::bind("[::]:7777").expect("a socket of both families");
+            // Whichever is free: a child of another test may hold the last one's socket until it is a program of its own.
+            let socket = UdpSocket::bind("[::]:0").expect("a socket of both families");
+            let port = socket.local_addr().expect("it is bound").port();
             socket.set_nonblocking(true).expect("asked, not waited for");
             for address in [HOST, A, B].concat() {
                 let source = if address.contains(':') { OUTSIDE[1] } else { OUTSIDE[0] };
                 let mut packet = udp(source, address, 9)[ETHERNET..].to_vec();
-                readdress(&mut packet, 7777);
+                readdress(&mut packet, port);
                 let (_, reason) = world.reason(|| world.tunnel.send(&packet));
                 let mine = own.contains(&address);
                 let expected = if mine { "" } else { "wrong_listener" };

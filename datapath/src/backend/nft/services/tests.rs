@@ -78,9 +78,9 @@ fn the_table_is_replaced_whole_and_says_what_the_rows_say() {
         chain refuse {
         type filter hook output priority -120; policy accept;
         ct state new meta l4proto { tcp, udp } ip daddr @services4 ip daddr . meta l4proto . th dport != @open4 meta l4proto tcp reject with tcp reset
-        ct state new meta l4proto { tcp, udp } ip daddr @services4 ip daddr . meta l4proto . th dport != @open4 reject with icmpx port-unreachable
+        ct state new meta l4proto { tcp, udp } ip daddr @services4 ip daddr . meta l4proto . th dport != @open4 reject with icmpx type port-unreachable
         ct state new meta l4proto { tcp, udp } ip6 daddr @services6 ip6 daddr . meta l4proto . th dport != @open6 meta l4proto tcp reject with tcp reset
-        ct state new meta l4proto { tcp, udp } ip6 daddr @services6 ip6 daddr . meta l4proto . th dport != @open6 reject with icmpx port-unreachable
+        ct state new meta l4proto { tcp, udp } ip6 daddr @services6 ip6 daddr . meta l4proto . th dport != @open6 reject with icmpx type port-unreachable
         }
         chain balance {
         type nat hook output priority -110; policy accept;

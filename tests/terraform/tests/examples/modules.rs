@@ -56,6 +56,10 @@ fn the_object_of_a_vm_is_one_that_an_apiserver_reads() {
         &json!({
             "name": "web-1", "cluster": "core", "namespace": "shop", "service_account": "legacy",
             "labels": {"app": "web"}, "read": ["db"], "serve": [{"service": "cart", "port": 8080, "port_name": "http"}],
+            "programs": [
+                {"name": "card", "unit": "card.service", "slice": "pay.slice", "labels": {"app": "card"}},
+                {"name": "jobs", "user": "jobs", "service_account": "jobs", "serve": [{"service": "jobs", "port": 9001}]},
+            ],
         }),
     );
     let outputs = outputs.unwrap();
@@ -69,6 +73,10 @@ fn the_object_of_a_vm_is_one_that_an_apiserver_reads() {
             "spec": {
                 "labels": {"app": "web"}, "serviceAccount": "legacy", "namespaces": ["db"],
                 "serve": [{"service": "cart", "portName": "http", "port": 8080}],
+                "programs": [
+                    {"name": "card", "unit": "card.service", "slice": "pay.slice", "labels": {"app": "card"}},
+                    {"name": "jobs", "user": "jobs", "serviceAccount": "jobs", "serve": [{"service": "jobs", "port": 9001}]},
+                ],
             },
         })
     );
@@ -91,7 +99,7 @@ fn both_peers_are_what_an_apiserver_accepts_of_the_clusters_that_were_made() {
     for (own, other) in [(&sides[0], &sides[1]), (&sides[1], &sides[0])] {
         let peer: MeshPeer = serde_saphyr::from_str(&text(&outputs["objects"][own.name.as_str()])).unwrap();
         assert_eq!((&peer.metadata.name, peer.spec.uuid), (&other.name, other.uuid));
-        let (own, others) = (of(own), BTreeMap::new());
+        let (own, others) = (Own::from(own), BTreeMap::new());
         check(&peer, Surroundings { own: &own, node_addresses: &[], others: &others }).unwrap();
     }
 }
@@ -141,15 +149,4 @@ pub fn as_said(data: &Path) -> Value {
         "trust_bundle": fs::read_to_string(layout.admin().bundle).unwrap(),
         "pod_cidrs": config.pod_cidrs, "service_cidrs": config.service_cidrs, "mesh_cidrs": config.mesh_cidrs,
     })
-}
-
-fn of(config: &ClusterConfig) -> Own {
-    Own {
-        name: config.name.clone(),
-        uuid: config.uuid,
-        pod_cidrs: config.pod_cidrs.clone(),
-        service_cidrs: config.service_cidrs.clone(),
-        mesh_cidrs: config.mesh_cidrs.clone(),
-        encryption_scope: config.encryption_scope,
-    }
 }

@@ -1,8 +1,8 @@
 //! The Terraform examples: modules, clouds, and the one that is applied for real. `make test-terraform` builds what they need.
 
-#[path = "main/clouds.rs"]
+#[path = "examples/clouds.rs"]
 mod clouds;
-#[path = "main/local.rs"]
+#[path = "examples/local.rs"]
 mod local;
-#[path = "main/modules.rs"]
+#[path = "examples/modules.rs"]
 mod modules;

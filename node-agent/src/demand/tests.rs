@@ -1,0 +1,215 @@
+use super::*;
+
+const KEY: PublicKey = PublicKey([7; 32]);
+const RELAY: PublicKey = PublicKey([9; 32]);
+
+/// A tunnel whose device counts what a script says.
+struct Scene {
+    dialled: bool,
+    demand: Demand,
+    device: BTreeMap<PublicKey, TunnelState>,
+    now: Instant,
+}
+
+fn relay_at() -> SocketAddr {
+    "192.0.2.9:51872".parse().unwrap()
+}
+
+fn tunnel() -> OnDemand {
+    OnDemand { key: KEY, relays: [relay_at()].into(), dialled: Some(relay_at()) }
+}
+
+impl Scene {
+    fn found(measured: TunnelState) -> Self {
+        let device: BTreeMap<_, _> = [(KEY, measured)].into();
+        let mut scene =
+            Self { dialled: false, demand: Demand::found(device.clone()), device, now: Instant::now() };
+        scene.look();
+        scene
+    }
+
+    /// There is a session by the relay.
+    fn new() -> Self {
+        let measured = TunnelState { endpoint: Some(relay_at()), ..TunnelState::default() };
+        Self::found(TunnelState { handshake_age: Some(Duration::ZERO), ..measured })
+    }
+
+    fn look(&mut self) -> bool {
+        let tunnel = OnDemand { dialled: tunnel().dialled.filter(|_| !self.dialled), ..tunnel() };
+        self.demand.look(self.now, &[tunnel], &[RELAY].into(), &self.device)
+    }
+
+    /// So many bytes a look come and go for so long; what the looks were told to be news.
+    fn for_s(&mut self, seconds: u64, rx: u64, tx: u64) -> usize {
+        let looks = seconds / LOOK_EVERY.as_secs();
+        (0..looks).filter(|_| self.pass(rx, tx)).count()
+    }
+
+    fn pass(&mut self, rx: u64, tx: u64) -> bool {
+        self.now += LOOK_EVERY;
+        let measured = self.device.get_mut(&KEY).unwrap();
+        (measured.rx_bytes, measured.tx_bytes) = (measured.rx_bytes + rx, measured.tx_bytes + tx);
+        self.look()
+    }
+
+    fn handshake_age(&mut self, seconds: u64) {
+        self.device.get_mut(&KEY).unwrap().handshake_age = Some(Duration::from_secs(seconds));
+    }
+
+    fn stage(&self) -> Stage {
+        self.demand.stage(&tunnel())
+    }
+}
+
+#[test]
+fn what_little_was_left_of_a_use_is_not_judged_again_with_the_keepalives_after_it() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.for_s(6, 4_800, 4_800), 1);
+    scene.pass(1_440, 1_440);
+    assert_eq!(scene.for_s(178, 0, 13), 0);
+    assert_eq!(scene.for_s(18, 0, 13), 1);
+    assert_eq!(scene.stage(), Stage::Leaving);
+}
+
+#[test]
+fn a_tunnel_whose_peer_the_device_does_not_have_for_a_moment_stays_where_it_is() {
+    let mut scene = Scene::new();
+    scene.pass(2_000, 2_000);
+    let peer = scene.device.remove(&KEY).unwrap();
+    assert!(!scene.look());
+    assert_eq!(scene.stage(), Stage::Straight);
+    scene.device.insert(KEY, peer);
+    assert!(!scene.look());
+    assert_eq!(scene.stage(), Stage::Straight);
+}
+
+#[test]
+fn a_tunnel_that_is_used_goes_straight_at_once_and_parks_by_the_relay_when_it_is_not_used_any_more() {
+    let mut scene = Scene::new();
+    assert_eq!(scene.stage(), Stage::Parked);
+    assert!(!scene.pass(600, 600), "a request and its answer");
+    assert!(scene.pass(600, 600), "and another");
+    assert_eq!(scene.stage(), Stage::Straight);
+    assert_eq!(scene.for_s(600, 2_000, 2_000), 0, "it stays as long as it is used");
+    // Keepalives, and what a session's renewal takes.
+    assert_eq!(scene.for_s(178, 0, 13), 0);
+    assert_eq!(scene.stage(), Stage::Straight);
+    assert_eq!(scene.demand.take_leaving(), []);
+    assert_eq!(scene.for_s(18, 0, 13), 1, "within a step after the three minutes");
+    assert_eq!(scene.stage(), Stage::Leaving);
+    assert_eq!(scene.demand.take_leaving(), [KEY]);
+    assert_eq!(scene.demand.take_leaving(), [], "one new session is enough");
+    scene.demand.put_leaving(vec![KEY]);
+    assert_eq!(scene.demand.take_leaving(), [KEY], "the device did not take it");
+    assert_eq!(scene.for_s(10, 0, 13), 1);
+    assert_eq!(scene.stage(), Stage::Parked);
+}
+
+#[test]
+fn what_rare_probes_and_their_handshakes_take_is_no_use() {
+    let mut scene = Scene::new();
+    for _ in 0..6 {
+        assert!(!scene.pass(2 * (148 + 92), 2 * (96 + 96 + 32)));
+        assert_eq!(scene.for_s(598, 0, 0), 0);
+    }
+    assert_eq!(scene.stage(), Stage::Parked);
+}
+
+#[test]
+fn handshakes_are_no_use_however_many_are_answered_late_or_never() {
+    let mut scene = Scene::found(TunnelState::default());
+    assert_eq!(scene.for_s(600, 0, 148), 0);
+    assert_eq!(scene.stage(), Stage::Parked);
+    scene.handshake_age(0);
+    assert!(!scene.pass(1_108, 1_840), "the gateway was late, and passes all of them on");
+    assert!(!scene.pass(800, 1_000), "a use");
+    assert!(scene.pass(200, 200), "and more of it");
+}
+
+#[test]
+fn use_while_it_leaves_brings_it_back() {
+    let mut scene = Scene::new();
+    scene.pass(2_000, 600);
+    while scene.stage() == Stage::Straight {
+        scene.pass(0, 13);
+    }
+    assert_eq!(scene.stage(), Stage::Leaving);
+    let leaving = scene.demand.take_leaving();
+    assert!(scene.pass(2_000, 900));
+    assert_eq!(scene.stage(), Stage::Straight);
+    scene.demand.put_leaving(leaving);
+    assert_eq!(scene.demand.take_leaving(), [], "the session by the relay is not wanted any more");
+}
+
+#[test]
+fn another_agent_finds_a_tunnel_where_it_was_left() {
+    let at = |endpoint: SocketAddr, age_s: u64| TunnelState {
+        endpoint: Some(endpoint),
+        handshake_age: Some(Duration::from_secs(age_s)),
+        ..TunnelState::default()
+    };
+    let straight = "192.0.2.12:51871".parse().unwrap();
+    for (found, stage) in [
+        (at(straight, 100), Stage::Straight),
+        (at(straight, 201), Stage::Parked),
+        (at(relay_at(), 100), Stage::Parked),
+    ] {
+        assert_eq!(
+            Demand::found([(KEY, found.clone())].into()).stage(&tunnel()),
+            stage,
+            "before the first look"
+        );
+        assert_eq!(Scene::found(found).stage(), stage);
+    }
+}
+
+#[test]
+fn who_dials_us_is_where_it_was_heard_while_there_is_a_session_and_it_answers() {
+    let mut scene = Scene { dialled: true, ..Scene::found(TunnelState::default()) };
+    assert!(!scene.demand.is_heard(&KEY), "there is no session yet");
+    scene.handshake_age(0);
+    assert!(scene.look() && scene.demand.is_heard(&KEY));
+    assert_eq!(scene.for_s(60, 0, 0), 0, "nothing is said");
+    assert_eq!(scene.for_s(12, 0, 500), 0, "it is doubted and probed");
+    assert!(scene.pass(0, 500), "and does not answer");
+    assert!(!scene.demand.is_heard(&KEY));
+    assert!(scene.pass(96, 96) && scene.demand.is_heard(&KEY));
+    scene.handshake_age(201);
+    assert!(scene.look() && !scene.demand.is_heard(&KEY));
+}
+
+#[test]
+fn what_is_sent_and_not_answered_is_doubted_and_keepalives_are_not() {
+    let mut scene = Scene::new();
+    scene.for_s(178, 0, 13);
+    assert!(!scene.demand.is_doubted(&KEY), "nothing but keepalives");
+    scene.pass(64, 64);
+    scene.for_s(4, 0, 256);
+    assert!(!scene.demand.is_doubted(&KEY), "an answer may still come");
+    scene.for_s(6, 0, 128);
+    assert!(scene.demand.is_doubted(&KEY));
+    scene.pass(32, 0);
+    assert!(!scene.demand.is_doubted(&KEY), "it answers");
+}
+
+#[test]
+fn a_device_that_was_made_anew_counts_from_nothing() {
+    let mut scene = Scene::new();
+    scene.pass(2_000, 700);
+    scene.device.insert(KEY, TunnelState { rx_bytes: 40, ..TunnelState::default() });
+    assert!(!scene.look());
+    assert_eq!(scene.stage(), Stage::Straight);
+    assert!(!scene.demand.is_doubted(&KEY));
+}
+
+#[test]
+fn a_relay_is_up_as_long_as_there_is_a_session_with_it() {
+    let mut scene = Scene::new();
+    assert!(!scene.demand.is_up(&RELAY));
+    let aged =
+        |seconds| TunnelState { handshake_age: Some(Duration::from_secs(seconds)), ..TunnelState::default() };
+    scene.device.insert(RELAY, aged(5));
+    assert!(scene.look() && scene.demand.is_up(&RELAY));
+    scene.device.insert(RELAY, aged(201));
+    assert!(scene.look() && !scene.demand.is_up(&RELAY));
+}
