@@ -19,7 +19,7 @@ use crate::{
     preflight::{self, ClusterFacts},
     progress::Progress,
     session::Session,
-    status::{self, PeerStatus},
+    status::{self, Due, PeerStatus},
     table,
 };
 use anyhow::{Context as _, bail};
@@ -238,8 +238,8 @@ struct Side {
 }
 
 impl Side {
-    fn read(facts: &Facts, peer: &ClusterName) -> Result<Self, String> {
-        let all = status::cluster(facts);
+    fn read(facts: &Facts, due: &mut Due, peer: &ClusterName) -> Result<Self, String> {
+        let all = status::cluster_again(facts, due);
         let found = all.peers.into_iter().find(|p| p.peer == *peer);
         let error = facts.import(peer).map(|i| i.last_error.clone()).unwrap_or_default();
         match found {
@@ -276,12 +276,13 @@ async fn wait(
     holds: impl Fn(&Side) -> Result<(), String>,
 ) -> anyhow::Result<Vec<Side>> {
     let mut missing;
+    let mut due: Vec<_> = sides.iter().map(|_| Due::default()).collect();
     loop {
         let facts = try_join_all(sides.iter().map(|(session, _)| session.facts())).await?;
-        let check = |(facts, (_, peer)): (&Facts, &(&Session, &ClusterName))| {
-            Side::read(facts, peer).and_then(|side| holds(&side).map(|()| side))
+        let check = |((facts, due), (_, peer)): ((&Facts, &mut Due), &(&Session, &ClusterName))| {
+            Side::read(facts, due, peer).and_then(|side| holds(&side).map(|()| side))
         };
-        match facts.iter().zip(sides).map(check).collect::<Result<Vec<_>, _>>() {
+        match facts.iter().zip(&mut due).zip(sides).map(check).collect::<Result<Vec<_>, _>>() {
             Ok(sides) => return Ok(sides),
             Err(first) => missing = first,
         }

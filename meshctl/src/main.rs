@@ -293,13 +293,17 @@ async fn records(
 
 async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<ExitCode> {
     let sessions = open(contexts, &args.clusters).await?;
-    let deadline = Instant::now() + Duration::from_secs(args.timeout);
+    let within = if args.wait { Duration::from_secs(args.timeout) } else { status::SETTLES };
+    let deadline = Instant::now() + within;
+    let mut due: Vec<_> = sessions.iter().map(|_| status::Due::default()).collect();
     let progress = progress::Progress::new();
     let clusters = loop {
         let facts = try_join_all(sessions.iter().map(Session::facts)).await?;
-        let clusters: Vec<_> = facts.iter().map(status::cluster).collect();
+        let look = |(facts, due)| status::cluster_again(facts, due);
+        let clusters: Vec<_> = facts.iter().zip(&mut due).map(look).collect();
         let healthy = clusters.iter().all(status::ClusterStatus::is_healthy);
-        if !args.wait || healthy || Instant::now() >= deadline {
+        let worth_it = args.wait || clusters.iter().any(status::ClusterStatus::settles);
+        if healthy || !worth_it || Instant::now() >= deadline {
             break clusters;
         }
         let missing = clusters.iter().find_map(|cluster| cluster.all_problems().next());

@@ -1,14 +1,18 @@
 //! What is true of a cluster now, from what its importer and its nodes measured. Pure.
 //!
 //! Green means: the peer's data are fresh, every node's maps hold them, and a probe went from every node to every node
-//! of the peer and back. Anything else is a problem with a name.
+//! of the peer and back. Anything else is a problem with a name. What was written a moment ago is on its way, and no
+//! problem yet: who looks again sees whether it arrives.
 
 use crate::facts::Facts;
 use api::{
     name::{ClusterName, NodeName},
     record::{Freshness, Phase, Tunnel, Way},
 };
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// A node that has not reported for this long is called silent: six of its reports are missing.
 pub const NODE_SILENT_MS: u64 = 30_000;
@@ -16,6 +20,9 @@ pub const NODE_SILENT_MS: u64 = 30_000;
 pub const PROBE_OLD_MS: u64 = 15_000;
 /// The same of a tunnel on demand, which is probed every ten minutes: two of these are missing, and a minute.
 pub const RARE_PROBE_OLD_MS: u64 = 21 * 60_000;
+/// What is on its way has this long. An agent programs and tells within a fraction of a second, and probes a new tunnel
+/// at once; a busy machine may need some of them.
+pub const SETTLES: Duration = Duration::from_secs(5);
 
 /// One cluster as seen from its own store.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -71,6 +78,31 @@ pub struct PeerStatus {
     pub refused: u64,
     /// What does not hold.
     pub problems: Vec<String>,
+    /// Some of that may be gone at the next look: agents that report have a newer record, or a new tunnel, to do.
+    #[serde(skip)]
+    pub settles: bool,
+}
+
+/// Which revision of each peer the nodes have to hold for somebody who looks more than once: the newest that his first
+/// look found, once the peer's list was complete. What came after it is new work: of a peer that changes something every
+/// second, no look would ever find the newest in all maps.
+#[derive(Debug, Default)]
+pub struct Due(BTreeMap<ClusterName, i64>);
+
+impl Due {
+    /// Of a peer, now.
+    fn revision(&mut self, facts: &Facts, peer: &ClusterName, is_complete: bool) -> u64 {
+        let newest = facts.newest_revision_of(peer);
+        let due = match self.0.get(peer) {
+            // Of a store that was restored from an older copy, nobody holds more than it has.
+            Some(due) => newest.min(*due),
+            None => newest,
+        };
+        if is_complete {
+            self.0.insert(peer.clone(), due);
+        }
+        u64::try_from(due).unwrap_or_default()
+    }
 }
 
 impl ClusterStatus {
@@ -83,16 +115,26 @@ impl ClusterStatus {
     pub fn is_healthy(&self) -> bool {
         self.all_problems().next().is_none()
     }
+
+    /// Another look may find less wrong.
+    pub fn settles(&self) -> bool {
+        self.peers.iter().any(|peer| peer.settles)
+    }
 }
 
-/// What the facts of a cluster amount to.
+/// What the facts of a cluster amount to, at a first look.
 pub fn cluster(facts: &Facts) -> ClusterStatus {
+    cluster_again(facts, &mut Due::default())
+}
+
+/// The same for somebody who has looked before.
+pub fn cluster_again(facts: &Facts, due: &mut Due) -> ClusterStatus {
     let nodes: Vec<&NodeName> = facts.nodes(&facts.cluster).map(|(name, _)| name).collect();
     let mut problems = Vec::new();
     for node in &nodes {
         problems.extend(node_problems(facts, node));
     }
-    let peers = facts.peers().map(|(peer, _)| peer_status(facts, peer, &nodes)).collect();
+    let peers = facts.peers().map(|(peer, _)| peer_status(facts, due, peer, &nodes)).collect();
     ClusterStatus {
         cluster: facts.cluster.clone(),
         revision: facts.head,
@@ -122,7 +164,7 @@ fn node_problems(facts: &Facts, node: &NodeName) -> Vec<String> {
     problems
 }
 
-fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerStatus {
+fn peer_status(facts: &Facts, due: &mut Due, peer: &ClusterName, nodes: &[&NodeName]) -> PeerStatus {
     let (_, state) =
         facts.peers().find(|(name, _)| *name == peer).expect("the caller iterates over the peers");
     let import = facts.import(peer).cloned().unwrap_or_default();
@@ -152,24 +194,26 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         ));
     }
 
-    let newest = u64::try_from(facts.newest_revision_of(peer)).unwrap_or_default();
-    let programmed = |node: &&&NodeName| {
+    let active = state.phase == Phase::Active;
+    let due = due.revision(facts, peer, active && import.synced);
+    let is_silent = |node: &NodeName| {
+        facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS)
+    };
+    let is_programmed = |node: &NodeName| {
         facts.applied(node).is_some_and(|a| {
-            a.programmed && a.clusters.iter().any(|c| c.cluster == *peer && c.revision >= newest)
+            a.programmed && a.clusters.iter().any(|c| c.cluster == *peer && c.revision >= due)
         })
     };
-    let nodes_programmed = nodes.iter().filter(programmed).count();
-    let active = state.phase == Phase::Active;
-    if active && nodes_programmed < nodes.len() {
-        let behind =
-            nodes.iter().filter(|node| !programmed(node)).map(|node| node.as_str()).collect::<Vec<_>>();
-        problems.push(format!("{peer}: the maps of {} do not hold revision {newest} yet", behind.join(", ")));
+    let behind: Vec<&NodeName> = nodes.iter().copied().filter(|node| !is_programmed(node)).collect();
+    let mut settles = active && behind.iter().any(|node| !is_silent(node));
+    if active && !behind.is_empty() {
+        let names: Vec<&str> = behind.iter().map(|node| node.as_str()).collect();
+        problems.push(format!("{peer}: the maps of {} do not hold revision {due} yet", names.join(", ")));
     }
 
     let (mut up, mut relayed, mut on_demand, mut rtt_max_us, mut mtu_bytes) = (0, 0, 0, None, None);
     for node in nodes {
-        let silent =
-            facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS);
+        let silent = is_silent(node);
         for other in &theirs {
             let tunnel = facts
                 .applied(node)
@@ -185,8 +229,14 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
                     rtt_max_us = rtt_max_us.max(tunnel.rtt_us);
                 }
                 _ if silent || !active => {}
-                Some(tunnel) => problems.push(silent_pair(facts, node, peer, tunnel)),
-                None => problems.push(format!("{}/{node} → {peer}/{other}: no tunnel yet", facts.cluster)),
+                Some(tunnel) => {
+                    settles |= tunnel.probe_age_ms.is_none() && !tunnel.probe_failed;
+                    problems.push(silent_pair(facts, node, peer, tunnel));
+                }
+                None => {
+                    settles = true;
+                    problems.push(format!("{}/{node} → {peer}/{other}: no tunnel yet", facts.cluster));
+                }
             }
             if let Some(mtu) = tunnel.map(|t| t.mtu_bytes) {
                 mtu_bytes = Some(mtu_bytes.map_or(mtu, |least: u32| least.min(mtu)));
@@ -199,7 +249,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         phase: state.phase,
         freshness: state.freshness,
         way: import.way,
-        nodes_programmed,
+        nodes_programmed: nodes.len() - behind.len(),
         nodes: nodes.len(),
         tunnels_up: up,
         tunnels: nodes.len() * theirs.len(),
@@ -212,6 +262,7 @@ fn peer_status(facts: &Facts, peer: &ClusterName, nodes: &[&NodeName]) -> PeerSt
         backends: import.backends,
         refused: import.refusals.iter().map(|r| r.count).sum(),
         problems,
+        settles,
     }
 }
 

@@ -106,6 +106,13 @@ impl East {
         }
     }
 
+    fn peer_state(&self) -> PeerState {
+        match &self.0[&LocalKey::Peer("west".parse().unwrap()).into()] {
+            (Record::PeerState(state), _) => state.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn import(&mut self, change: impl FnOnce(&mut ImportState)) {
         match self.0.get_mut(&LocalKey::Import("west".parse().unwrap()).into()) {
             Some((Record::ImportState(state), _)) => change(state),
@@ -113,9 +120,13 @@ impl East {
         }
     }
 
+    fn facts(&self) -> Facts {
+        let records = self.0.clone();
+        Facts { cluster: "east".parse().unwrap(), head: 20, now_ms: NOW_MS, records }
+    }
+
     fn check(self, expected: Expect) {
-        let facts = Facts { cluster: "east".parse().unwrap(), head: 20, now_ms: NOW_MS, records: self.0 };
-        let status = cluster(&facts);
+        let status = cluster(&self.facts());
         let west = &status.peers[0];
         let mut text = format!(
             "{:?} {:?} nodes {}/{} tunnels {}/{}\n",
@@ -189,6 +200,50 @@ fn a_node_whose_maps_lag_is_named_with_the_revision_it_lacks() {
 }
 
 #[test]
+fn a_record_of_a_moment_ago_settles_and_newer_ones_keep_nobody_waiting() {
+    let mut east = east();
+    let mut due = Due::default();
+    east.applied("e1", |a| a.clusters[0].revision = 11);
+    let first = cluster_again(&east.facts(), &mut due);
+    assert!(!first.is_healthy() && first.settles(), "{first:?}");
+
+    // Another record comes, and with it the report on the one before.
+    east.put(LocalKey::Peer("west".parse().unwrap()).into(), east.peer_state(), 21);
+    east.applied("e1", |a| a.clusters[0].revision = 12);
+    let second = cluster_again(&east.facts(), &mut due);
+    assert!(second.is_healthy(), "{second:?}");
+    assert!(!cluster(&east.facts()).is_healthy(), "for somebody else, the newest one is due");
+}
+
+#[test]
+fn what_is_due_is_all_of_a_first_list_and_never_more_than_a_restored_store_has() {
+    let mut east = east();
+    let mut due = Due::default();
+    east.import(|i| i.synced = false);
+    assert_eq!(cluster_again(&east.facts(), &mut due).peers[0].nodes_programmed, 2);
+    east.import(|i| i.synced = true);
+    east.put(LocalKey::Peer("west".parse().unwrap()).into(), east.peer_state(), 15);
+    assert_eq!(cluster_again(&east.facts(), &mut due).peers[0].nodes_programmed, 0);
+    east.put(LocalKey::Peer("west".parse().unwrap()).into(), east.peer_state(), 11);
+    assert_eq!(cluster_again(&east.facts(), &mut due).peers[0].nodes_programmed, 2);
+}
+
+#[test]
+fn a_tunnel_that_is_new_settles_and_one_that_is_silent_or_whose_agent_is_dead_does_not() {
+    let mut new = east();
+    new.applied("e1", |a| a.tunnels[0].probe_age_ms = None);
+    assert!(cluster(&new.facts()).settles());
+    new.applied("e1", |a| a.tunnels.clear());
+    assert!(cluster(&new.facts()).settles());
+    new.applied("e1", |a| a.written_ms = NOW_MS - 45_000);
+    assert!(!cluster(&new.facts()).settles());
+
+    let mut silent = east();
+    silent.applied("e1", |a| a.tunnels[0].probe_failed = true);
+    assert!(!cluster(&silent.facts()).settles());
+}
+
+#[test]
 fn a_dead_agent_is_said_and_its_tunnels_are_not_called_silent() {
     let mut east = east();
     east.applied("e1", |a| a.written_ms = NOW_MS - 45_000);
@@ -249,9 +304,7 @@ fn a_tunnel_through_a_relay_is_said_to_be_one_while_it_works_and_when_it_is_sile
         });
         east
     };
-    let facts =
-        Facts { cluster: "east".parse().unwrap(), head: 20, now_ms: NOW_MS, records: relayed(false).0 };
-    let status = cluster(&facts);
+    let status = cluster(&relayed(false).facts());
     assert_eq!((status.peers[0].tunnels_up, status.peers[0].tunnels_relayed), (2, 1));
     let table = crate::table::status(&[status]);
     assert!(table.contains("  2/2 (1 relay)  "), "{table}");

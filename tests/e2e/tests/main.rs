@@ -6,6 +6,8 @@
 mod bad_input;
 #[path = "main/bad_links.rs"]
 mod bad_links;
+#[path = "main/busy.rs"]
+mod busy;
 #[path = "main/certificates.rs"]
 mod certificates;
 #[path = "main/choice.rs"]
