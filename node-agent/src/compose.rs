@@ -24,7 +24,10 @@ use api::{
     name::{ClusterName, NodeName},
     record::{AppliedProgram, Cluster, Node, Phase, Processes, Program, TunnelKey},
 };
-use datapath::image::{Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer, Upkeep};
+use datapath::{
+    host::TunnelState,
+    image::{Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer, Upkeep},
+};
 use gateways::{End, Gateways};
 use ipnet::IpNet;
 use relay::Relay;
@@ -143,6 +146,14 @@ impl Composed {
     pub fn path_targets(&self) -> impl Iterator<Item = (Target, u16)> {
         let steady = self.targets().filter(|(_, to)| !to.is_on_demand());
         steady.map(|(target, to)| (target, to.ceiling_bytes))
+    }
+
+    /// What the device has sent to each node, in bytes.
+    pub fn sent_bytes(
+        &self,
+        device: &BTreeMap<PublicKey, TunnelState>,
+    ) -> impl Iterator<Item = (Target, u64)> {
+        self.targets().filter_map(|(target, to)| Some((target, device.get(&to.key.public_key)?.tx_bytes)))
     }
 
     /// Those that are kept on demand.

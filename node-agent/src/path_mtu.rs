@@ -9,6 +9,9 @@
 //!             and, if that finds no more, after ever longer
 //! ```
 //!
+//! Through a tunnel that nobody uses, confirmations would be most of what is sent: they are rare there, and the first look
+//! at the device's counters that finds the tunnel used has it confirmed at once.
+//!
 //! A padded packet that is lost says something of its size only if a small one that was sent later came back: a path
 //! that is dead, or that loses anything, is not small. Nor is one that is slow: over 64 kbit/s a padded packet and its
 //! answer take 400 ms longer than a small one, and as long again for each that is before them. So an answer may take
@@ -34,6 +37,13 @@ use std::{
 pub const BASE_BYTES: u16 = datapath::backend::bpf::PATH_MTU_MIN_BYTES;
 /// How often the MTU in use is confirmed: 300 bytes a second and tunnel with the answers, 1.4 MB/s with 5 000 tunnels.
 pub const CONFIRM: Duration = Duration::from_secs(10);
+/// The same where nothing but probes is sent: 50 bytes a second. Who begins to send finds a path that shrank in between as
+/// soon as one that shrinks under traffic.
+pub const CONFIRM_UNUSED: Duration = Duration::from_secs(60);
+/// A tunnel through which more was sent between two looks, which are [`CONFIRM`] apart, is used: our probes, what answers the
+/// other side's, two padded ones among them, and a handshake have 4,400 bytes even when the second look is late by as much.
+/// What a black hole swallows is sent again five times within 10 s, and is more.
+const UNUSED_BYTES: u64 = 5_000;
 /// How long after a search the next one tries more: twelve packets to a node whose path has shrunk, and to no other.
 pub const RAISE: Duration = Duration::from_secs(30);
 /// The same after searches that found no more: each waits twice as long. RFC 8899 (5.1.1) has 600 s from the first.
@@ -79,6 +89,9 @@ struct Path {
     next: Option<Instant>,
     /// How long after a search the next one tries more.
     raise: Duration,
+    /// What the device has sent, and since when that is counted.
+    counted: Option<(Instant, u64)>,
+    used: bool,
     /// Packets of this size that were lost, and when the first of them was sent.
     lost: u32,
     lost_since: Option<Instant>,
@@ -128,6 +141,15 @@ impl PathMtus {
             let at = now + CONFIRM.mul_f64(f64::from(nth) / f64::from(count));
             let path = Path::new(at, ceiling_bytes, self.remembered(target.address));
             self.paths.insert(target, path);
+        }
+    }
+
+    /// Takes what the device has sent to the targets since it was made, in bytes.
+    pub fn count(&mut self, now: Instant, sent_bytes: impl IntoIterator<Item = (Target, u64)>) {
+        for (target, bytes) in sent_bytes {
+            if let Some(path) = self.paths.get_mut(&target) {
+                path.count(now, bytes);
+            }
         }
     }
 
@@ -184,7 +206,42 @@ impl Path {
             // What the uplink carries is what most paths carry: used until five packets of this size are lost.
             Some(_) | None => (ceiling_bytes, Task::Confirm { raise_at: now }),
         };
-        Self { ceiling_bytes, mtu_bytes, task, next: Some(now), raise: RAISE, lost: 0, lost_since: None }
+        Self {
+            ceiling_bytes,
+            mtu_bytes,
+            task,
+            next: Some(now),
+            raise: RAISE,
+            counted: None,
+            used: false,
+            lost: 0,
+            lost_since: None,
+        }
+    }
+
+    fn count(&mut self, now: Instant, bytes: u64) {
+        let Some((since, before)) = self.counted else {
+            self.counted = Some((now, bytes));
+            return;
+        };
+        // A device that was made anew counts from nothing.
+        let used = bytes.checked_sub(before).unwrap_or(bytes) > UNUSED_BYTES;
+        if used || now.saturating_duration_since(since) >= CONFIRM {
+            if used && !self.used {
+                self.next = self.next.map(|at| at.min(now));
+            }
+            (self.used, self.counted) = (used, Some((now, bytes)));
+        }
+    }
+
+    /// When what passes is confirmed again, or the search for more begins.
+    fn confirm_after(&self, now: Instant, raise_at: Instant) -> Instant {
+        let (soon, late) = (now + CONFIRM, now + CONFIRM_UNUSED);
+        match self.used {
+            true => soon,
+            false if self.mtu_bytes < self.ceiling_bytes => raise_at.clamp(soon, late),
+            false => late,
+        }
     }
 
     /// Under another uplink. What filled the old one fills a larger one, until it is found otherwise.
@@ -228,7 +285,7 @@ impl Path {
             Task::Confirm { raise_at } if raise_at <= now && self.mtu_bytes < self.ceiling_bytes => {
                 self.task = Task::Search { too_large_bytes: None };
             }
-            Task::Confirm { .. } => self.next = Some(now + CONFIRM),
+            Task::Confirm { raise_at } => self.next = Some(self.confirm_after(now, raise_at)),
             Task::Search { too_large_bytes } => {
                 (self.mtu_bytes, self.raise) = (bytes, RAISE);
                 self.search_below(now, too_large_bytes);
@@ -251,7 +308,9 @@ impl Path {
         self.ask_anew(now);
         match self.task {
             // Nothing smaller is worth trying.
-            Task::Confirm { .. } if self.mtu_bytes <= BASE_BYTES => self.next = Some(now + CONFIRM),
+            Task::Confirm { raise_at } if self.mtu_bytes <= BASE_BYTES => {
+                self.next = Some(self.confirm_after(now, raise_at));
+            }
             Task::Confirm { .. } => {
                 (self.mtu_bytes, self.raise) = (BASE_BYTES, RAISE);
                 self.search_below(now, Some(sent.bytes));
@@ -264,8 +323,8 @@ impl Path {
         self.task = match self.between(too_large_bytes) {
             Some(_) => Task::Search { too_large_bytes },
             None => {
-                self.next = Some(now + CONFIRM);
                 let raise_at = now + self.raise;
+                self.next = Some(self.confirm_after(now, raise_at));
                 self.raise = RAISE_MAX.min(2 * self.raise);
                 Task::Confirm { raise_at }
             }

@@ -15,12 +15,18 @@ struct World {
     alive: bool,
     ceiling: u16,
     padded: Vec<u16>,
+    /// Bytes that somebody else sends every second.
+    used_bytes: u64,
+    sent_bytes: u64,
+    look_at: Instant,
 }
 
 /// A packet under way: when its answer or absence is known, what it was (`None`: a small one), and whether it is answered.
 type UnderWay = (Instant, Option<Padded>, bool);
 
 const RTT: Duration = Duration::from_millis(20);
+/// How often the device's counters are read.
+const LOOK: Duration = Duration::from_secs(10);
 
 fn target() -> Target {
     Target {
@@ -47,6 +53,9 @@ impl World {
             alive: true,
             ceiling: 1420,
             padded: Vec::new(),
+            used_bytes: 10_000,
+            sent_bytes: 0,
+            look_at: now,
         };
         world.under(1420);
         world
@@ -68,9 +77,14 @@ impl World {
         let mut under_way: Vec<UnderWay> = Vec::new();
         loop {
             let known = under_way.iter().map(|(at, ..)| *at);
-            match known.chain(self.probes.next_at()).chain(self.mtus.next_at()).min() {
+            match known.chain(self.probes.next_at()).chain(self.mtus.next_at()).chain([self.look_at]).min() {
                 Some(at) if at <= end => self.now = self.now.max(at),
                 _ => break,
+            }
+            if self.look_at <= self.now {
+                self.sent_bytes += self.used_bytes * LOOK.as_secs();
+                self.mtus.count(self.now, [(target(), self.sent_bytes)]);
+                self.look_at = self.now + LOOK;
             }
             let (done, rest): (Vec<UnderWay>, _) =
                 under_way.into_iter().partition(|(at, ..)| *at <= self.now);
@@ -78,11 +92,14 @@ impl World {
             done.into_iter().for_each(|one| self.finish(one));
             for padded in self.mtus.due(self.now, &self.probes) {
                 self.padded.push(padded.bytes);
+                // The other side's, too.
+                self.sent_bytes += 2 * (u64::from(padded.bytes) + 32);
                 let answered = self.alive && padded.bytes <= self.carries;
                 let after = if answered { RTT } else { padded.timeout };
                 under_way.push((self.now + after, Some(padded), answered));
             }
             for _ in self.probes.due(self.now) {
+                self.sent_bytes += 2 * 80;
                 let after = if self.alive { RTT } else { crate::probe::TIMEOUT };
                 under_way.push((self.now + after, None, self.alive));
             }
@@ -108,6 +125,41 @@ fn the_uplinks_mtu_is_used_at_once_and_confirmed_by_few_packets() {
     world.run(60);
     assert_eq!(world.mtu(), 1420);
     assert_eq!(world.padded, [1420; 6], "one every ten seconds");
+}
+
+#[test]
+fn a_tunnel_that_nobody_uses_is_confirmed_once_a_minute_and_at_once_when_it_is_used() {
+    let mut world = world(1500);
+    world.used_bytes = 0;
+    world.run(570);
+    assert_eq!(world.padded, [1420; 10], "one a minute");
+    world.carries = 1240;
+    world.run(5);
+    assert_eq!(world.mtu(), 1420, "nobody has asked");
+    world.used_bytes = 10_000;
+    // The next look, and five losses.
+    world.run(16);
+    assert!(world.mtu() <= 1240, "tried {:?}", world.padded);
+    world.run(25);
+    assert_eq!(world.mtu(), 1232, "tried {:?}", world.padded);
+    // And what grows while nobody uses it is found as soon.
+    world.used_bytes = 0;
+    world.run(20);
+    world.carries = 1500;
+    world.run(60);
+    assert_eq!(world.mtu(), 1420);
+}
+
+#[test]
+fn a_device_that_was_made_anew_is_used_when_it_counts_more_than_probes() {
+    let mut world = world(1500);
+    world.run(60);
+    world.used_bytes = 0;
+    world.run(60);
+    world.padded.clear();
+    (world.sent_bytes, world.used_bytes) = (0, 10_000);
+    world.run(21);
+    assert_eq!(world.padded, [1420; 2], "at the next look, and ten seconds later");
 }
 
 #[test]

@@ -89,6 +89,7 @@ impl<B: Beside> Agent<B> {
         let now = Instant::now();
         self.probes.retarget(now, self.composed.probe_targets());
         self.paths.mtus.retarget(now, self.composed.path_targets());
+        self.paths.mtus.count(now, self.composed.sent_bytes(&self.measured.tunnels));
         match self.basis {
             Basis::Pins => {}
             Basis::Disk { at_ms, programmed } => self.programmed_from_disk(at_ms, programmed),

@@ -1,5 +1,6 @@
 //! What a peering costs the link between two apiservers, while nothing changes and per change: IP packets of both
-//! directions, with TCP's acknowledgements and HTTP/2's pings. A measurement, whose figures stand in docs/operations.md.
+//! directions, with TCP's acknowledgements and HTTP/2's pings; and what two nodes send each other while nobody uses them.
+//! Measurements, whose figures stand in docs/operations.md.
 
 use crate::{
     edge::{EDGE, edge},
@@ -68,21 +69,52 @@ fn per_hour(bytes: u64, within: Duration) -> u64 {
     bytes * 3_600_000 / u64::try_from(within.as_millis()).expect("short").max(1)
 }
 
+#[test]
+#[ignore = "measures for three minutes: cargo test -p e2e --test main -- --ignored --nocapture cost::"]
+fn two_nodes_that_nobody_uses_cost_a_thin_link_little() {
+    let story = Story::connected("cost-nodes");
+    story.well();
+    // The first of what is done rarely is done at once.
+    story.said(NODE, &format!("sleep {}", NODES_WINDOW.as_secs() / 2));
+    count_at(&story, NODE, OTHER_NODE);
+    let began = Instant::now();
+    story.said(NODE, &format!("sleep {}", NODES_WINDOW.as_secs()));
+    let bytes = counted_at(&story, NODE) as f64 / began.elapsed().as_secs_f64();
+    println!("two nodes:      {bytes:.0} bytes a second");
+    assert!(bytes > 0. && bytes < NODES_MAX, "{bytes}");
+}
+
+/// Two nodes, and how the one is told from others by the other.
+const NODE: &str = "cluster-b/node/b1";
+const OTHER_NODE: &str = "192.0.2.11";
+/// Confirmations of the path's MTU are a minute apart, keepalives and round trips seconds.
+const NODES_WINDOW: Duration = Duration::from_secs(120);
+/// Of two nodes in both directions together, in bytes a second: a tenth of a link of 64 kbit/s has room for three such pairs.
+const NODES_MAX: f64 = 300.;
+
 /// From now on counts what the two apiservers say to each other.
 pub fn count(story: &Story) {
-    let peer = A.apiserver.split(':').next().expect("host:port");
+    count_at(story, CONTROL, A.apiserver.split(':').next().expect("host:port"));
+}
+
+/// From now on counts what a place and an address say to each other.
+fn count_at(story: &Story, place: &str, peer: &str) {
     let rules = format!(
         "table inet cost {{
            chain sent {{ type filter hook output priority 0; ip daddr {peer} counter; }}
            chain received {{ type filter hook input priority 0; ip saddr {peer} counter; }}
          }}"
     );
-    story.said(CONTROL, &format!("nft -f - <<< '{rules}'"));
+    story.said(place, &format!("nft -f - <<< '{rules}'"));
 }
 
 /// Bytes of IP packets since [`count`]: what cluster-b's apiserver sent, also what was lost then, and what it received.
 pub fn counted(story: &Story) -> u64 {
-    let listed = story.said(CONTROL, "nft -j list table inet cost");
+    counted_at(story, CONTROL)
+}
+
+fn counted_at(story: &Story, place: &str) -> u64 {
+    let listed = story.said(place, "nft -j list table inet cost");
     let listed: Value = serde_json::from_str(&listed).expect("JSON");
     let rules =
         listed["nftables"].as_array().expect("a list").iter().filter_map(|it| it["rule"]["expr"].as_array());
