@@ -294,7 +294,7 @@ impl Datapath {
     ///
     /// # Errors
     /// When the device does not answer, or refuses.
-    pub fn begin_sessions(&mut self, peers: &[PublicKey]) -> Result<(), wireguard::Error> {
+    pub fn begin_sessions(&mut self, peers: &BTreeSet<PublicKey>) -> Result<(), wireguard::Error> {
         let observed = self.observe_device()?;
         let renew = |key: &PublicKey| {
             let known = observed.peers.get(key)?;

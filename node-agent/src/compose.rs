@@ -16,7 +16,7 @@ pub mod relay;
 use crate::{
     demand::{Demand, OnDemand, Stage},
     path_mtu::PathMtus,
-    probe::{Pace, Target},
+    probe::{Pace, Probes, Target},
     programs::ProgramFacts,
 };
 use api::{
@@ -130,7 +130,7 @@ impl TunnelTo {
     /// What is to be looked at, of a tunnel that is kept on demand.
     fn on_demand(&self) -> Option<OnDemand> {
         let Way::OnDemand { gateways, dialled } = &self.way else { return None };
-        let relays = gateways.iter().map(|relay| relay.at).collect();
+        let relays = gateways.iter().map(|relay| (relay.key, relay.at)).collect();
         Some(OnDemand { key: self.key.public_key, relays, dialled: *dialled })
     }
 }
@@ -143,9 +143,9 @@ impl Composed {
 
     /// Where the path's MTU is measured, each with the largest packet that the uplink lets through: not in tunnels that
     /// are to be silent while they are not used.
-    pub fn path_targets(&self) -> impl Iterator<Item = (Target, u16)> {
-        let steady = self.targets().filter(|(_, to)| !to.is_on_demand());
-        steady.map(|(target, to)| (target, to.ceiling_bytes))
+    pub fn path_targets<'a>(&'a self, demand: &'a Demand) -> impl Iterator<Item = (Target, u16)> + 'a {
+        let used = |to: &TunnelTo| !to.is_on_demand() || demand.carries_work(&to.key.public_key);
+        self.targets().filter(move |(_, to)| used(to)).map(|(target, to)| (target, to.ceiling_bytes))
     }
 
     /// What the device has sent to each node, in bytes.
@@ -161,16 +161,27 @@ impl Composed {
         self.tunnels.values().filter_map(TunnelTo::on_demand).collect()
     }
 
-    /// The relays that they go through, by their devices' keys.
-    pub fn gateway_relays(&self) -> BTreeSet<PublicKey> {
+    /// The relays that they go through, by their devices' keys, without those whose nodes are silent.
+    pub fn gateway_relays(&self, silent: &Silent) -> BTreeSet<PublicKey> {
         let on_demand = self.tunnels.values().filter(|to| to.is_on_demand());
-        on_demand.flat_map(|to| to.way.relays()).map(|relay| relay.key).collect()
+        let relays = on_demand.flat_map(|to| to.way.relays());
+        let speaks = |relay: &&Relay| !silent.contains(&(relay.cluster.clone(), relay.node.clone()));
+        relays.filter(speaks).map(|relay| relay.key).collect()
     }
 
-    /// What to probe at once, as nothing came back.
-    pub fn doubted<'a>(&'a self, demand: &'a Demand) -> impl Iterator<Item = Target> + 'a {
-        let doubted = |to: &TunnelTo| demand.is_doubted(&to.key.public_key);
-        self.targets().filter(move |(_, to)| doubted(to)).map(|(target, _)| target)
+    /// Which of them to probe at once: one that answered its last probe, and what was sent to it since then was not answered;
+    /// or the other way about.
+    pub fn doubted<'a>(
+        &'a self,
+        demand: &'a Demand,
+        probes: &'a Probes,
+    ) -> impl Iterator<Item = Target> + 'a {
+        let on_demand = self.targets().filter(|(_, to)| to.is_on_demand());
+        on_demand.filter_map(move |(target, to)| {
+            let key = &to.key.public_key;
+            let is_red = probes.measured(&target.cluster, &target.node).is_red();
+            (if is_red { demand.speaks(key) } else { demand.is_doubted(key) }).then_some(target)
+        })
     }
 
     fn targets(&self) -> impl Iterator<Item = (Target, &TunnelTo)> {
@@ -418,7 +429,7 @@ fn open_tunnel(
     }
     let (endpoint, upkeep) = match to.on_demand() {
         None => (endpoint, Upkeep::Steady),
-        Some(tunnel) => on_demand(&tunnel, to.way.relays(), paths),
+        Some(tunnel) => on_demand(&tunnel, to.way.relays(), &paths.demand),
     };
     let peer = TunnelPeer { endpoint, upkeep, allowed, clock_epoch: key.clock_epoch };
     composed.image.tunnel.peers.insert(key.public_key, peer);
@@ -432,15 +443,9 @@ fn open_tunnel(
 }
 
 /// Where a tunnel on demand goes now. See [`crate::demand`].
-fn on_demand(
-    tunnel: &OnDemand,
-    gateways: &[Relay],
-    Paths { demand, silent, .. }: &Paths,
-) -> (Option<SocketAddr>, Upkeep) {
-    let works = |relay: &&Relay| {
-        demand.is_up(&relay.key) && !silent.contains(&(relay.cluster.clone(), relay.node.clone()))
-    };
-    let parked = gateways.iter().find(works).or(gateways.first()).map(|relay| relay.at);
+fn on_demand(tunnel: &OnDemand, gateways: &[Relay], demand: &Demand) -> (Option<SocketAddr>, Upkeep) {
+    let first = || gateways.iter().find(|relay| demand.is_up(&relay.key)).or(gateways.first());
+    let parked = demand.relay(tunnel).or_else(|| first().map(|relay| relay.at));
     let (endpoint, keepalive) = match (tunnel.dialled, demand.stage(tunnel)) {
         (None, _) if demand.is_heard(&tunnel.key) => (None, false),
         (None, _) | (Some(_), Stage::Parked) => (parked, false),
@@ -450,8 +455,8 @@ fn on_demand(
     (endpoint, Upkeep::OnDemand { keepalive })
 }
 
-/// The path MTU as it was measured; on demand, nothing is sent to measure it, and that of the gateways is taken, whose
-/// path leaves by the same uplink.
+/// The path MTU as it was measured. On demand it is measured only while there is work, and is at most that of the other side's
+/// gateways, whose path leaves by the same uplink.
 fn path_mtu_bytes(
     (cluster, name, mesh_address): (&ClusterName, &NodeName, Option<IpAddr>),
     way: &Way,
@@ -466,8 +471,8 @@ fn path_mtu_bytes(
         Way::Straight | Way::Relayed(_) => measured(name, mesh_address),
         Way::OnDemand { gateways, .. } => {
             let theirs = gateways.iter().filter(|relay| relay.cluster == *cluster);
-            let measured = theirs.map(|relay| measured(&relay.node, relay.mesh_address));
-            measured.min().unwrap_or(ceiling_bytes)
+            let least = theirs.map(|relay| measured(&relay.node, relay.mesh_address)).min();
+            measured(name, mesh_address).min(least.unwrap_or(ceiling_bytes))
         }
     }
 }

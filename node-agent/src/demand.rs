@@ -10,8 +10,12 @@
 //!   no keepalives                  keepalives                               show the other side that we are there
 //! ```
 //!
-//! A relay passes on what belongs to a handshake that it saw. So who leaves begins a new session by the relay; the other way
-//! about, the session goes along.
+//! A relay passes on what belongs to a handshake that it saw. So who leaves begins a new session by the relay, as does who is
+//! parked by one that fails and goes to another; the other way about, the session goes along.
+//!
+//! Gateways save the link, and who can dial does not depend on them: what is sent through one and not answered goes straight,
+//! as the gateway may be down or not know of us. Each time that happens again, the tunnel stays straight for twice as long.
+//! While no gateway works, none leaves. Who answers on neither way is dead, and his tunnel is parked.
 //!
 //! The other side cannot dial. It answers where it was spoken to last while there is a session, and speaks through the relay
 //! when there is none or nothing that it sends is answered: a mapping in a NAT box that is gone costs what is sent
@@ -38,10 +42,17 @@ const STEP: Duration = Duration::from_secs(15);
 const PARKED_BYTES: u64 = 2_048;
 /// The same where keepalives are sent: 39 of them have 1,248 bytes, and with handshakes and rare probes 2,600.
 const STRAIGHT_BYTES: u64 = 4_096;
+/// A tunnel that no gateway passed on stays straight for at most so long.
+const STRAIGHT_MAX: Duration = Duration::from_secs(3_600);
+/// More than this in a window is work, which is worth to know the path's MTU for: that is found and confirmed by packets of which
+/// both sides' have 20 kB, in a window without any work.
+const WORK_BYTES: u64 = 32_768;
 /// Keepalives through the relay before they end: two.
 const LEAVING: Duration = Duration::from_secs(2 * KEEPALIVE_S as u64);
 /// Who has answered nothing for so long, though it was probed, is not where it was heard last.
 const UNHEARD: Duration = Duration::from_secs(10);
+/// Who has answered nothing for so long on the straight way either, is dead.
+const DEAD: Duration = Duration::from_secs(30);
 /// What was sent without an answer for so long is doubted, and probed.
 const DOUBT: Duration = Duration::from_secs(5);
 /// A keepalive: header and tag. (WireGuard whitepaper, 5.4.6)
@@ -68,8 +79,8 @@ pub enum Stage {
 pub struct OnDemand {
     /// The peer of the device.
     pub key: PublicKey,
-    /// Addresses of the gateways' relays.
-    pub relays: BTreeSet<SocketAddr>,
+    /// The gateways' relays: where each is, by its device's key.
+    pub relays: BTreeMap<PublicKey, SocketAddr>,
     /// Where we can dial the other node, and its stage is ours to say; None: it dials us, and matters whether it is heard.
     pub dialled: Option<SocketAddr>,
 }
@@ -77,13 +88,13 @@ pub struct OnDemand {
 /// What is known of the tunnels on demand, and of the relays of gateways.
 #[derive(Debug, Default)]
 pub struct Demand {
-    /// As an earlier agent left them.
-    found: BTreeMap<PublicKey, TunnelState>,
+    /// Where the device's peers are that there is a session with.
+    sessions: BTreeMap<PublicKey, Option<SocketAddr>>,
     tunnels: BTreeMap<PublicKey, Tunnel>,
-    /// Relays that there is a session with, by the keys of their devices.
+    /// Relays that work, by the keys of their devices.
     up: BTreeSet<PublicKey>,
-    /// Tunnels that began to leave and have no session by the relay yet.
-    leaving: Vec<PublicKey>,
+    /// Tunnels that go by a relay now which does not know their session.
+    leaving: BTreeSet<PublicKey>,
 }
 
 #[derive(Debug)]
@@ -92,11 +103,17 @@ struct Tunnel {
     tx_bytes: u64,
     /// At the last look.
     had_session: bool,
+    /// Whether we dial, and the stage is ours to say.
+    dials: bool,
     stage: Stage,
     /// Since when it is in this stage, and its bytes are counted.
     since: Instant,
+    /// How long it is straight without being used.
+    stays: Duration,
     bytes: Recent,
     heard_at: Instant,
+    /// At the last look.
+    speaks: bool,
     is_heard: bool,
     /// Since something was heard.
     unanswered_bytes: u64,
@@ -107,43 +124,58 @@ struct Tunnel {
 
 impl Demand {
     /// Starts from what the device holds, so that a restarted agent moves nothing that is used.
-    pub fn found(device: BTreeMap<PublicKey, TunnelState>) -> Self {
-        let up = device.iter().filter(|(_, it)| has_session(it)).map(|(key, _)| *key).collect();
-        Self { found: device, up, ..Self::default() }
+    pub fn found(device: &BTreeMap<PublicKey, TunnelState>) -> Self {
+        let mut demand = Self::default();
+        demand.see(device);
+        demand.up = demand.sessions.keys().copied().collect();
+        demand
+    }
+
+    /// Takes what the device holds now: a tunnel that becomes one on demand stays where it is.
+    pub fn see(&mut self, device: &BTreeMap<PublicKey, TunnelState>) {
+        let sessions = device.iter().filter(|(_, it)| has_session(it));
+        self.sessions = sessions.map(|(key, it)| (*key, it.endpoint)).collect();
     }
 
     /// Where our tunnel to a node is that we can dial.
     pub fn stage(&self, tunnel: &OnDemand) -> Stage {
-        self.tunnels.get(&tunnel.key).map_or_else(|| self.stage_found(tunnel), |it| it.stage)
+        self.tunnels.get(&tunnel.key).map_or_else(|| self.stage_seen(tunnel), |it| it.stage)
     }
 
-    fn stage_found(&self, tunnel: &OnDemand) -> Stage {
-        let found = self.found.get(&tunnel.key);
-        let straight =
-            |it: &TunnelState| has_session(it) && it.endpoint.is_some_and(|at| !tunnel.relays.contains(&at));
-        if found.is_some_and(straight) { Stage::Straight } else { Stage::Parked }
+    fn stage_seen(&self, tunnel: &OnDemand) -> Stage {
+        let at = self.sessions.get(&tunnel.key).copied().flatten();
+        match at {
+            Some(at) if !tunnel.is_relay(at) => Stage::Straight,
+            Some(_) | None => Stage::Parked,
+        }
     }
 
     /// Whether a node that we cannot dial is where it was heard last.
     pub fn is_heard(&self, key: &PublicKey) -> bool {
-        let found = || self.found.get(key).is_some_and(has_session);
-        self.tunnels.get(key).map_or_else(found, |it| it.is_heard)
+        let seen = || self.sessions.contains_key(key);
+        self.tunnels.get(key).map_or_else(seen, |it| it.is_heard)
     }
 
-    /// A relay answers, by its device's key.
+    /// Through which relay it goes: where it has a session by one that works it stays, as no other knows that.
+    pub fn relay(&self, tunnel: &OnDemand) -> Option<SocketAddr> {
+        let at = self.sessions.get(&tunnel.key).copied().flatten();
+        tunnel.working(&self.up).find(|relay| Some(*relay) == at)
+    }
+
+    /// A relay works, by its device's key.
     pub fn is_up(&self, relay: &PublicKey) -> bool {
         self.up.contains(relay)
     }
 
-    /// The tunnels that need a new session, as they go by the relay from now on; each is told once.
-    pub fn take_leaving(&mut self) -> Vec<PublicKey> {
+    /// The tunnels that need a new session, as they go by another way from now on; each is told once.
+    pub fn take_leaving(&mut self) -> BTreeSet<PublicKey> {
         std::mem::take(&mut self.leaving)
     }
 
     /// Those that got none: they are told again, unless they went straight meanwhile.
-    pub fn put_leaving(&mut self, mut tunnels: Vec<PublicKey>) {
+    pub fn put_leaving(&mut self, mut tunnels: BTreeSet<PublicKey>) {
         tunnels.retain(|key| self.tunnels.get(key).is_some_and(|it| it.stage != Stage::Straight));
-        self.leaving.extend(tunnels);
+        self.leaving.append(&mut tunnels);
     }
 
     /// What was sent to it was not answered.
@@ -151,8 +183,18 @@ impl Demand {
         self.tunnels.get(key).is_some_and(|it| it.is_doubted)
     }
 
-    /// Reads what the device counted for the tunnels on demand, and how it is with the relays; true when the image
-    /// becomes another.
+    /// Something came from it between the last two looks.
+    pub fn speaks(&self, key: &PublicKey) -> bool {
+        self.tunnels.get(key).is_some_and(|it| it.speaks)
+    }
+
+    /// So much goes through it that the path's MTU matters.
+    pub fn carries_work(&self, key: &PublicKey) -> bool {
+        self.tunnels.get(key).is_some_and(|it| it.bytes.sum() > WORK_BYTES)
+    }
+
+    /// Reads what the device counted for the tunnels on demand, and how it is with the relays, those without the ones whose
+    /// nodes are silent; true when the image becomes another.
     pub fn look(
         &mut self,
         now: Instant,
@@ -160,15 +202,19 @@ impl Demand {
         relays: &BTreeSet<PublicKey>,
         device: &BTreeMap<PublicKey, TunnelState>,
     ) -> bool {
-        let mut changed = false;
+        let up: BTreeSet<_> =
+            relays.iter().filter(|key| device.get(key).is_some_and(has_session)).copied().collect();
+        let mut changed = self.up != up;
+        self.up = up;
         let mut known = std::mem::take(&mut self.tunnels);
         for it in on_demand {
             let tunnel = match (known.remove(&it.key), device.get(&it.key)) {
                 (Some(mut tunnel), Some(measured)) => {
                     let before = (tunnel.stage, tunnel.is_heard);
-                    tunnel.look(now, measured);
-                    if it.dialled.is_some() && before.0 != Stage::Leaving && tunnel.stage == Stage::Leaving {
-                        self.leaving.push(it.key);
+                    tunnel.dials = it.dialled.is_some();
+                    tunnel.look(now, measured, it.working(&self.up).next().is_some());
+                    if it.dialled.is_some() && self.goes_by_another(it, before.0, &tunnel, measured) {
+                        self.leaving.insert(it.key);
                     }
                     changed |= if it.dialled.is_some() {
                         tunnel.stage != before.0
@@ -177,17 +223,40 @@ impl Demand {
                     };
                     tunnel
                 }
-                (None, Some(measured)) => Tunnel::new(now, self.stage(it), self.is_heard(&it.key), measured),
+                (None, Some(measured)) => {
+                    Tunnel::new(now, it, self.stage(it), self.is_heard(&it.key), measured)
+                }
                 // Its peer is about to be made.
                 (Some(tunnel), None) => tunnel,
                 (None, None) => continue,
             };
             self.tunnels.insert(it.key, tunnel);
         }
-        let up = relays.iter().filter(|key| device.get(key).is_some_and(has_session)).copied().collect();
-        changed |= self.up != up;
-        self.up = up;
         changed
+    }
+
+    /// Whether a tunnel with a session goes by a relay from now on that did not see it begin.
+    fn goes_by_another(&self, it: &OnDemand, before: Stage, tunnel: &Tunnel, measured: &TunnelState) -> bool {
+        match (before, tunnel.stage) {
+            (Stage::Parked | Stage::Straight, Stage::Leaving) => true,
+            (Stage::Parked | Stage::Leaving, Stage::Parked | Stage::Leaving) => {
+                let failed =
+                    measured.endpoint.is_some_and(|at| it.working(&self.up).all(|relay| relay != at));
+                has_session(measured) && failed && it.working(&self.up).next().is_some()
+            }
+            (Stage::Straight, Stage::Parked | Stage::Straight) | (_, Stage::Straight) => false,
+        }
+    }
+}
+
+impl OnDemand {
+    fn is_relay(&self, at: SocketAddr) -> bool {
+        self.relays.values().any(|relay| *relay == at)
+    }
+
+    /// Where those of the relays are that are up.
+    fn working<'a>(&'a self, up: &'a BTreeSet<PublicKey>) -> impl Iterator<Item = SocketAddr> + 'a {
+        self.relays.iter().filter(|(key, _)| up.contains(key)).map(|(_, at)| *at)
     }
 }
 
@@ -196,15 +265,18 @@ fn has_session(measured: &TunnelState) -> bool {
 }
 
 impl Tunnel {
-    fn new(now: Instant, stage: Stage, is_heard: bool, measured: &TunnelState) -> Self {
+    fn new(now: Instant, of: &OnDemand, stage: Stage, is_heard: bool, measured: &TunnelState) -> Self {
         Self {
             rx_bytes: measured.rx_bytes,
             tx_bytes: measured.tx_bytes,
             had_session: has_session(measured),
+            dials: of.dialled.is_some(),
             stage,
             since: now,
+            stays: WINDOW,
             bytes: Recent::default(),
             heard_at: now,
+            speaks: false,
             is_heard,
             unanswered_bytes: 0,
             unanswered_since: None,
@@ -212,7 +284,7 @@ impl Tunnel {
         }
     }
 
-    fn look(&mut self, now: Instant, measured: &TunnelState) {
+    fn look(&mut self, now: Instant, measured: &TunnelState, gateway_works: bool) {
         // A device that was made anew counts from nothing.
         let grown = |now: u64, before: u64| if now < before { now } else { now - before };
         let (rx, tx) = (grown(measured.rx_bytes, self.rx_bytes), grown(measured.tx_bytes, self.tx_bytes));
@@ -225,32 +297,52 @@ impl Tunnel {
         // Without a session all of it is handshakes, and a gateway that answers late answers many at once.
         let had_session = std::mem::replace(&mut self.had_session, session);
         self.bytes.add(now, if session && had_session { rx + tx } else { 0 });
-        self.judge(now);
+        if self.dials {
+            self.judge(now, gateway_works, unanswered);
+        }
+    }
+
+    /// We send keepalives, which nobody answers.
+    fn keeps_open(&self) -> bool {
+        self.dials && self.stage != Stage::Parked
     }
 
     fn hear(&mut self, now: Instant, rx: u64, tx: u64) {
-        if rx > 0 {
+        self.speaks = rx > 0;
+        if self.speaks {
             (self.heard_at, self.unanswered_bytes, self.unanswered_since) = (now, 0, None);
+            if self.stage != Stage::Straight {
+                self.stays = WINDOW;
+            }
             return;
         }
         self.unanswered_bytes += tx;
         // Keepalives have no answer, nor has the first initiation, yet.
-        let unheard = now.saturating_duration_since(self.heard_at);
-        let keepalives = 1 + unheard.as_secs() / u64::from(KEEPALIVE_S);
+        let unheard = now.saturating_duration_since(self.heard_at.max(self.since));
+        let keepalives = if self.keeps_open() { 1 + unheard.as_secs() / u64::from(KEEPALIVE_S) } else { 1 };
         if self.unanswered_bytes > keepalives * KEEPALIVE_BYTES + INITIATION_BYTES {
             self.unanswered_since.get_or_insert(now);
         }
     }
 
-    fn judge(&mut self, now: Instant) {
+    fn judge(&mut self, now: Instant, gateway_works: bool, unanswered: Duration) {
         let (after, bytes) = (now.saturating_duration_since(self.since), self.bytes.sum());
         let next = match self.stage {
             Stage::Parked | Stage::Leaving if bytes > PARKED_BYTES => Stage::Straight,
+            Stage::Parked | Stage::Leaving if unanswered >= UNHEARD => {
+                self.stays = STRAIGHT_MAX.min(2 * self.stays);
+                Stage::Straight
+            }
             Stage::Leaving if after >= LEAVING => Stage::Parked,
-            Stage::Straight if bytes <= STRAIGHT_BYTES && after >= WINDOW => Stage::Leaving,
+            Stage::Straight if gateway_works && unanswered >= DEAD => Stage::Parked,
+            Stage::Straight if gateway_works && bytes <= STRAIGHT_BYTES && after >= self.stays => {
+                Stage::Leaving
+            }
             Stage::Parked | Stage::Leaving | Stage::Straight => return,
         };
         (self.stage, self.since, self.bytes) = (next, now, Recent::default());
+        // What the way before did not answer says nothing of this one.
+        (self.unanswered_bytes, self.unanswered_since) = (0, None);
     }
 }
 

@@ -180,7 +180,7 @@ impl Host {
     }
 
     /// Begins a new session with each of these peers, by the way that it is dialled now.
-    pub async fn begin_sessions(&self, peers: Vec<PublicKey>) -> Result<(), wireguard::Error> {
+    pub async fn begin_sessions(&self, peers: BTreeSet<PublicKey>) -> Result<(), wireguard::Error> {
         self.datapath.run(move |datapath| datapath.begin_sessions(&peers)).await
     }
 

@@ -6,7 +6,7 @@
 use api::name::{ClusterName, NodeName};
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -110,7 +110,7 @@ impl Probes {
         }
     }
 
-    /// A target is asked now, whenever its turn was: what was sent to it was not answered.
+    /// A target is asked now, whenever its turn was.
     pub fn hasten(&mut self, now: Instant, target: &Target) {
         if let Some(next) = self.slots.get_mut(target).and_then(|slot| slot.next.as_mut()) {
             *next = now.min(*next);
@@ -126,15 +126,17 @@ impl Probes {
 
     fn due_of(&mut self, now: Instant, pace: Pace, in_flight_max: usize) -> Vec<Target> {
         let room = in_flight_max.saturating_sub(self.in_flight(pace));
-        let due = self
-            .slots
-            .iter_mut()
-            .filter(|(_, slot)| slot.pace == pace && slot.next.is_some_and(|at| at <= now));
-        let ask = |(target, slot): (&Target, &mut Slot)| {
+        let of_pace = self.slots.iter_mut().filter(|(_, slot)| slot.pace == pace);
+        let due =
+            of_pace.filter_map(|(target, slot)| Some((slot.next.filter(|at| *at <= now)?, target, slot)));
+        let mut due: Vec<_> = due.collect();
+        // Who has waited longest is first: those that do not answer, and are due again soon, hold nobody up.
+        due.sort_by_key(|(at, ..)| *at);
+        let ask = |(_, target, slot): (Instant, &Target, &mut Slot)| {
             slot.next = None;
             target.clone()
         };
-        due.take(room).map(ask).collect()
+        due.into_iter().take(room).map(ask).collect()
     }
 
     fn in_flight(&self, pace: Pace) -> usize {
@@ -162,7 +164,7 @@ impl Probes {
             None => {
                 slot.measured.failures = slot.measured.failures.saturating_add(1);
                 slot.failing_since.get_or_insert(now);
-                slot.next = Some(now + RETRY);
+                slot.next = Some(now + slot.retry());
             }
         }
         was_red != slot.measured.is_red() || (first && rtt.is_some())
@@ -183,8 +185,24 @@ impl Probes {
     }
 
     fn slot(&self, cluster: &ClusterName, node: &NodeName) -> Option<&Slot> {
-        let of = |target: &Target| target.cluster == *cluster && target.node == *node;
-        self.slots.iter().find(|(target, _)| of(target)).map(|(_, slot)| slot)
+        let least = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let from = Target { cluster: cluster.clone(), node: node.clone(), address: least };
+        let (target, slot) = self.slots.range(from..).next()?;
+        (target.cluster == *cluster && target.node == *node).then_some(slot)
+    }
+}
+
+impl Slot {
+    /// How long after a probe without an answer the next one is sent: on demand, to who is dead, ever more rarely. Who comes back
+    /// is heard, and asked at once.
+    fn retry(&self) -> Duration {
+        match self.pace {
+            Pace::Steady => RETRY,
+            Pace::Rare => {
+                let doublings = self.measured.failures.saturating_sub(FAILURES_UNTIL_RED).min(16);
+                RARE_INTERVAL.min(RETRY * 2_u32.pow(doublings))
+            }
+        }
     }
 }
 

@@ -165,7 +165,7 @@ pub async fn run<C: Credentials, B: Beside>(start: Start<C, B>) -> anyhow::Resul
         paths: Paths {
             silent: Silent::new(),
             mtus,
-            demand: Demand::found(host.tunnels().await.unwrap_or_default()),
+            demand: Demand::found(&host.tunnels().await.unwrap_or_default()),
         },
         progress: Progress::with(tunnel, hook, balancing),
         programmed,
@@ -412,13 +412,13 @@ impl<B: Beside> Agent<B> {
 
     /// Reads what went through the tunnels that are kept on demand; true when one of them takes another way.
     async fn count(&mut self, now: Instant, host: &Host) -> bool {
-        let (on_demand, relays) = (self.composed.on_demand(), self.composed.gateway_relays());
+        let (on_demand, relays) =
+            (self.composed.on_demand(), self.composed.gateway_relays(&self.paths.silent));
         // A device that is too busy to answer, or that is gone, says nothing about what is used.
         let Ok(device) = host.tunnels().await else { return false };
         let changed = self.paths.demand.look(now, &on_demand, &relays, &device);
-        for target in self.composed.doubted(&self.paths.demand) {
-            self.probes.hasten(now, &target);
-        }
+        let doubted: Vec<_> = self.composed.doubted(&self.paths.demand, &self.probes).collect();
+        doubted.iter().for_each(|target| self.probes.hasten(now, target));
         changed
     }
 

@@ -5,7 +5,8 @@
 //! tunnel, unopened, and straight as soon as there is something to say ([`crate::demand`]).
 //!
 //! Nobody is asked: both sides, and the gateways, find the same in the same records. Which of the gateways a datagram
-//! takes is its sender's choice, as both sides have shown all of them where they are.
+//! takes is its sender's choice, as both sides have shown all of them where they are; so all are of one family, which is IPv4
+//! where there is a choice.
 
 use super::{Families, Way, relay::Relay};
 use api::{
@@ -13,14 +14,14 @@ use api::{
     name::{ClusterName, NodeName},
     record::{Node, TunnelKey},
 };
-use datapath::image::RelayPair;
+use datapath::image::{RELAY_PAIRS_MAX, RelayPair};
 use replica::view::View;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
-/// Gateways of a cluster that are used, the first by name: each costs every node behind NAT a tunnel that is kept, 400
+/// Gateways of a cluster that are used, the first by name: each costs every node behind NAT a tunnel that is kept, some 270
 /// bytes a second; one that is down is passed over for the other.
 pub const GATEWAYS_MAX: usize = 2;
 
@@ -64,17 +65,14 @@ impl<'a> Gateways<'a> {
         let Some((cluster, gateways)) = me.and_then(|me| self.serving(me, other)) else {
             return Way::Straight;
         };
-        let relay = |gateway: Gateway<'_>| {
-            let at = gateway.node.relay.iter().copied().find(|at| families.sends_to(at.ip()))?;
-            Some(Relay {
-                cluster: cluster.clone(),
-                node: gateway.name.clone(),
-                key: gateway.relay_key,
-                at,
-                mesh_address: gateway.node.mesh_addresses.first().copied(),
-            })
+        let relay = |(gateway, at): (Gateway<'_>, SocketAddr)| Relay {
+            cluster: cluster.clone(),
+            node: gateway.name.clone(),
+            key: gateway.relay_key,
+            at,
+            mesh_address: gateway.node.mesh_addresses.first().copied(),
         };
-        let relays: Vec<_> = gateways.filter_map(relay).collect();
+        let relays: Vec<_> = gateways.filter(|(_, at)| families.sends_to(at.ip())).map(relay).collect();
         if relays.is_empty() {
             return Way::Straight;
         }
@@ -82,27 +80,26 @@ impl<'a> Gateways<'a> {
         Way::OnDemand { gateways: relays, dialled }
     }
 
-    /// Who may talk through the relay of the node `me` as it is a gateway.
+    /// Who may talk through the relay of the node `me` as it is a gateway: no more than one pair beyond what a relay takes.
     pub(super) fn pairs(&self, me: &NodeName) -> BTreeSet<RelayPair> {
         let own = self.view.own();
-        let mut pairs = BTreeSet::new();
         if !self.by_cluster.get(own).is_some_and(|all| all.iter().any(|it| it.name == me)) {
-            return pairs;
+            return BTreeSet::new();
         }
         let others: Vec<_> = super::reachable(self.view)
             .filter(|(cluster, ..)| *cluster != own)
             .flat_map(|(cluster, ..)| self.ends(cluster))
             .filter(|other| other.node.endpoints.is_empty())
             .collect();
-        for one in self.ends(own) {
-            for other in &others {
-                let serves =
-                    self.serving(one, *other).is_some_and(|(_, mut all)| all.any(|it| it.name == me));
-                let pair = RelayPair::new(one.key.public_key, other.key.public_key);
-                pairs.extend(pair.filter(|_| serves));
-            }
-        }
-        pairs
+        let serves = |(one, other): &(End<'_>, End<'_>)| {
+            self.serving(*one, *other).is_some_and(|(_, mut all)| all.any(|(it, _)| it.name == me))
+        };
+        self.ends(own)
+            .flat_map(|one| others.iter().map(move |other| (one, *other)))
+            .filter(serves)
+            .filter_map(|(one, other)| RelayPair::new(one.key.public_key, other.key.public_key))
+            .take(RELAY_PAIRS_MAX + 1)
+            .collect()
     }
 
     /// Every node of a cluster whose agent is known.
@@ -121,7 +118,7 @@ impl<'a> Gateways<'a> {
         &'b self,
         one: End<'b>,
         other: End<'b>,
-    ) -> Option<(&'b ClusterName, impl Iterator<Item = Gateway<'a>> + 'b)> {
+    ) -> Option<(&'b ClusterName, impl Iterator<Item = (Gateway<'a>, SocketAddr)> + 'b)> {
         let dialled = match (one.node.endpoints.is_empty(), other.node.endpoints.is_empty()) {
             (true, false) => other,
             (false, true) => one,
@@ -131,14 +128,18 @@ impl<'a> Gateways<'a> {
         if one.cluster == other.cluster || !both_can {
             return None;
         }
-        let shares_family = |at: &SocketAddr| {
-            dialled.node.endpoints.iter().any(|endpoint: &IpAddr| endpoint.is_ipv4() == at.is_ipv4())
-        };
         let all = self.by_cluster.get(dialled.cluster)?;
-        let gateways = || {
-            all.iter().copied().filter(move |it| it.node.relay.iter().any(shares_family)).take(GATEWAYS_MAX)
+        let of = |v4: bool| {
+            let at = move |it: &Gateway<'a>| it.node.relay.iter().copied().find(|at| at.is_ipv4() == v4);
+            let has_family = dialled.node.endpoints.iter().any(|endpoint: &IpAddr| endpoint.is_ipv4() == v4);
+            all.iter()
+                .filter(move |_| has_family)
+                .filter_map(move |it| Some((*it, at(it)?)))
+                .take(GATEWAYS_MAX)
         };
-        let itself = gateways().any(|gateway| gateway.name == dialled.name);
+        let v4 = of(true).next().is_some();
+        let gateways = || of(v4);
+        let itself = gateways().any(|(gateway, _)| gateway.name == dialled.name);
         (!itself).then(|| (dialled.cluster, gateways()))
     }
 }

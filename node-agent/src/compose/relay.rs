@@ -85,23 +85,20 @@ pub(super) fn pairs(
     }
     let peers: Vec<_> =
         view.tables().local.peers.iter().filter(|(_, peer)| peer.phase == Phase::Active).collect();
-    let mut pairs = as_gateway;
-    for (index, (name, peer)) in peers.iter().enumerate() {
-        for (other_name, other) in &peers[index + 1..] {
-            if !(peer.relay.contains(other_name) && other.relay.contains(name)) {
-                continue;
-            }
-            let keys = |name| view.cluster(name).into_iter().flat_map(node_keys);
-            for one in keys(name) {
-                pairs.extend(keys(other_name).filter_map(|other| RelayPair::new(one, other)));
-            }
-        }
-    }
+    let keys = |name| view.cluster(name).into_iter().flat_map(node_keys);
+    let agreed = peers.iter().enumerate().flat_map(|(index, (name, peer))| {
+        let others = peers[index + 1..].iter();
+        let agrees = others.filter(|(other, it)| peer.relay.contains(*other) && it.relay.contains(*name));
+        agrees.map(|(other, _)| (*name, *other))
+    });
+    let by_contract = agreed.flat_map(|(name, other)| {
+        keys(name).flat_map(move |one| keys(other).filter_map(move |other| RelayPair::new(one, other)))
+    });
+    let pairs: BTreeSet<_> = as_gateway.into_iter().chain(by_contract).take(RELAY_PAIRS_MAX + 1).collect();
     if pairs.len() > RELAY_PAIRS_MAX {
         problems.push(format!(
-            "the contracts let {} pairs of nodes talk through this node's relay, which takes {RELAY_PAIRS_MAX}: the rest \
-             cannot",
-            pairs.len()
+            "more than {RELAY_PAIRS_MAX} pairs of nodes may talk through this node's relay, as a gateway or by contracts: it \
+             takes no more, and the rest cannot"
         ));
     }
     pairs.into_iter().take(RELAY_PAIRS_MAX).collect()

@@ -16,14 +16,14 @@ fn relay_at() -> SocketAddr {
 }
 
 fn tunnel() -> OnDemand {
-    OnDemand { key: KEY, relays: [relay_at()].into(), dialled: Some(relay_at()) }
+    OnDemand { key: KEY, relays: [(RELAY, relay_at())].into(), dialled: Some(relay_at()) }
 }
 
 impl Scene {
     fn found(measured: TunnelState) -> Self {
-        let device: BTreeMap<_, _> = [(KEY, measured)].into();
-        let mut scene =
-            Self { dialled: false, demand: Demand::found(device.clone()), device, now: Instant::now() };
+        let in_session = TunnelState { handshake_age: Some(Duration::ZERO), ..TunnelState::default() };
+        let device: BTreeMap<_, _> = [(KEY, measured), (RELAY, in_session)].into();
+        let mut scene = Self { dialled: false, demand: Demand::found(&device), device, now: Instant::now() };
         scene.look();
         scene
     }
@@ -94,13 +94,13 @@ fn a_tunnel_that_is_used_goes_straight_at_once_and_parks_by_the_relay_when_it_is
     // Keepalives, and what a session's renewal takes.
     assert_eq!(scene.for_s(178, 0, 13), 0);
     assert_eq!(scene.stage(), Stage::Straight);
-    assert_eq!(scene.demand.take_leaving(), []);
+    assert_eq!(scene.demand.take_leaving(), [].into());
     assert_eq!(scene.for_s(18, 0, 13), 1, "within a step after the three minutes");
     assert_eq!(scene.stage(), Stage::Leaving);
-    assert_eq!(scene.demand.take_leaving(), [KEY]);
-    assert_eq!(scene.demand.take_leaving(), [], "one new session is enough");
-    scene.demand.put_leaving(vec![KEY]);
-    assert_eq!(scene.demand.take_leaving(), [KEY], "the device did not take it");
+    assert_eq!(scene.demand.take_leaving(), [KEY].into());
+    assert_eq!(scene.demand.take_leaving(), [].into(), "one new session is enough");
+    scene.demand.put_leaving([KEY].into());
+    assert_eq!(scene.demand.take_leaving(), [KEY].into(), "the device did not take it");
     assert_eq!(scene.for_s(10, 0, 13), 1);
     assert_eq!(scene.stage(), Stage::Parked);
 }
@@ -118,7 +118,10 @@ fn what_rare_probes_and_their_handshakes_take_is_no_use() {
 #[test]
 fn handshakes_are_no_use_however_many_are_answered_late_or_never() {
     let mut scene = Scene::found(TunnelState::default());
-    assert_eq!(scene.for_s(600, 0, 148), 0);
+    for _ in 0..60 {
+        assert_eq!(scene.for_s(8, 0, 148 / 4), 0);
+        assert!(!scene.pass(92, 0), "an answer after a while, and the session is not used");
+    }
     assert_eq!(scene.stage(), Stage::Parked);
     scene.handshake_age(0);
     assert!(!scene.pass(1_108, 1_840), "the gateway was late, and passes all of them on");
@@ -138,7 +141,7 @@ fn use_while_it_leaves_brings_it_back() {
     assert!(scene.pass(2_000, 900));
     assert_eq!(scene.stage(), Stage::Straight);
     scene.demand.put_leaving(leaving);
-    assert_eq!(scene.demand.take_leaving(), [], "the session by the relay is not wanted any more");
+    assert_eq!(scene.demand.take_leaving(), [].into(), "the session by the relay is not wanted any more");
 }
 
 #[test]
@@ -155,7 +158,7 @@ fn another_agent_finds_a_tunnel_where_it_was_left() {
         (at(relay_at(), 100), Stage::Parked),
     ] {
         assert_eq!(
-            Demand::found([(KEY, found.clone())].into()).stage(&tunnel()),
+            Demand::found(&[(KEY, found.clone())].into()).stage(&tunnel()),
             stage,
             "before the first look"
         );
@@ -170,7 +173,7 @@ fn who_dials_us_is_where_it_was_heard_while_there_is_a_session_and_it_answers() 
     scene.handshake_age(0);
     assert!(scene.look() && scene.demand.is_heard(&KEY));
     assert_eq!(scene.for_s(60, 0, 0), 0, "nothing is said");
-    assert_eq!(scene.for_s(12, 0, 500), 0, "it is doubted and probed");
+    assert_eq!(scene.for_s(10, 0, 500), 0, "it is doubted and probed");
     assert!(scene.pass(0, 500), "and does not answer");
     assert!(!scene.demand.is_heard(&KEY));
     assert!(scene.pass(96, 96) && scene.demand.is_heard(&KEY));
@@ -205,11 +208,111 @@ fn a_device_that_was_made_anew_counts_from_nothing() {
 #[test]
 fn a_relay_is_up_as_long_as_there_is_a_session_with_it() {
     let mut scene = Scene::new();
-    assert!(!scene.demand.is_up(&RELAY));
+    scene.device.remove(&RELAY);
+    assert!(scene.look() && !scene.demand.is_up(&RELAY));
     let aged =
         |seconds| TunnelState { handshake_age: Some(Duration::from_secs(seconds)), ..TunnelState::default() };
     scene.device.insert(RELAY, aged(5));
     assert!(scene.look() && scene.demand.is_up(&RELAY));
     scene.device.insert(RELAY, aged(201));
     assert!(scene.look() && !scene.demand.is_up(&RELAY));
+}
+
+/// Where the other node itself is.
+fn straight_at() -> SocketAddr {
+    "192.0.2.12:51871".parse().unwrap()
+}
+
+#[test]
+fn what_a_gateway_does_not_pass_on_goes_straight_and_each_time_stays_there_for_longer() {
+    let mut scene = Scene::found(TunnelState::default());
+    let mut stayed = Vec::new();
+    for _ in 0..3 {
+        // Initiations, which nobody answers: the relay is up, and passes nothing on for us.
+        let mut looks = 0;
+        while scene.stage() != Stage::Straight {
+            scene.pass(0, 148 * 2 / 5);
+            looks += 1;
+        }
+        assert!((5..=16).contains(&looks), "{looks} looks");
+        scene.handshake_age(0);
+        let since = scene.now;
+        while scene.stage() == Stage::Straight {
+            scene.pass(13, 13);
+        }
+        stayed.push((scene.now - since).as_secs());
+        scene.device.get_mut(&KEY).unwrap().handshake_age = None;
+    }
+    assert_eq!(stayed, [360, 720, 1_440], "unused");
+    // Once it was passed on, as before.
+    scene.for_s(30, 20, 20);
+    scene.handshake_age(0);
+    scene.pass(2_000, 2_000);
+    scene.pass(2_000, 2_000);
+    assert_eq!(scene.stage(), Stage::Straight);
+    scene.for_s(200, 13, 13);
+    assert_ne!(scene.stage(), Stage::Straight);
+}
+
+#[test]
+fn while_no_gateway_works_nothing_leaves_and_who_answers_on_neither_way_is_parked_when_one_does() {
+    let mut scene = Scene::new();
+    scene.pass(2_000, 2_000);
+    let relay = scene.device.remove(&RELAY).unwrap();
+    scene.for_s(600, 13, 13);
+    assert_eq!(scene.stage(), Stage::Straight);
+    scene.for_s(600, 0, 148 * 2 / 5);
+    assert_eq!(scene.stage(), Stage::Straight, "the link may be down");
+    scene.device.insert(RELAY, relay);
+    scene.pass(0, 148 * 2 / 5);
+    assert_eq!(scene.stage(), Stage::Parked);
+}
+
+#[test]
+fn a_quiet_tunnel_is_doubted_as_soon_as_a_busy_one() {
+    for dialled in [false, true] {
+        let mut scene = Scene { dialled, ..Scene::new() };
+        scene.look();
+        scene.pass(32, 32);
+        scene.for_s(300, 0, 0);
+        scene.for_s(14, 0, 148 * 2 / 5);
+        assert!(scene.demand.is_doubted(&KEY), "dialled: {dialled}");
+    }
+}
+
+#[test]
+fn who_is_parked_by_a_relay_that_fails_begins_a_session_by_another_and_stays_there() {
+    const OTHER: PublicKey = PublicKey([10; 32]);
+    let other_at: SocketAddr = "192.0.2.10:51872".parse().unwrap();
+    let tunnel = OnDemand { relays: [(RELAY, relay_at()), (OTHER, other_at)].into(), ..tunnel() };
+    let session = |at| TunnelState {
+        endpoint: Some(at),
+        handshake_age: Some(Duration::ZERO),
+        ..TunnelState::default()
+    };
+    let mut device: BTreeMap<_, _> =
+        [(KEY, session(relay_at())), (RELAY, session(relay_at())), (OTHER, session(other_at))].into();
+    let (mut demand, now) = (Demand::found(&device), Instant::now());
+    let both: BTreeSet<_> = [RELAY, OTHER].into();
+    demand.look(now, &[tunnel.clone()], &both, &device);
+    assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (Some(relay_at()), [].into()));
+    // Its node is silent.
+    assert!(demand.look(now, &[tunnel.clone()], &[OTHER].into(), &device));
+    assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (None, [KEY].into()));
+    device.insert(KEY, session(other_at));
+    demand.see(&device);
+    demand.look(now, &[tunnel.clone()], &both, &device);
+    assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (Some(other_at), [].into()));
+}
+
+#[test]
+fn a_tunnel_that_comes_to_be_kept_on_demand_stays_where_it_is() {
+    let mut scene = Scene::new();
+    scene.demand = Demand::default();
+    let at = TunnelState { endpoint: Some(straight_at()), ..scene.device[&KEY].clone() };
+    scene.device.insert(KEY, at);
+    scene.demand.see(&scene.device);
+    assert_eq!(scene.stage(), Stage::Straight);
+    scene.look();
+    assert_eq!(scene.stage(), Stage::Straight);
 }

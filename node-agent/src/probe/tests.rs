@@ -138,3 +138,29 @@ fn few_tunnels_on_demand_are_asked_at_once_and_they_hold_up_no_other() {
     assert_eq!(probes.next_at(), Some(start));
     assert_eq!(probes.due(start).len(), 1);
 }
+
+#[test]
+fn who_is_dead_is_asked_ever_more_rarely_and_holds_up_nobody_who_comes_later_by_name() {
+    let (mut probes, start) = (Probes::default(), Instant::now());
+    let dead: Vec<_> = (0..20).map(|n| target(&format!("a{n}"))).collect();
+    let alive = target("w1");
+    probes.retarget(start, dead.iter().chain([&alive]).map(|it| (it.clone(), Pace::Rare)));
+    let (mut now, mut asked) = (start, Vec::new());
+    let mut under_way: Vec<(Instant, Target)> = Vec::new();
+    while now < start + RARE_INTERVAL * 3 {
+        let due = probes.due(now);
+        asked.extend(due.iter().map(|it| (now, it.clone())));
+        under_way.extend(due.into_iter().map(|it| (now + TIMEOUT, it)));
+        let ends = under_way.iter().map(|(at, _)| *at);
+        now = ends.chain(probes.next_at()).min().unwrap().max(now);
+        for (_, ended) in under_way.extract_if(.., |(at, _)| *at <= now) {
+            let answer = (ended == alive).then_some(Duration::from_millis(1));
+            probes.finished(now, &ended, answer);
+        }
+    }
+    let times = |of: &Target| asked.iter().filter(|(_, it)| it == of).map(|(at, _)| *at - start).collect();
+    let of_alive: Vec<Duration> = times(&alive);
+    assert!(of_alive.len() == 3 && of_alive[0] < Duration::from_secs(60), "{of_alive:?}");
+    let of_dead: Vec<Duration> = times(&dead[0]);
+    assert!((8..=16).contains(&of_dead.len()), "{of_dead:?}");
+}

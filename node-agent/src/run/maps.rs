@@ -88,7 +88,8 @@ impl<B: Beside> Agent<B> {
         }
         let now = Instant::now();
         self.probes.retarget(now, self.composed.probe_targets());
-        self.paths.mtus.retarget(now, self.composed.path_targets());
+        self.paths.demand.see(&self.measured.tunnels);
+        self.paths.mtus.retarget(now, self.composed.path_targets(&self.paths.demand));
         self.paths.mtus.count(now, self.composed.sent_bytes(&self.measured.tunnels));
         match self.basis {
             Basis::Pins => {}

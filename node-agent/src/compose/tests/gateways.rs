@@ -36,7 +36,9 @@ impl Mesh {
     fn count(&mut self, at: Instant, device: &[(PublicKey, TunnelState)]) {
         let composed = self.composed();
         let device = device.iter().cloned().collect();
-        self.paths.demand.look(at, &composed.on_demand(), &composed.gateway_relays(), &device);
+        let relays = composed.gateway_relays(&self.paths.silent);
+        self.paths.demand.look(at, &composed.on_demand(), &relays, &device);
+        self.paths.demand.see(&device);
     }
 
     fn key_of(&self, cluster: &str, node: &str) -> PublicKey {
@@ -91,7 +93,7 @@ fn a_node_that_nobody_dials_keeps_its_tunnels_to_the_gateways_and_parks_the_othe
         mesh.composed().probe_targets().map(|(to, pace)| (to.node.to_string(), pace)).collect();
     let steady = ["e2", "w1", "w2"].map(|name| (name.to_owned(), Pace::Steady));
     assert_eq!(paces, [&steady[..], &[("w3".to_owned(), Pace::Rare)]].concat());
-    assert!(mesh.composed().path_targets().all(|(to, _)| to.node.as_str() != "w3"));
+    assert!(mesh.composed().path_targets(&mesh.paths.demand).all(|(to, _)| to.node.as_str() != "w3"));
 }
 
 #[test]
@@ -126,9 +128,17 @@ fn a_gateway_that_is_down_or_silent_is_passed_over() {
     let (first, second) = (PublicKey([201; 32]), PublicKey([202; 32]));
     mesh.count(Instant::now(), &[(second, session.clone())]);
     assert!(mesh.kept().contains("west/w3 at 192.0.2.22:51872"), "{}", mesh.kept());
-    mesh.count(Instant::now(), &[(first, session.clone()), (second, session)]);
+    let both = [(first, session.clone()), (second, session.clone())];
+    mesh.count(Instant::now(), &both);
     assert!(mesh.kept().contains("west/w3 at 192.0.2.21:51872"), "{}", mesh.kept());
     mesh.paths.silent = [("west".parse().unwrap(), "w1".parse().unwrap())].into();
+    mesh.count(Instant::now(), &both);
+    assert!(mesh.kept().contains("west/w3 at 192.0.2.22:51872"), "{}", mesh.kept());
+    // With a session by the second it stays there when the first speaks again.
+    let w3 = mesh.key_of("west", "w3");
+    let there = TunnelState { endpoint: Some("192.0.2.22:51872".parse().unwrap()), ..session };
+    mesh.paths.silent.clear();
+    mesh.count(Instant::now(), &[&both[..], &[(w3, there)]].concat());
     assert!(mesh.kept().contains("west/w3 at 192.0.2.22:51872"), "{}", mesh.kept());
 }
 
@@ -159,4 +169,31 @@ fn a_gateway_passes_datagrams_on_between_its_own_nodes_and_those_of_peers_that_n
     assert_eq!(mesh.pairs(), [(e2.min(w3), e2.max(w3))], "not its own, which is always kept");
     mesh.peer("west", Phase::Prepared, &[]);
     assert_eq!(mesh.pairs(), [], "the connect is not complete");
+}
+
+#[test]
+fn gateways_are_of_one_family_so_that_both_sides_show_the_same_ones_where_they_are() {
+    let mut mesh = behind_nat();
+    mesh.change_node("west", "w3", |node| node.endpoints.push("2001:db8::23".parse().unwrap()));
+    mesh.relay("west", "w1", &["[2001:db8::21]:51872"], 201);
+    assert!(mesh.kept().contains("west/w3 at 192.0.2.22:51872, not kept"), "{}", mesh.kept());
+    assert!(
+        !mesh.composed().image.tunnel.peers.contains_key(&PublicKey([201; 32])),
+        "w1 is no gateway of w3"
+    );
+}
+
+#[test]
+fn a_busy_tunnel_on_demand_has_its_path_measured() {
+    let mut mesh = behind_nat();
+    let (w3, at) = (mesh.key_of("west", "w3"), Instant::now());
+    let in_session = |bytes| TunnelState { handshake_age: Some(Duration::from_secs(5)), ..counted(bytes) };
+    mesh.count(at, &[(w3, in_session(0))]);
+    mesh.count(at + LOOK_EVERY, &[(w3, in_session(5_000))]);
+    let measured = |mesh: &Mesh| {
+        mesh.composed().path_targets(&mesh.paths.demand).any(|(to, _)| to.node.as_str() == "w3")
+    };
+    assert!(!measured(&mesh), "used, and no work");
+    mesh.count(at + LOOK_EVERY * 2, &[(w3, in_session(50_000))]);
+    assert!(measured(&mesh));
 }
