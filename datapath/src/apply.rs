@@ -6,7 +6,7 @@ pub mod model;
 mod tests;
 
 use crate::{
-    backend::bpf::{LocalRow, Program, RouteRow},
+    backend::bpf::{self, LocalRow, Program, RouteRow},
     observe::Masquerade,
     step::{Step, TunnelStep},
 };
@@ -38,8 +38,8 @@ pub struct Outcome {
     pub taken: usize,
     /// One sentence for each step that was refused; what was left alone because of it is counted in the last.
     pub problems: Vec<String>,
-    /// Something was refused: [`crate::observe::Observed::unfinished`] of the next plan.
-    pub unfinished: bool,
+    /// A map had no room for something: [`crate::observe::Observed::short_of_room`] of the next plan.
+    pub short_of_room: bool,
 }
 
 /// Problems that a report spells out: a full map refuses thousands of rows for one reason, and a person reads ten.
@@ -93,6 +93,8 @@ impl<'a, H: Host> Run<'a, H> {
                 self.outcome.taken += 1;
             }
             Err(error) => {
+                let of_map = error.downcast_ref::<bpf::Error>();
+                self.outcome.short_of_room |= of_map.is_some_and(bpf::Error::is_short_of_room);
                 warn!(%step, error = format!("{error:#}"), "Cannot take a step");
                 if self.outcome.problems.len() < PROBLEMS_MAX {
                     self.outcome.problems.push(format!("cannot {step}: {error:#}"));
@@ -105,7 +107,6 @@ impl<'a, H: Host> Run<'a, H> {
     }
 
     fn finish(mut self) -> Outcome {
-        self.outcome.unfinished = !self.undone.is_empty();
         if self.unsaid > 0 {
             self.outcome.problems.push(format!("{} more were refused", self.unsaid));
         }

@@ -73,8 +73,8 @@ pub struct Datapath {
     /// The table that balances, where nftables does.
     services: Services,
     relay: Relay,
-    /// The last plan was not carried out whole.
-    unfinished: bool,
+    /// A map had no room for the last plan.
+    short_of_room: bool,
 }
 
 /// The data path cannot be had on this host; nothing was set up.
@@ -154,7 +154,7 @@ impl Datapath {
             clock_epochs,
             services: Services::default(),
             relay: Relay::default(),
-            unfinished: false,
+            short_of_room: false,
         })
     }
 
@@ -216,16 +216,11 @@ impl Datapath {
             problems.push(sentence(&error));
             None
         });
-        if relay.is_none() && !image.relay.is_empty() {
-            let wanted =
-                "the Node object offers a relay, and this host runs none: start mesh-tunnel with --relay";
-            problems.push(wanted.to_owned());
-        }
         let pairs = relay.as_ref().map(|relay| relay.pairs.keys().copied().collect());
         if let Some(observed) = self.observe(pairs, &mut problems) {
             let outcome = apply(&plan(image, &observed, completeness), self);
             changed = outcome.taken;
-            self.unfinished = outcome.unfinished;
+            self.short_of_room = outcome.short_of_room;
             problems.extend(outcome.problems);
         }
         match self.bpf.rival() {
@@ -357,7 +352,7 @@ impl Datapath {
             masquerade: nft::observe().unwrap_or(Masquerade::Foreign),
             tunnel: self.observe_tunnel(problems),
             relay,
-            unfinished: self.unfinished,
+            short_of_room: self.short_of_room,
         })
     }
 

@@ -43,8 +43,8 @@ pub struct Observed {
     pub tunnel: Option<TunnelObserved>,
     /// Who may talk through this host's relay. None: it runs none, and nothing of it can be planned.
     pub relay: Option<BTreeSet<RelayPair>>,
-    /// The last plan was not carried out whole: a map may be full, so what nobody needs any more goes first.
-    pub unfinished: bool,
+    /// A map had no room for the last plan: what nobody needs any more goes first.
+    pub short_of_room: bool,
 }
 
 /// Who balances Services by the rows of the maps.

@@ -12,9 +12,9 @@
 //!
 //! Before the view is complete only additions are planned ("no sweep before sync", design decision 18).
 //!
-//! What is new is written before what is old goes, which takes room for both. Where the last plan was not carried out
-//! whole a map may be full: then what nobody needs any more goes first (docs/decisions/0018), and a service that may not
-//! keep what it has refuses for as long as that takes.
+//! What is new is written before what is old goes, which takes room for both. Where a map had
+//! no room for the last plan, what nobody needs any more goes first (docs/decisions/0018), and a service that may not keep
+//! what it has refuses for as long as that takes.
 
 mod balance;
 mod host;
@@ -60,7 +60,7 @@ pub fn plan(desired: &Image, observed: &Observed, completeness: Completeness) ->
 /// When a step is taken. What closes comes before what opens; removal goes the same way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// Only after a plan that was not carried out whole: out of the maps, what nobody needs any more.
+    /// Only after a plan that a map had no room for: out of the maps, what nobody needs any more.
     MakeRoom,
     /// Programs at uplinks and at both directions of `mesh0`: a row means nothing without them.
     Guard,

@@ -6,6 +6,7 @@ use api::{
     name::{ClusterName, NodeName},
     record::{Applied, ImportState, Node, PeerState, Record},
 };
+use replica::import::VOUCHED;
 use std::collections::BTreeMap;
 
 /// One list of a cluster's store, parsed. What does not parse is left out, as every reader does.
@@ -85,6 +86,18 @@ impl Facts {
             Record::Applied(applied) => Some(applied),
             _ => None,
         }
+    }
+
+    /// The import has written all that the peer's list had: it vouches for each kind after that, in the boot that runs.
+    pub fn is_imported(&self, peer: &ClusterName) -> bool {
+        let Some(Record::Heartbeat(beat)) = self.get(MeshKey::Heartbeat.of(&self.cluster)) else {
+            return false;
+        };
+        let vouches = |kind| match self.get(MeshKey::Synced(kind).of(peer)) {
+            Some(Record::Synced(synced)) => synced.boot == beat.boot,
+            Some(_) | None => false,
+        };
+        VOUCHED.into_iter().all(vouches)
     }
 
     /// The newest revision that changed what agents program for a peer.

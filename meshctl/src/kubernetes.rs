@@ -13,7 +13,7 @@
 
 mod forward;
 
-use crate::ended::Ended;
+use crate::{ended::Ended, session::twice};
 use anyhow::{Context as _, bail};
 use api::name::ClusterName;
 use daemon::{
@@ -86,7 +86,8 @@ impl KubeContext {
         let stranger = self.reach(&client, &found).await?;
         let identity = self.enrol(&stranger, &found, token).await?;
         let expected = Expected::cluster(found.cluster.uuid, found.cluster.name.clone());
-        let connection = connect(&Tls::new(identity), &stranger.endpoint, &expected).await;
+        let tls = Tls::new(identity);
+        let connection = twice(|| connect(&tls, &stranger.endpoint, &expected)).await;
         let connection = connection.with_context(|| self.unreachable())?;
         Ok((found.cluster.name, connection))
     }
@@ -160,7 +161,7 @@ impl KubeContext {
         let Found { cluster, bundle_pem, instance } = found;
         let mut silent = None;
         for endpoint in &cluster.endpoints {
-            match connect_as_stranger(bundle_pem, endpoint).await {
+            match twice(|| connect_as_stranger(bundle_pem, endpoint)).await {
                 Ok(connection) => return self.believe(connection, cluster),
                 // Somebody is there who is not that apiserver: worth a person's look, not a way around.
                 Err(error @ ConnectError::Refused { .. }) => {

@@ -84,21 +84,21 @@ pub struct PeerStatus {
 }
 
 /// Which revision of each peer the nodes have to hold for somebody who looks more than once: the newest that his first
-/// look found, once the peer's list was complete. What came after it is new work: of a peer that changes something every
+/// look found, once all of the peer's list was imported. What came after it is new work: of a peer that changes something every
 /// second, no look would ever find the newest in all maps.
 #[derive(Debug, Default)]
 pub struct Due(BTreeMap<ClusterName, i64>);
 
 impl Due {
     /// Of a peer, now.
-    fn revision(&mut self, facts: &Facts, peer: &ClusterName, is_complete: bool) -> u64 {
+    fn revision(&mut self, facts: &Facts, peer: &ClusterName) -> u64 {
         let newest = facts.newest_revision_of(peer);
         let due = match self.0.get(peer) {
             // Of a store that was restored from an older copy, nobody holds more than it has.
             Some(due) => newest.min(*due),
             None => newest,
         };
-        if is_complete {
+        if facts.is_imported(peer) {
             self.0.insert(peer.clone(), due);
         }
         u64::try_from(due).unwrap_or_default()
@@ -195,7 +195,7 @@ fn peer_status(facts: &Facts, due: &mut Due, peer: &ClusterName, nodes: &[&NodeN
     }
 
     let active = state.phase == Phase::Active;
-    let due = due.revision(facts, peer, active && import.synced);
+    let due = due.revision(facts, peer);
     let is_silent = |node: &NodeName| {
         facts.applied(node).is_none_or(|a| facts.now_ms.saturating_sub(a.written_ms) > NODE_SILENT_MS)
     };

@@ -5,6 +5,7 @@ use crate::{
     facts::Facts,
     output::note,
     session::Session,
+    status::round_trip_works,
     table::{columns, duration},
 };
 use anyhow::{Context as _, bail};
@@ -354,9 +355,10 @@ fn programs(
 }
 
 fn tunnels(applied: &Applied, text: &mut String, bad: &mut impl FnMut(String)) {
-    let carries = |tunnel: &&Tunnel| !tunnel.probe_failed && tunnel.rtt_us.is_some();
+    let carries = |tunnel: &&Tunnel| round_trip_works(tunnel);
     let (up, all) = (applied.tunnels.iter().filter(carries).count(), applied.tunnels.len());
-    let slowest = applied.tunnels.iter().filter_map(|tunnel| tunnel.rtt_us).max();
+    let steady = applied.tunnels.iter().filter(|tunnel| !tunnel.on_demand);
+    let slowest = steady.filter_map(|tunnel| tunnel.rtt_us).max();
     let slowest = slowest.map_or(String::new(), |us| format!(", rtt at most {}", duration(us)));
     let _ = writeln!(
         text,

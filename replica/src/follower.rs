@@ -64,6 +64,10 @@ const EVENTS_MAX: usize = 131_072;
 /// A connection or an answer that takes longer is given up: a page of 32 MB at 10 Mbit/s takes 26 s.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
+/// A resync begins anew in each session, and a list goes on where it was: so many that broke, and a list is read, which comes to
+/// an end over a link that never holds for long.
+const BROKEN_RESYNCS_MAX: u32 = 3;
+
 /// What to follow, and whose lineage tells whether we may resume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follow {
@@ -170,6 +174,8 @@ pub struct Follower {
     position: Option<Position>,
     /// A list that the end of its session interrupted.
     unfinished: Option<Listing>,
+    /// Resyncs that the ends of their sessions interrupted, one after the other.
+    broken_resyncs: u32,
     pace: Pace,
     /// As the owner was last told.
     progress: u64,
@@ -189,6 +195,7 @@ impl Follower {
             state: State::Waiting { until: Now::START },
             position: None,
             unfinished: None,
+            broken_resyncs: 0,
             pace: Pace::new(),
             progress: 0,
             requests: VecDeque::new(),
@@ -205,7 +212,17 @@ impl Follower {
         {
             return None;
         }
-        self.requests.pop_front()
+        let request = self.requests.pop_front()?;
+        // The owner may have been slow to take what came before, which says nothing of the link.
+        match &mut self.state {
+            State::Listing(listing) => listing.asks(now),
+            State::Resyncing(resync) => resync.asks(now),
+            State::Waiting { .. }
+            | State::Connecting { .. }
+            | State::ReadingLineage { .. }
+            | State::Watching(_) => {}
+        }
+        Some(request)
     }
 
     /// The next thing the owner should know.
@@ -317,11 +334,20 @@ impl Follower {
     }
 
     fn handle_buckets(&mut self, buckets: Vec<Bucket>, now: Now) {
+        self.note_hashes(now);
         self.resync(now, |resync, _| resync.take_buckets(buckets, now));
     }
 
     fn handle_entries(&mut self, entries: Vec<Entry>, now: Now) {
+        self.note_hashes(now);
         self.resync(now, |resync, held| resync.take_entries(entries, held, now));
+    }
+
+    /// How much of them was asked for is not the pace's to say alone, so they only slow it down.
+    fn note_hashes(&mut self, now: Now) {
+        if let State::Resyncing(resync) = &self.state {
+            self.pace.note(now.since(resync.asked_at()), false);
+        }
     }
 
     fn handle_unserved(&mut self, now: Now) {
@@ -436,6 +462,7 @@ impl Follower {
         }
         position.revisions.fill(revision);
         position.forgotten = false;
+        self.broken_resyncs = 0;
         self.progress = revision;
         self.events.push_back(Event::Resumed { revision });
         self.watch(now);
@@ -455,7 +482,14 @@ impl Follower {
                 self.pace.slow_down();
                 self.unfinished = Some(listing);
             }
-            State::Resyncing(_) => self.pace.slow_down(),
+            State::Resyncing(_) => {
+                self.pace.slow_down();
+                self.broken_resyncs += 1;
+                if self.broken_resyncs >= BROKEN_RESYNCS_MAX {
+                    self.broken_resyncs = 0;
+                    self.position = None;
+                }
+            }
             State::Waiting { .. }
             | State::Connecting { .. }
             | State::ReadingLineage { .. }

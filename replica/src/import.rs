@@ -56,8 +56,8 @@ const LOOK_AHEAD: usize = 64;
 /// We do not ask for another list more often than this: the largest list we promise is read in seconds.
 const RELIST_EVERY: Duration = Duration::from_secs(10);
 
-/// The kinds of which an import says in our store that they are complete.
-const VOUCHED: [Kind; 6] =
+/// The kinds of which an import says in our store that they are complete, after it has written all of them.
+pub const VOUCHED: [Kind; 6] =
     [Kind::Nodes, Kind::Namespaces, Kind::Identities, Kind::Endpoints, Kind::Services, Kind::Backends];
 
 /// What we know of the world beside the peer.

@@ -274,11 +274,11 @@ fn published_bytes_stay_as_they_are() {
                 tx_bytes: 0,
                 endpoint: "192.0.2.9:51872".into(),
                 relay: "east/e1".into(),
-                on_demand: false,
+                on_demand: true,
             }],
             ..Default::default()
         },
-        expect!["12280a056e6f72746812026e31188c0b520f3139322e302e322e393a35313837325a07656173742f6531"],
+        expect!["122a0a056e6f72746812026e31188c0b520f3139322e302e322e393a35313837325a07656173742f65316001"],
     );
     check(
         "mesh-local/v1/peers/east",

@@ -20,7 +20,7 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
         fence(*prefix, *reach, observed, steps);
         route(*prefix, *reach, desired, observed, steps);
     }
-    let free = if observed.unfinished { free(desired, observed) } else { BTreeSet::new() };
+    let free = if observed.short_of_room { free(desired, observed) } else { BTreeSet::new() };
     for (prefix, row) in &observed.rows.routes {
         if desired.prefixes.contains_key(prefix) {
             continue;
@@ -65,7 +65,7 @@ fn enter(prefix: IpNet, row: RouteRow, observed: &Observed, steps: &mut Steps) {
 fn leave(prefix: IpNet, row: RouteRow, desired: &Image, observed: &Observed, steps: &mut Steps) {
     let stays_covered = covered(&prefix, |shorter| desired.prefixes.contains_key(shorter));
     // Where the removal may have to wait, the next plan finds it closed, and free.
-    if row != RouteRow::Closed && (!stays_covered || observed.unfinished) {
+    if row != RouteRow::Closed && (!stays_covered || observed.short_of_room) {
         steps.sweep(Stage::Shut, Step::PutScope { prefix, row: RouteRow::Closed });
     }
     steps.sweep(Stage::Forget, Step::RemoveScope { prefix });

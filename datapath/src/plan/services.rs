@@ -1,8 +1,8 @@
 //! Services: a changed set of backends is written beside the old one, the frontend is pointed at it in one map update,
 //! then the old set goes. Equal sets are one set, so that a service's families and ports share where they can.
 //!
-//! After a plan that was not carried out whole there may be no room for both: then a frontend that has backends which it
-//! may not have any more refuses until its new set is there. One that only lacks some keeps what it has.
+//! After a plan that a map had no room for there may be no room for both: then a frontend that has backends which it may not
+//! have any more refuses until its new set is there. One that only lacks some keeps what it has.
 
 use super::{Stage, Steps};
 use crate::{
@@ -26,7 +26,7 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     for (frontend, backends) in &desired.services {
         let there = observed.rows.services.get(frontend);
         if let Some(there) = there {
-            let refuses = observed.unfinished
+            let refuses = observed.short_of_room
                 && steps.complete()
                 && !sets.are_there(backends)
                 && sets.holds_more(*there, backends);
@@ -57,7 +57,7 @@ pub(super) fn plan(desired: &Image, observed: &Observed, steps: &mut Steps) {
     }
     // What nothing refers to is no memory of anybody: it goes also while the view is incomplete.
     for (set, slots) in sets.observed.iter().filter(|(set, _)| !live.contains(set)) {
-        let is_free = observed.unfinished && !in_use.contains(set);
+        let is_free = observed.short_of_room && !in_use.contains(set);
         let stage = if is_free { Stage::MakeRoom } else { Stage::UnSet };
         steps.add(stage, Step::RemoveSet { set: *set, slots: slots.keys().copied().collect() });
     }
@@ -82,7 +82,7 @@ fn sockets(desired: &Image, observed: &Observed, steps: &mut Steps) {
     let backends: BTreeSet<SocketAddr> = were.filter(|backend| !are.contains(backend)).collect();
     if !backends.is_empty() {
         let close = Step::CloseUdp { backends, namespaces: desired.namespaces.clone() };
-        if observed.unfinished {
+        if observed.short_of_room {
             // Of those that refuse from now on, nobody knows later which they had.
             steps.sweep(Stage::MakeRoom, close.clone());
         }

@@ -193,7 +193,7 @@ fn where_the_last_plan_was_not_carried_out_whole_what_nobody_needs_goes_first() 
         service 10.101.0.9:80 10.1.0.1:80; service 10.101.0.8:80 10.1.0.1:80 10.1.0.2:80;
         udp 10.101.0.7:53 10.2.1.5:53; service 10.101.0.6:80 10.4.0.1:80";
     let mut host = holding(&image(before));
-    host.unfinished = true;
+    host.short_of_room = true;
     check(&image(before), &host, expect![""]);
     // One service grows, the others may not keep what they have. A prefix that guards nothing goes first, those with a
     // backend that services move from go last.
@@ -249,7 +249,7 @@ fn a_full_map_gets_room_from_what_nobody_needs_any_more() {
     for _ in 0..3 {
         let mut model = Model::of(host.clone()).sized(sizes);
         let outcome = apply(&plan(&after, &host, Completeness::Complete), &mut model);
-        host = Observed { unfinished: outcome.unfinished, ..model.observed };
+        host = Observed { short_of_room: outcome.short_of_room, ..model.observed };
         problems.push(outcome.problems.join("\n"));
     }
     expect![[r#"

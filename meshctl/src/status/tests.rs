@@ -1,12 +1,14 @@
 use super::*;
 use api::{
-    bytes::{ClusterUuid, PublicKey},
+    bytes::{BootId, ClusterUuid, PublicKey},
     key::{Key, LocalKey, MeshKey},
     record::{
-        Applied, AppliedCluster, ImportState, Node, PeerState, Record, Refusal, StalePolicy, TunnelKey,
+        Applied, AppliedCluster, Heartbeat, ImportState, Node, PeerState, Record, Refusal, StalePolicy,
+        Synced, TunnelKey,
     },
 };
 use expect_test::{Expect, expect};
+use replica::import::VOUCHED;
 use std::collections::BTreeMap;
 
 const NOW_MS: u64 = 1_000_000;
@@ -106,6 +108,16 @@ impl East {
         }
     }
 
+    /// All of the peer's list is in the store.
+    fn imported(&mut self) {
+        let boot = BootId([4; 16]);
+        let beat = Heartbeat { boot, revision: 4, source_age_ms: 0 };
+        self.put(MeshKey::Heartbeat.of(&"east".parse().unwrap()), beat, 5);
+        for kind in VOUCHED {
+            self.put(MeshKey::Synced(kind).of(&"west".parse().unwrap()), Synced { boot }, 12);
+        }
+    }
+
     fn peer_state(&self) -> PeerState {
         match &self.0[&LocalKey::Peer("west".parse().unwrap()).into()] {
             (Record::PeerState(state), _) => state.clone(),
@@ -202,6 +214,7 @@ fn a_node_whose_maps_lag_is_named_with_the_revision_it_lacks() {
 #[test]
 fn a_record_of_a_moment_ago_settles_and_newer_ones_keep_nobody_waiting() {
     let mut east = east();
+    east.imported();
     let mut due = Due::default();
     east.applied("e1", |a| a.clusters[0].revision = 11);
     let first = cluster_again(&east.facts(), &mut due);
@@ -219,10 +232,10 @@ fn a_record_of_a_moment_ago_settles_and_newer_ones_keep_nobody_waiting() {
 fn what_is_due_is_all_of_a_first_list_and_never_more_than_a_restored_store_has() {
     let mut east = east();
     let mut due = Due::default();
-    east.import(|i| i.synced = false);
     assert_eq!(cluster_again(&east.facts(), &mut due).peers[0].nodes_programmed, 2);
-    east.import(|i| i.synced = true);
     east.put(LocalKey::Peer("west".parse().unwrap()).into(), east.peer_state(), 15);
+    assert_eq!(cluster_again(&east.facts(), &mut due).peers[0].nodes_programmed, 0);
+    east.imported();
     assert_eq!(cluster_again(&east.facts(), &mut due).peers[0].nodes_programmed, 0);
     east.put(LocalKey::Peer("west".parse().unwrap()).into(), east.peer_state(), 11);
     assert_eq!(cluster_again(&east.facts(), &mut due).peers[0].nodes_programmed, 2);

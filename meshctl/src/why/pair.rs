@@ -60,7 +60,14 @@ fn tunnel(facts: &Facts, ours: &(ClusterName, String), theirs: &(ClusterName, St
     };
     let age_s = facts.now_ms.saturating_sub(applied.written_ms) / 1_000;
     let works = if status::round_trip_works(tunnel) { "✓" } else { "✗" };
-    let rtt = tunnel.rtt_us.map_or("no answer yet".to_owned(), |us| format!("rtt {}", table::duration(us)));
+    let rtt = match (tunnel.rtt_us, tunnel.probe_age_ms) {
+        (None, _) => "no answer yet".to_owned(),
+        // Its round trip has a handshake in it.
+        (Some(_), Some(ms)) if tunnel.on_demand => {
+            format!("on demand: its last probe was answered {} s before", ms / 1_000)
+        }
+        (Some(us), _) => format!("rtt {}", table::duration(us)),
+    };
     let handshake = match tunnel.handshake_age_ms {
         Some(ms) => format!("handshake {} s ago", ms / 1_000),
         None => "no handshake yet".to_owned(),

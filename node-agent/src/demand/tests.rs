@@ -1,4 +1,5 @@
 use super::*;
+use std::slice;
 
 const KEY: PublicKey = PublicKey([7; 32]);
 const RELAY: PublicKey = PublicKey([9; 32]);
@@ -294,14 +295,14 @@ fn who_is_parked_by_a_relay_that_fails_begins_a_session_by_another_and_stays_the
         [(KEY, session(relay_at())), (RELAY, session(relay_at())), (OTHER, session(other_at))].into();
     let (mut demand, now) = (Demand::found(&device), Instant::now());
     let both: BTreeSet<_> = [RELAY, OTHER].into();
-    demand.look(now, &[tunnel.clone()], &both, &device);
+    demand.look(now, slice::from_ref(&tunnel), &both, &device);
     assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (Some(relay_at()), [].into()));
     // Its node is silent.
-    assert!(demand.look(now, &[tunnel.clone()], &[OTHER].into(), &device));
+    assert!(demand.look(now, slice::from_ref(&tunnel), &[OTHER].into(), &device));
     assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (None, [KEY].into()));
     device.insert(KEY, session(other_at));
     demand.see(&device);
-    demand.look(now, &[tunnel.clone()], &both, &device);
+    demand.look(now, slice::from_ref(&tunnel), &both, &device);
     assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (Some(other_at), [].into()));
 }
 

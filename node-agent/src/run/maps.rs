@@ -78,9 +78,14 @@ impl<B: Beside> Agent<B> {
         let revision = self.view.revision();
         let started = Instant::now();
         self.measured = host.program(self.composed.image.clone(), completeness).await;
-        // A relay that does not answer now is not gone.
-        if let Some(relay) = &self.measured.relay {
-            self.key.relay_key = Some(relay.key);
+        match &self.measured.relay {
+            // One that does not answer now is not gone.
+            Some(relay) => self.key.relay_key = Some(relay.key),
+            None if self.offers_relay() => self.composed.problems.push(
+                "the Node object offers a relay, and this host runs none: start mesh-tunnel with --relay"
+                    .to_owned(),
+            ),
+            None => {}
         }
         self.metrics.programmed(started.elapsed(), &self.composed, &self.measured);
         if let Some(changed_at) = self.changed_at.take_if(|_| self.measured.problems.is_empty()) {
@@ -96,6 +101,11 @@ impl<B: Beside> Agent<B> {
             Basis::Disk { at_ms, programmed } => self.programmed_from_disk(at_ms, programmed),
             Basis::Live => self.programmed_live(revision, host).await,
         }
+    }
+
+    fn offers_relay(&self) -> bool {
+        let own = self.view.cluster(self.view.own());
+        own.and_then(|own| own.nodes.get(&self.node)).is_some_and(|me| !me.relay.is_empty())
     }
 
     /// What is pinned knows the units that ran when it was written; by the last view from the disk, we know which they are.

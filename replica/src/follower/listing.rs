@@ -51,6 +51,11 @@ impl Listing {
         self.asked_at
     }
 
+    /// What it wants leaves only now.
+    pub(super) fn asks(&mut self, now: Now) {
+        self.asked_at = now;
+    }
+
     /// What the list had.
     pub(super) fn take_held(&mut self) -> Held {
         std::mem::take(&mut self.held)

@@ -14,7 +14,8 @@ const BUCKET_BYTES: usize = HASH_BYTES + 2;
 
 /// Asked for first: two seconds of 64 kbit/s.
 const FIRST_BYTES: usize = 16_384;
-const LEAST_BYTES: usize = 1_024;
+/// One key: it may have 64 KB.
+const LEAST_BYTES: usize = RECORD_BYTES;
 /// A full page.
 const MOST_BYTES: usize = PAGE_KEYS * RECORD_BYTES;
 

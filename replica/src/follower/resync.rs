@@ -105,6 +105,11 @@ impl Resync {
         self.asked_at
     }
 
+    /// What it wants leaves only now.
+    pub(super) fn asks(&mut self, now: Now) {
+        self.asked_at = now;
+    }
+
     /// What everything is pinned at.
     pub(super) fn revision(&self) -> u64 {
         self.revision
@@ -268,8 +273,8 @@ impl Resync {
 
     fn begin_prefix(&mut self, held: &Held) {
         if let Some((range, _)) = self.prefixes.get(self.at) {
-            let bits = bits_for(held.range::<[u8], _>(bounds(range)).count());
-            self.step = Step::Buckets { bits: bits.min(self.pace.bits()) };
+            let bits = bits(held.range::<[u8], _>(bounds(range)).count(), self.pace);
+            self.step = Step::Buckets { bits };
         }
     }
 
@@ -283,6 +288,13 @@ impl Resync {
             None => true,
         }
     }
+}
+
+/// How many bits number the buckets of so many entries: fewer where the pace is slow, and not so few that the entries of one
+/// bucket, which is the least that can be asked for, are more than all buckets.
+pub(super) fn bits(entries: usize, pace: Pace) -> u32 {
+    let even = (usize::BITS - entries.leading_zeros()).div_ceil(2);
+    pace.bits().max(even).min(bits_for(entries))
 }
 
 /// The bounds of a prefix, for a map.

@@ -272,6 +272,19 @@ fn a_list_of_a_peering_that_is_prepared_anew_takes_nothing_away() {
 }
 
 #[test]
+fn a_list_that_a_broken_session_interrupts_goes_on_in_the_next() {
+    let mut bench = Bench::new();
+    bench.import.handle(Event::Init);
+    bench.value("mesh/v1/west/services/shop/cart", service().encode());
+    let disconnected =
+        Event::Disconnected { error: "cable".into(), refused: false, retry_in: Duration::from_secs(1) };
+    bench.import.handle(disconnected);
+    bench.value("mesh/v1/west/services/shop/till", service().encode());
+    bench.import.handle(Event::InitDone { revision: 1 }).expect("a list was completed");
+    assert_eq!(bench.held(), "services/shop/cart services/shop/till");
+}
+
+#[test]
 fn absence_counts_only_when_the_peer_vouches_for_the_kind() {
     let mut bench = Bench::new();
     bench.apply("mesh/v1/west/services/shop/cart", service().into());

@@ -350,8 +350,8 @@ impl Node {
             renewals: &mut self.renewals,
             planted: self.planted,
         };
-        let Outcome { problems, unfinished, .. } = program(&agent.composed.image, &mut host, completeness);
-        self.kernel = Observed { unfinished, ..host.model.observed };
+        let Outcome { problems, short_of_room, .. } = program(&agent.composed.image, &mut host, completeness);
+        self.kernel = Observed { short_of_room, ..host.model.observed };
         if self.sizes == Sizes::AMPLE {
             assert!(problems.is_empty(), "a kernel that takes everything refused: {problems:?}");
         }

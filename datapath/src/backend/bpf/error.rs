@@ -2,6 +2,7 @@
 
 use super::{attachment::Attachment, preflight::Missing, rivals::Rival};
 use crate::backend::netlink;
+use aya::maps::MapError;
 use std::{io, path::PathBuf};
 
 /// An error of the BPF backend.
@@ -109,5 +110,19 @@ impl Error {
     /// A packet program cannot come to a device, or go from it.
     pub(super) fn at_device(action: &'static str, at: Attachment, source: io::Error) -> Self {
         Self::Attach { action, program: at.program.name(), place: format!("device {}", at.ifindex), source }
+    }
+}
+
+impl Error {
+    /// A row was refused because its map is full, or the kernel has no memory for it.
+    #[must_use]
+    pub fn is_short_of_room(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::Map { source: MapError::SyscallError(call), .. } => {
+                call.io_error.raw_os_error() == Some(libc::ENOMEM)
+            }
+            _ => false,
+        }
     }
 }

@@ -76,9 +76,9 @@ proptest! {
         };
         for _ in 0..6 {
             let steps = plan(&after, &host, Completeness::Complete);
-            let (problems, now, unfinished) = full(&host, &steps, (&before, &after), sizes);
+            let (problems, now, short_of_room) = full(&host, &steps, (&before, &after), sizes);
             prop_assert_eq!(problems, "");
-            host = Observed { unfinished, ..now };
+            host = Observed { short_of_room, ..now };
         }
         let has_row = |prefix: &IpNet| host.rows.routes.contains_key(prefix);
         let waits = |backend: &SocketAddr| {
@@ -172,7 +172,7 @@ fn full(
     });
     let outcome = apply(steps, &mut host);
     let text = problems.borrow().join("\n");
-    (text, host.observed, outcome.unfinished)
+    (text, host.observed, outcome.short_of_room)
 }
 
 /// Takes the steps and says what was wrong in any moment between.

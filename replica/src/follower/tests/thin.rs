@@ -100,6 +100,53 @@ fn a_list_that_was_interrupted_begins_anew_where_another_history_answers_or_its_
     }
 }
 
+#[test]
+fn resyncs_that_break_again_and_again_give_way_to_a_list_which_goes_on_where_it_was() {
+    let mut bench = Bench::with_nodes(1_000);
+    bench.run();
+    bench.cut("away");
+    for n in 0..400 {
+        bench.store.delete(&format!("mesh/v1/east/nodes/n{n}"));
+    }
+    bench.store.compact();
+    for round in 1..=BROKEN_RESYNCS_MAX as usize {
+        // It hears that history is forgotten, connects anew, and is told the buckets.
+        let told = bench.moved.buckets;
+        for _ in 0..20 {
+            if bench.moved.buckets == told {
+                bench.step();
+            }
+        }
+        assert!(bench.moved.buckets > told && bench.lists == 1, "round {round}");
+        bench.cut("away again");
+    }
+    bench.run();
+    assert_eq!(bench.lists, 2);
+    bench.check();
+}
+
+#[test]
+fn an_owner_that_is_slow_makes_no_link_slow() {
+    let mut bench = Bench::with_nodes(4 * PAGE_KEYS);
+    let mut largest = 0;
+    bench.run_for(Duration::from_secs(4), |bytes| {
+        largest = bytes.max(largest);
+        Duration::from_millis(1)
+    });
+    assert_eq!(largest, PAGE_KEYS * RECORD_BYTES);
+}
+
+#[test]
+fn however_slow_a_link_the_least_answer_of_a_resync_of_many_records_is_small() {
+    let mut slowest = Pace::new();
+    (0..10).for_each(|_| slowest.slow_down());
+    for entries in [0, 1, 100, 10_000, 100_000, 1_000_000] {
+        let bits = super::super::resync::bits(entries, slowest);
+        let (buckets, bucket) = ((1 << bits) * 18, (entries >> bits) * 16);
+        assert!(at_64_kbit(buckets.max(bucket)) < PING_WITHIN, "{entries}: {buckets} or {bucket} bytes");
+    }
+}
+
 /// A record's size on the wire.
 const RECORD_BYTES: usize = 300;
 
@@ -117,8 +164,25 @@ impl Bench {
         bench
     }
 
+    /// One request, or the end of a wait, and what its watches are owed.
+    fn step(&mut self) {
+        if let Some((at, Wake::Reconnect)) = self.follower.poll_timeout() {
+            self.now = at.max(self.now);
+        }
+        if !self.one_request() {
+            for answer in self.store.deliver(&mut self.watches) {
+                self.follower.handle(answer, self.now);
+            }
+        }
+    }
+
     /// Until it watches, over a link on which so many bytes take so long.
-    fn run_over(&mut self, mut takes: impl FnMut(usize) -> Duration) {
+    fn run_over(&mut self, takes: impl FnMut(usize) -> Duration) {
+        self.run_for(Duration::ZERO, takes);
+    }
+
+    /// The same for an owner that takes so long for what an answer tells.
+    fn run_for(&mut self, owner: Duration, mut takes: impl FnMut(usize) -> Duration) {
         while !self.follower.is_watching() {
             if let Some((at, Wake::Reconnect)) = self.follower.poll_timeout() {
                 self.now = at.max(self.now);
@@ -135,6 +199,7 @@ impl Bench {
                 self.follower.handle(answer, self.now);
             }
             self.drain();
+            self.now = self.now + owner;
         }
         self.run();
     }

@@ -49,7 +49,10 @@ impl Change {
             let there = self.made.fetch_add(1, Ordering::Relaxed) % 2;
             let backends = (0..=there).map(|at| ([9, at], true));
             story.write(&B, "busy.yaml", &service("busy", "10.102.0.99", backends)).unwrap();
-            while revision() == before && !self.ended.load(Ordering::Relaxed) {}
+            eventually("the cluster takes the change", SHOWN, || {
+                let is_over = revision() != before || self.ended.load(Ordering::Relaxed);
+                if is_over { Ok(()) } else { Err(format!("revision {before}")) }
+            });
         }
     }
 }

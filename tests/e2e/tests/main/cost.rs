@@ -89,7 +89,7 @@ const NODE: &str = "cluster-b/node/b1";
 const OTHER_NODE: &str = "192.0.2.11";
 /// Confirmations of the path's MTU are a minute apart, keepalives and round trips seconds.
 const NODES_WINDOW: Duration = Duration::from_secs(120);
-/// Of two nodes in both directions together, in bytes a second: a tenth of a link of 64 kbit/s has room for three such pairs.
+/// Of two nodes in both directions together, in bytes a second: two directions of 64 kbit/s have a tenth for five such pairs.
 const NODES_MAX: f64 = 300.;
 
 /// From now on counts what the two apiservers say to each other.

@@ -21,8 +21,10 @@ const PARKED: &str = "✓ encrypted: a2 → b2 at 192.0.2.11:51872, the relay cl
 fn a_tunnel_behind_a_nat_box_is_silent_until_it_is_used_and_then_straight_also_when_all_control_is_dead() {
     let story = with_gateway("gateways");
     story.connect();
-    let status = story.well();
-    assert_eq!(status.matches("4/4 (1 on demand)").count(), 2, "{status}");
+    eventually("both clusters keep one tunnel on demand", SHOWN, || {
+        let status = story.well();
+        if status.matches("4/4 (1 on demand)").count() == 2 { Ok(()) } else { Err(status) }
+    });
     parked(&story, SHOWN * 4);
     silent(&story);
     let test = story.ctl(&["test"]);
@@ -42,12 +44,12 @@ fn a_tunnel_behind_a_nat_box_is_silent_until_it_is_used_and_then_straight_also_w
     for cluster in [A, B] {
         story.kill_control(&cluster).unwrap();
     }
-    let seen = connect_loop(&story, BEYOND.0, BEHIND.1, ["15000", "16"]);
+    let seen = connect_loop(&story, BEYOND.0, BEHIND.1, ["15000", "20"]);
     assert!(seen["attempts"] == 2 && seen["failures"] == 0, "{seen}");
 }
 
 #[test]
-#[ignore = "a tunnel counts as not used after three minutes: make test-kubernetes"]
+#[ignore = "seven minutes, as a tunnel counts as not used after three: make test-kubernetes, which has the time"]
 fn a_tunnel_that_is_not_used_any_more_is_silent_again_and_can_be_used_from_both_sides() {
     let story = with_gateway("gateways-park");
     story.connect();

@@ -1,5 +1,7 @@
 //! A peer that announces what it may not: refused, counted, named; and nobody else is spoiled.
 
+use std::time::Duration;
+
 use e2e::{A, B, both, report};
 use lab::cached;
 
@@ -17,6 +19,9 @@ const LIES: [(&str, Value, &str); 9] = [
     ("keys/b9", Value::Of("keys/b1"), "key-taken"),
     ("identities/shop/00000000000000000000000000000000", Value::OfAny("identities/shop/"), "forged-identity"),
 ];
+
+/// Between two comparisons of a publisher.
+const RECHECK: Duration = Duration::from_secs(30);
 
 enum Value {
     Garbage,
@@ -84,7 +89,9 @@ fn a_peer_that_announces_what_it_may_not_is_refused_counted_and_named_and_local_
         connections["failures"] == 0,
         "the clients of both clusters' backends saw nothing of it: {connections}"
     );
-    story.carts("cluster-b/pod/client", &B, both);
+    // Its own nodes have believed all of that, until its publisher has compared the store with what there is.
+    let cart = format!("http://{}/", B.cart);
+    story.ask_until("cluster-b/pod/client", &cart, RECHECK + SHOWN, both).unwrap();
 }
 
 /// Gives a key of cluster-b's store the value of another.

@@ -62,7 +62,7 @@ fn a_node_behind_a_nat_box_stays_reachable_while_nothing_is_said_and_every_contr
     }
     // The box forgets what has been silent for 10 s; the tunnel itself is not silent for that long.
     let target = format!("{}:8080", BEHIND.1);
-    let rarely = ["connect-loop", "--target", &target, "--http", "--interval-ms", "15000", "--seconds", "16"];
+    let rarely = ["connect-loop", "--target", &target, "--http", "--interval-ms", "15000", "--seconds", "20"];
     let seen = report(story.traffic(BEYOND.0, &rarely).unwrap()).unwrap();
     assert!(seen["attempts"] == 2 && seen["failures"] == 0, "{seen}");
 }

@@ -73,7 +73,7 @@ fn after_a_cut_longer_than_the_history_a_thin_link_carries_only_what_changed() {
 }
 
 #[test]
-#[ignore = "half a minute of link and half a minute of none, five times: as above"]
+#[ignore = "half a minute of link and half a minute of none, five times: cargo test -p e2e --test main -- --ignored --nocapture thin_links::"]
 fn a_thin_link_that_comes_and_goes_is_used_whenever_it_is_there_and_nothing_is_withdrawn() {
     let story = Story::connected("flapping");
     count(&story);
@@ -156,7 +156,7 @@ fn heal(story: &Story) {
 const SIDES: [&str; 3] = ["cluster-a/host/control", "cluster-a/node/a1", "cluster-a/node/a2"];
 
 /// What goes to either segment from the other: as fast as a modem, with a second's queue as modems have, and lossy. The probes of
-/// four agents, each with a tunnel to two nodes, take a fifth of it.
+/// four agents, each with a tunnel to two nodes, take a sixteenth of it.
 fn make_thin(story: &Story) {
     for cluster in [A, B] {
         let address = cluster.apiserver.split(':').next().expect("host:port");
