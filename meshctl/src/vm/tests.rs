@@ -210,7 +210,7 @@ fn the_status_is_well_only_when_it_is_there_and_every_tunnel_carries() {
         mtu_bytes: 1_420,
         handshake_age_ms: None,
         rtt_us,
-        probe_age_ms: None,
+        probe_age_ms: rtt_us.map(|_| 900),
         probe_failed: false,
         rx_bytes: 0,
         tx_bytes: 0,
