@@ -49,6 +49,20 @@ fn a_tunnel_behind_a_nat_box_is_silent_until_it_is_used_and_then_straight_also_w
 }
 
 #[test]
+fn a_gateway_that_dies_keeps_nobody_from_whom_it_can_dial() {
+    let story = with_gateway("gateways-dead");
+    story.connect();
+    parked(&story, SHOWN * 4);
+    // It is the node's tunnel as well as its relay, and the only gateway.
+    story.kill9("cluster-a/node/a1/tunnel");
+    eventually("what the relay does not pass on goes straight", SHOWN * 2, || {
+        story.curl(BEHIND.0, &format!("http://{}:8080/", BEYOND.1))
+    });
+    straight(&story);
+    curl(&story, BEYOND.0, BEHIND.1);
+}
+
+#[test]
 #[ignore = "seven minutes, as a tunnel counts as not used after three: make test-kubernetes, which has the time"]
 fn a_tunnel_that_is_not_used_any_more_is_silent_again_and_can_be_used_from_both_sides() {
     let story = with_gateway("gateways-park");
