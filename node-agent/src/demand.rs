@@ -14,7 +14,7 @@
 //! parked by one that fails and goes to another; the other way about, the session goes along.
 //!
 //! Gateways save the link, and who can dial does not depend on them: what is sent through one and not answered goes straight,
-//! as the gateway may be down or not know of us. Each time that happens again, the tunnel stays straight for twice as long.
+//! as the gateway may be down, late, or not know of us. It soon tries again, and each time that is in vain, after twice as long.
 //! While no gateway works, none leaves. Who answers on neither way is dead, and his tunnel is parked.
 //!
 //! The other side cannot dial. It answers where it was spoken to last while there is a session, and speaks through the relay
@@ -42,8 +42,9 @@ const STEP: Duration = Duration::from_secs(15);
 const PARKED_BYTES: u64 = 2_048;
 /// The same where keepalives are sent: 39 of them have 1,248 bytes, and with handshakes and rare probes 2,600.
 const STRAIGHT_BYTES: u64 = 4_096;
-/// A tunnel that no gateway passed on stays straight for at most so long.
-const STRAIGHT_MAX: Duration = Duration::from_secs(3_600);
+/// A tunnel that no gateway passed on stays straight for so long, and for twice as long each time, up to an hour.
+const NOT_PASSED: Duration = Duration::from_secs(30);
+const NOT_PASSED_MAX: Duration = Duration::from_secs(3_600);
 /// More than this in a window is work, which is worth to know the path's MTU for: that is found and confirmed by packets of which
 /// both sides' have 20 kB, in a window without any work.
 const WORK_BYTES: u64 = 32_768;
@@ -110,6 +111,8 @@ struct Tunnel {
     since: Instant,
     /// How long it is straight without being used.
     stays: Duration,
+    /// How often in a row no gateway passed on what was sent.
+    not_passed: u32,
     bytes: Recent,
     heard_at: Instant,
     /// At the last look.
@@ -274,6 +277,7 @@ impl Tunnel {
             stage,
             since: now,
             stays: WINDOW,
+            not_passed: 0,
             bytes: Recent::default(),
             heard_at: now,
             speaks: false,
@@ -312,7 +316,7 @@ impl Tunnel {
         if self.speaks {
             (self.heard_at, self.unanswered_bytes, self.unanswered_since) = (now, 0, None);
             if self.stage != Stage::Straight {
-                self.stays = WINDOW;
+                self.not_passed = 0;
             }
             return;
         }
@@ -328,9 +332,13 @@ impl Tunnel {
     fn judge(&mut self, now: Instant, gateway_works: bool, unanswered: Duration) {
         let (after, bytes) = (now.saturating_duration_since(self.since), self.bytes.sum());
         let next = match self.stage {
-            Stage::Parked | Stage::Leaving if bytes > PARKED_BYTES => Stage::Straight,
+            Stage::Parked | Stage::Leaving if bytes > PARKED_BYTES => {
+                self.stays = WINDOW;
+                Stage::Straight
+            }
             Stage::Parked | Stage::Leaving if unanswered >= UNHEARD => {
-                self.stays = STRAIGHT_MAX.min(2 * self.stays);
+                self.stays = NOT_PASSED_MAX.min(NOT_PASSED * 2_u32.pow(self.not_passed.min(16)));
+                self.not_passed = self.not_passed.saturating_add(1);
                 Stage::Straight
             }
             Stage::Leaving if after >= LEAVING => Stage::Parked,

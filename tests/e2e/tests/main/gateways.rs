@@ -25,7 +25,7 @@ fn a_tunnel_behind_a_nat_box_is_silent_until_it_is_used_and_then_straight_also_w
         let status = story.well();
         if status.matches("4/4 (1 on demand)").count() == 2 { Ok(()) } else { Err(status) }
     });
-    parked(&story, SHOWN * 4);
+    parked(&story, SHOWN * 8);
     silent(&story);
     let test = story.ctl(&["test"]);
     assert!(
@@ -52,7 +52,7 @@ fn a_tunnel_behind_a_nat_box_is_silent_until_it_is_used_and_then_straight_also_w
 fn a_gateway_that_dies_keeps_nobody_from_whom_it_can_dial() {
     let story = with_gateway("gateways-dead");
     story.connect();
-    parked(&story, SHOWN * 4);
+    parked(&story, SHOWN * 8);
     // It is the node's tunnel as well as its relay, and the only gateway.
     story.kill9("cluster-a/node/a1/tunnel");
     eventually("what the relay does not pass on goes straight", SHOWN * 2, || {
