@@ -302,7 +302,7 @@ async fn print_status(contexts: &Known, args: StatusArgs) -> anyhow::Result<Exit
         let look = |(facts, due)| status::cluster_again(facts, due);
         let clusters: Vec<_> = facts.iter().zip(&mut due).map(look).collect();
         let healthy = clusters.iter().all(status::ClusterStatus::is_healthy);
-        let worth_it = args.wait || clusters.iter().any(status::ClusterStatus::settles);
+        let worth_it = args.wait || clusters.iter().all(status::ClusterStatus::settles);
         if healthy || !worth_it || Instant::now() >= deadline {
             break clusters;
         }

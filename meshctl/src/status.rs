@@ -78,9 +78,9 @@ pub struct PeerStatus {
     pub refused: u64,
     /// What does not hold.
     pub problems: Vec<String>,
-    /// Some of that may be gone at the next look: agents that report have a newer record, or a new tunnel, to do.
+    /// How many of these may be gone at the next look: agents that report have a newer record, or a new tunnel, to do.
     #[serde(skip)]
-    pub settles: bool,
+    pub settling: usize,
 }
 
 /// Which revision of each peer the nodes have to hold for somebody who looks more than once: the newest that his first
@@ -116,9 +116,9 @@ impl ClusterStatus {
         self.all_problems().next().is_none()
     }
 
-    /// Another look may find less wrong.
+    /// Another look may find nothing wrong.
     pub fn settles(&self) -> bool {
-        self.peers.iter().any(|peer| peer.settles)
+        self.all_problems().count() == self.peers.iter().map(|peer| peer.settling).sum::<usize>()
     }
 }
 
@@ -205,8 +205,9 @@ fn peer_status(facts: &Facts, due: &mut Due, peer: &ClusterName, nodes: &[&NodeN
         })
     };
     let behind: Vec<&NodeName> = nodes.iter().copied().filter(|node| !is_programmed(node)).collect();
-    let mut settles = active && behind.iter().any(|node| !is_silent(node));
+    let mut settling = 0;
     if active && !behind.is_empty() {
+        settling += usize::from(!behind.iter().any(|node| is_silent(node)));
         let names: Vec<&str> = behind.iter().map(|node| node.as_str()).collect();
         problems.push(format!("{peer}: the maps of {} do not hold revision {due} yet", names.join(", ")));
     }
@@ -230,11 +231,11 @@ fn peer_status(facts: &Facts, due: &mut Due, peer: &ClusterName, nodes: &[&NodeN
                 }
                 _ if silent || !active => {}
                 Some(tunnel) => {
-                    settles |= tunnel.probe_age_ms.is_none() && !tunnel.probe_failed;
+                    settling += usize::from(tunnel.probe_age_ms.is_none() && !tunnel.probe_failed);
                     problems.push(silent_pair(facts, node, peer, tunnel));
                 }
                 None => {
-                    settles = true;
+                    settling += 1;
                     problems.push(format!("{}/{node} → {peer}/{other}: no tunnel yet", facts.cluster));
                 }
             }
@@ -262,7 +263,7 @@ fn peer_status(facts: &Facts, due: &mut Due, peer: &ClusterName, nodes: &[&NodeN
         backends: import.backends,
         refused: import.refusals.iter().map(|r| r.count).sum(),
         problems,
-        settles,
+        settling,
     }
 }
 

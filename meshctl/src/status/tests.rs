@@ -254,6 +254,8 @@ fn a_tunnel_that_is_new_settles_and_one_that_is_silent_or_whose_agent_is_dead_do
     let mut silent = east();
     silent.applied("e1", |a| a.tunnels[0].probe_failed = true);
     assert!(!cluster(&silent.facts()).settles());
+    silent.applied("e2", |a| a.tunnels.clear());
+    assert!(!cluster(&silent.facts()).settles(), "another look will not be green either");
 }
 
 #[test]
