@@ -50,11 +50,15 @@ fn clusters_connect_and_serve_each_other_over_half_a_second_there_and_back_with_
     }
     transfer(&story, 20_000);
     story.well();
-    assert!(
-        round_trips_us(&story).iter().all(|rtt| (500_000..1_000_000).contains(rtt)),
-        "{:?}",
-        story.status()
-    );
+    // One of them may have met a busy machine.
+    eventually("the status sees what a round trip takes", SHOWN, || {
+        let seen = round_trips_us(&story);
+        if seen.iter().all(|rtt| (500_000..1_000_000).contains(rtt)) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
+    });
 
     for side in far {
         story.lab.heal(side, B.name).unwrap();
