@@ -97,13 +97,19 @@ fn a_node_that_nobody_dials_keeps_its_tunnels_to_the_gateways_and_parks_the_othe
 }
 
 #[test]
-fn a_tunnel_that_is_used_is_dialled_straight() {
+fn a_tunnel_that_is_used_is_dialled_straight_and_one_that_is_busy_has_its_path_measured() {
     let mut mesh = behind_nat();
     let (w3, at) = (mesh.key_of("west", "w3"), Instant::now());
     let in_session = |bytes| TunnelState { handshake_age: Some(Duration::from_secs(5)), ..counted(bytes) };
+    let is_measured = |mesh: &Mesh| {
+        mesh.composed().path_targets(&mesh.paths.demand).any(|(to, _)| to.node.as_str() == "w3")
+    };
     mesh.count(at, &[(w3, in_session(0))]);
     mesh.count(at + LOOK_EVERY, &[(w3, in_session(5_000))]);
     assert!(mesh.kept().contains("west/w3 at 192.0.2.23:51871, kept"), "{}", mesh.kept());
+    assert!(!is_measured(&mesh), "used, and no work");
+    mesh.count(at + LOOK_EVERY * 2, &[(w3, in_session(50_000))]);
+    assert!(is_measured(&mesh));
 }
 
 #[test]
@@ -181,19 +187,4 @@ fn gateways_are_of_one_family_so_that_both_sides_show_the_same_ones_where_they_a
         !mesh.composed().image.tunnel.peers.contains_key(&PublicKey([201; 32])),
         "w1 is no gateway of w3"
     );
-}
-
-#[test]
-fn a_busy_tunnel_on_demand_has_its_path_measured() {
-    let mut mesh = behind_nat();
-    let (w3, at) = (mesh.key_of("west", "w3"), Instant::now());
-    let in_session = |bytes| TunnelState { handshake_age: Some(Duration::from_secs(5)), ..counted(bytes) };
-    mesh.count(at, &[(w3, in_session(0))]);
-    mesh.count(at + LOOK_EVERY, &[(w3, in_session(5_000))]);
-    let measured = |mesh: &Mesh| {
-        mesh.composed().path_targets(&mesh.paths.demand).any(|(to, _)| to.node.as_str() == "w3")
-    };
-    assert!(!measured(&mesh), "used, and no work");
-    mesh.count(at + LOOK_EVERY * 2, &[(w3, in_session(50_000))]);
-    assert!(measured(&mesh));
 }
