@@ -86,6 +86,16 @@ fn node(address: &str, prefix: &str) -> Node {
     }
 }
 
+fn tunnel_key() -> TunnelKey {
+    TunnelKey {
+        public_key: PublicKey([3; 32]),
+        port: 51871,
+        clock_epoch: 0,
+        relay_key: None,
+        on_demand: false,
+    }
+}
+
 fn lineage(id: u8) -> Lineage {
     Lineage { boots: vec![Boot { id: BootId([id; 16]), first_revision: 1 }] }
 }
@@ -100,18 +110,7 @@ fn records() -> Vec<Seed> {
         good("a-node", node_key, node("100.64.2.1", "10.2.1.0/24").into()),
         good("a-lineage", "mesh/v1/west/lineage", lineage(2).into()),
         good("a-kind-that-is-complete", "mesh/v1/west/synced/nodes", Synced { boot: BootId([2; 16]) }.into()),
-        good(
-            "a-tunnel-key",
-            "mesh/v1/west/keys/w1",
-            TunnelKey {
-                public_key: PublicKey([3; 32]),
-                port: 51871,
-                clock_epoch: 0,
-                relay_key: None,
-                on_demand: false,
-            }
-            .into(),
-        ),
+        good("a-tunnel-key", "mesh/v1/west/keys/w1", tunnel_key().into()),
         of("a-node-cut-off", node_key, &whole[..whole.len() / 2]),
         of("a-field-of-a-later-version", node_key, &[&whole[..], &[0xf8, 0x07, 0x01]].concat()),
         // Field 1, two gigabytes.

@@ -1,12 +1,12 @@
 //! Conversations with a peer: an honest one, and what a liar makes of it.
 
-use super::{Seed, lineage, node, seed};
+use super::{Seed, lineage, node, seed, tunnel_key};
 use crate::targets::{Frame, PEER, Side};
 use api::{
-    bytes::{BootId, ClusterUuid, PublicKey},
+    bytes::{BootId, ClusterUuid},
     digest::{Entries, Entry},
     key::cluster_prefix,
-    record::{Cluster, Heartbeat, Record, Synced, TunnelKey},
+    record::{Cluster, Heartbeat, Record, Synced},
 };
 use bytes::Bytes;
 use clustermesh_apiserver::face::convert;
@@ -83,16 +83,7 @@ impl Peer {
         peer.put("lineage", lineage(2));
         peer.put("cluster", cluster);
         peer.put("nodes/w1", node("100.64.2.1", "10.2.1.0/24"));
-        peer.put(
-            "keys/w1",
-            TunnelKey {
-                public_key: PublicKey([3; 32]),
-                port: 51871,
-                clock_epoch: 0,
-                relay_key: None,
-                on_demand: false,
-            },
-        );
+        peer.put("keys/w1", tunnel_key());
         // Outside of the contract, by one bit.
         peer.put("nodes/w2", node("100.64.3.2", "10.2.2.0/24"));
         peer.put("nodes/w3", node("100.64.2.3", "10.0.0.0/8"));
