@@ -285,25 +285,6 @@ impl Datapath {
         Ok(observed.peers.iter().map(|(key, peer)| (*key, state(peer))).collect())
     }
 
-    /// Begins a new session with each of these peers, by the way that it is dialled now: it is made anew with what it has.
-    ///
-    /// # Errors
-    /// When the device does not answer, or refuses.
-    pub fn begin_sessions(&mut self, peers: &BTreeSet<PublicKey>) -> Result<(), wireguard::Error> {
-        let observed = self.observe_device()?;
-        let renew = |key: &PublicKey| {
-            let known = observed.peers.get(key)?;
-            let peer = wireguard::Peer {
-                endpoint: known.endpoint,
-                allowed_ips: known.allowed_ips.clone(),
-                keepalive_s: known.keepalive_s,
-            };
-            Some(wireguard::Step::RenewPeer { key: *key, peer })
-        };
-        let steps: Vec<_> = peers.iter().filter_map(renew).collect();
-        self.tunnel.as_ref().map_or(Ok(()), |tunnel| tunnel.apply(&steps))
-    }
-
     /// Somebody removed the kernel's device: a new one is furnished like any that has no key yet.
     fn restore_device(&self, problems: &mut Vec<String>) {
         if self.kind == Kind::Kernel

@@ -144,12 +144,24 @@ pub enum Upkeep {
     /// By keepalives, always; a learnt endpoint stays while its session is fresh.
     #[default]
     Steady,
-    /// Whoever composes the image decides, from what he measures: the peer is dialled where the image says, whatever was
-    /// learnt, and where the image says nothing, what was learnt stays.
+    /// Whoever composes the image decides, from what he measures; where the image says no place, what was learnt stays.
     OnDemand {
         /// Keepalives are sent.
         keepalive: bool,
+        /// What becomes of a fresh session at another place than the image says. Without one the peer is dialled there.
+        elsewhere: Elsewhere,
     },
+}
+
+/// What becomes of a session that is at another place than the image says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// It stays there: who composed the image did not know of it.
+    Stays,
+    /// It goes along.
+    GoesAlong,
+    /// Another one is begun: a relay passes on only what belongs to a handshake that it saw.
+    BeginsAnew,
 }
 
 impl Upkeep {
@@ -157,8 +169,8 @@ impl Upkeep {
     #[must_use]
     pub fn keepalive_s(self) -> u16 {
         match self {
-            Self::Steady | Self::OnDemand { keepalive: true } => KEEPALIVE_S,
-            Self::OnDemand { keepalive: false } => 0,
+            Self::Steady | Self::OnDemand { keepalive: true, .. } => KEEPALIVE_S,
+            Self::OnDemand { keepalive: false, .. } => 0,
         }
     }
 }

@@ -26,7 +26,7 @@ use api::{
 };
 use datapath::{
     host::TunnelState,
-    image::{Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer, Upkeep},
+    image::{Elsewhere, Frontend, Image, Pod, Reach, Tenancy, Tenant, TunnelPeer, Upkeep},
 };
 use gateways::{End, Gateways};
 use ipnet::IpNet;
@@ -236,7 +236,7 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
     let gateways = Gateways::of(view);
     composed.image.relay = relay::pairs(view, own_node, gateways.pairs(me), &mut composed.problems);
     let own_key = own.and_then(|own| own.keys.get(me));
-    let itself = own_node.zip(own_key).map(|(node, key)| End { cluster: view.own(), name: me, node, key });
+    let itself = own_node.map(|node| End { cluster: view.own(), name: me, node, key: own_key });
     let families = Families::of(own_node, host);
     for (cluster, tables, accepted) in reachable(view) {
         for (name, node) in &tables.nodes {
@@ -246,7 +246,7 @@ pub fn compose(view: &View, me: &NodeName, host: &HostFacts, paths: &Paths) -> C
             {
                 let way = match relay::between(view, families, own_node, (cluster, node)) {
                     Some(relay) => Way::Relayed(relay),
-                    None => gateways.between(families, itself, End { cluster, name, node, key }),
+                    None => gateways.between(families, itself, End { cluster, name, node, key: Some(key) }),
                 };
                 let other = Other { cluster, name, node, key, accepted: &accepted, way };
                 open_tunnel(&mut composed, other, families, (host, paths));
@@ -446,13 +446,15 @@ fn open_tunnel(
 fn on_demand(tunnel: &OnDemand, gateways: &[Relay], demand: &Demand) -> (Option<SocketAddr>, Upkeep) {
     let first = || gateways.iter().find(|relay| demand.is_up(&relay.key)).or(gateways.first());
     let parked = demand.relay(tunnel).or_else(|| first().map(|relay| relay.at));
-    let (endpoint, keepalive) = match (tunnel.dialled, demand.stage(tunnel)) {
-        (None, _) if demand.is_heard(&tunnel.key) => (None, false),
-        (None, _) | (Some(_), Stage::Parked) => (parked, false),
-        (Some(_), Stage::Leaving) => (parked, true),
-        (Some(at), Stage::Straight) => (Some(at), true),
+    let (endpoint, keepalive, elsewhere) = match (tunnel.dialled, demand.stage(tunnel)) {
+        (None, _) if demand.is_heard(&tunnel.key) => (None, false, Elsewhere::Stays),
+        (None, _) if demand.is_unanswered(&tunnel.key) => (parked, false, Elsewhere::GoesAlong),
+        (None, _) | (Some(_), Stage::Parked) => (parked, false, Elsewhere::Stays),
+        (Some(_), Stage::Leaving) => (parked, true, Elsewhere::BeginsAnew),
+        (Some(_), Stage::Dead) => (parked, false, Elsewhere::BeginsAnew),
+        (Some(at), Stage::Straight) => (Some(at), true, Elsewhere::GoesAlong),
     };
-    (endpoint, Upkeep::OnDemand { keepalive })
+    (endpoint, Upkeep::OnDemand { keepalive, elsewhere })
 }
 
 /// The path MTU as it was measured. On demand it is measured only while there is work, and is at most that of the other side's

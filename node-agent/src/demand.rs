@@ -10,12 +10,13 @@
 //!   no keepalives                  keepalives                               show the other side that we are there
 //! ```
 //!
-//! A relay passes on what belongs to a handshake that it saw. So who leaves begins a new session by the relay, as does who is
-//! parked by one that fails and goes to another; the other way about, the session goes along.
+//! A relay passes on what belongs to a handshake that it saw. So who leaves begins a new session by the relay, and who is
+//! parked by one that fails leaves for another; the other way about, the session goes along. Who is parked and is found in a
+//! session with the other node itself (it was dialled before we knew of gateways, or it answers there) is straight.
 //!
 //! Gateways save the link, and who can dial does not depend on them: what is sent through one and not answered goes straight,
 //! as the gateway may be down, late, or not know of us. It soon tries again, and each time that is in vain, after twice as long.
-//! While no gateway works, none leaves. Who answers on neither way is dead, and his tunnel is parked.
+//! While no gateway works, none leaves. Who answers on neither way is dead: nothing is sent to him but what is to be said.
 //!
 //! The other side cannot dial. It answers where it was spoken to last while there is a session, and speaks through the relay
 //! when there is none or nothing that it sends is answered: a mapping in a NAT box that is gone costs what is sent
@@ -71,8 +72,22 @@ pub enum Stage {
     Parked,
     /// The other node itself is dialled, and keepalives keep our NAT box open.
     Straight,
-    /// The relay is dialled, and keepalives tell the other side.
+    /// The relay is dialled, by a new session, and keepalives tell the other side.
     Leaving,
+    /// The relay is dialled, by a new session, when there is something to say.
+    Dead,
+}
+
+/// Where there is a session with the other node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Nowhere,
+    /// By a relay that works.
+    Relay,
+    /// By one that does not work any more.
+    FailedRelay,
+    /// The other node itself, as far as we know.
+    Itself,
 }
 
 /// One tunnel that is kept on demand, and through which addresses of relays it may go.
@@ -94,8 +109,6 @@ pub struct Demand {
     tunnels: BTreeMap<PublicKey, Tunnel>,
     /// Relays that work, by the keys of their devices.
     up: BTreeSet<PublicKey>,
-    /// Tunnels that go by a relay now which does not know their session.
-    leaving: BTreeSet<PublicKey>,
 }
 
 #[derive(Debug)]
@@ -118,6 +131,7 @@ struct Tunnel {
     /// At the last look.
     speaks: bool,
     is_heard: bool,
+    is_unanswered: bool,
     /// Since something was heard.
     unanswered_bytes: u64,
     /// Since when these are more than what has no answer.
@@ -146,10 +160,9 @@ impl Demand {
     }
 
     fn stage_seen(&self, tunnel: &OnDemand) -> Stage {
-        let at = self.sessions.get(&tunnel.key).copied().flatten();
-        match at {
-            Some(at) if !tunnel.is_relay(at) => Stage::Straight,
-            Some(_) | None => Stage::Parked,
+        match tunnel.place(self.sessions.get(&tunnel.key).copied().flatten(), &self.up) {
+            Place::Itself => Stage::Straight,
+            Place::Nowhere | Place::Relay | Place::FailedRelay => Stage::Parked,
         }
     }
 
@@ -170,15 +183,9 @@ impl Demand {
         self.up.contains(relay)
     }
 
-    /// The tunnels that need a new session, as they go by another way from now on; each is told once.
-    pub fn take_leaving(&mut self) -> BTreeSet<PublicKey> {
-        std::mem::take(&mut self.leaving)
-    }
-
-    /// Those that got none: they are told again, unless they went straight meanwhile.
-    pub fn put_leaving(&mut self, mut tunnels: BTreeSet<PublicKey>) {
-        tunnels.retain(|key| self.tunnels.get(key).is_some_and(|it| it.stage != Stage::Straight));
-        self.leaving.append(&mut tunnels);
+    /// What was sent to it was not answered for so long that it is to be spoken to by another way.
+    pub fn is_unanswered(&self, key: &PublicKey) -> bool {
+        self.tunnels.get(key).is_some_and(|it| it.is_unanswered)
     }
 
     /// What was sent to it was not answered.
@@ -209,16 +216,15 @@ impl Demand {
             relays.iter().filter(|key| device.get(key).is_some_and(has_session)).copied().collect();
         let mut changed = self.up != up;
         self.up = up;
+        self.see(device);
         let mut known = std::mem::take(&mut self.tunnels);
         for it in on_demand {
             let tunnel = match (known.remove(&it.key), device.get(&it.key)) {
                 (Some(mut tunnel), Some(measured)) => {
                     let before = (tunnel.stage, tunnel.is_heard);
+                    let place = it.place(self.sessions.get(&it.key).copied().flatten(), &self.up);
                     tunnel.dials = it.dialled.is_some();
-                    tunnel.look(now, measured, it.working(&self.up).next().is_some());
-                    if it.dialled.is_some() && self.goes_by_another(it, before.0, &tunnel, measured) {
-                        self.leaving.insert(it.key);
-                    }
+                    tunnel.look(now, measured, place, it.working(&self.up).next().is_some());
                     changed |= if it.dialled.is_some() {
                         tunnel.stage != before.0
                     } else {
@@ -237,24 +243,19 @@ impl Demand {
         }
         changed
     }
-
-    /// Whether a tunnel with a session goes by a relay from now on that did not see it begin.
-    fn goes_by_another(&self, it: &OnDemand, before: Stage, tunnel: &Tunnel, measured: &TunnelState) -> bool {
-        match (before, tunnel.stage) {
-            (Stage::Parked | Stage::Straight, Stage::Leaving) => true,
-            (Stage::Parked | Stage::Leaving, Stage::Parked | Stage::Leaving) => {
-                let failed =
-                    measured.endpoint.is_some_and(|at| it.working(&self.up).all(|relay| relay != at));
-                has_session(measured) && failed && it.working(&self.up).next().is_some()
-            }
-            (Stage::Straight, Stage::Parked | Stage::Straight) | (_, Stage::Straight) => false,
-        }
-    }
 }
 
 impl OnDemand {
-    fn is_relay(&self, at: SocketAddr) -> bool {
-        self.relays.values().any(|relay| *relay == at)
+    /// Where its session is.
+    fn place(&self, at: Option<SocketAddr>, up: &BTreeSet<PublicKey>) -> Place {
+        let Some(at) = at else { return Place::Nowhere };
+        if self.working(up).any(|relay| relay == at) {
+            Place::Relay
+        } else if self.relays.values().any(|relay| *relay == at) {
+            Place::FailedRelay
+        } else {
+            Place::Itself
+        }
     }
 
     /// Where those of the relays are that are up.
@@ -282,13 +283,14 @@ impl Tunnel {
             heard_at: now,
             speaks: false,
             is_heard,
+            is_unanswered: false,
             unanswered_bytes: 0,
             unanswered_since: None,
             is_doubted: false,
         }
     }
 
-    fn look(&mut self, now: Instant, measured: &TunnelState, gateway_works: bool) {
+    fn look(&mut self, now: Instant, measured: &TunnelState, place: Place, gateway_works: bool) {
         // A device that was made anew counts from nothing.
         let grown = |now: u64, before: u64| if now < before { now } else { now - before };
         let (rx, tx) = (grown(measured.rx_bytes, self.rx_bytes), grown(measured.tx_bytes, self.tx_bytes));
@@ -297,18 +299,19 @@ impl Tunnel {
         let unanswered = self.unanswered_since.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.is_doubted = unanswered >= DOUBT;
         let session = has_session(measured);
-        self.is_heard = session && unanswered < UNHEARD;
+        self.is_unanswered = unanswered >= UNHEARD;
+        self.is_heard = session && !self.is_unanswered;
         // Without a session all of it is handshakes, and a gateway that answers late answers many at once.
         let had_session = std::mem::replace(&mut self.had_session, session);
         self.bytes.add(now, if session && had_session { rx + tx } else { 0 });
         if self.dials {
-            self.judge(now, gateway_works, unanswered);
+            self.judge(now, place, gateway_works, unanswered);
         }
     }
 
     /// We send keepalives, which nobody answers.
     fn keeps_open(&self) -> bool {
-        self.dials && self.stage != Stage::Parked
+        self.dials && matches!(self.stage, Stage::Straight | Stage::Leaving)
     }
 
     fn hear(&mut self, now: Instant, rx: u64, tx: u64) {
@@ -329,24 +332,30 @@ impl Tunnel {
         }
     }
 
-    fn judge(&mut self, now: Instant, gateway_works: bool, unanswered: Duration) {
+    fn judge(&mut self, now: Instant, place: Place, gateway_works: bool, unanswered: Duration) {
         let (after, bytes) = (now.saturating_duration_since(self.since), self.bytes.sum());
         let next = match self.stage {
-            Stage::Parked | Stage::Leaving if bytes > PARKED_BYTES => {
+            Stage::Parked | Stage::Leaving | Stage::Dead if bytes > PARKED_BYTES => {
                 self.stays = WINDOW;
                 Stage::Straight
             }
-            Stage::Parked | Stage::Leaving if unanswered >= UNHEARD => {
+            Stage::Parked if place == Place::Itself => {
+                self.stays = WINDOW;
+                Stage::Straight
+            }
+            Stage::Parked | Stage::Leaving | Stage::Dead if self.is_unanswered => {
                 self.stays = NOT_PASSED_MAX.min(NOT_PASSED * 2_u32.pow(self.not_passed.min(16)));
                 self.not_passed = self.not_passed.saturating_add(1);
                 Stage::Straight
             }
+            Stage::Parked if gateway_works && place == Place::FailedRelay => Stage::Leaving,
             Stage::Leaving if after >= LEAVING => Stage::Parked,
-            Stage::Straight if gateway_works && unanswered >= DEAD => Stage::Parked,
+            Stage::Dead if self.speaks => Stage::Parked,
+            Stage::Straight if gateway_works && unanswered >= DEAD => Stage::Dead,
             Stage::Straight if gateway_works && bytes <= STRAIGHT_BYTES && after >= self.stays => {
                 Stage::Leaving
             }
-            Stage::Parked | Stage::Leaving | Stage::Straight => return,
+            Stage::Parked | Stage::Leaving | Stage::Dead | Stage::Straight => return,
         };
         (self.stage, self.since, self.bytes) = (next, now, Recent::default());
         // What the way before did not answer says nothing of this one.

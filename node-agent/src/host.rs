@@ -179,11 +179,6 @@ impl Host {
         self.datapath.run(|datapath| datapath.tunnels()).await
     }
 
-    /// Begins a new session with each of these peers, by the way that it is dialled now.
-    pub async fn begin_sessions(&self, peers: BTreeSet<PublicKey>) -> Result<(), wireguard::Error> {
-        self.datapath.run(move |datapath| datapath.begin_sessions(&peers)).await
-    }
-
     /// Makes the host hold the image and looks at how things are.
     pub async fn program(&self, image: Image, completeness: Completeness) -> DatapathMeasured {
         measured(self.datapath.run(move |datapath| datapath.reconcile(&image, completeness)).await)

@@ -364,7 +364,6 @@ impl<B: Beside> Agent<B> {
             }
             if now >= look_at {
                 self.program(host).await;
-                self.begin_sessions(host).await;
                 look_at = Instant::now() + LOOK_EVERY;
                 tell_at = now;
             }
@@ -420,19 +419,6 @@ impl<B: Beside> Agent<B> {
         let doubted: Vec<_> = self.composed.doubted(&self.paths.demand, &self.probes).collect();
         doubted.iter().for_each(|target| self.probes.hasten(now, target));
         changed
-    }
-
-    /// Tunnels that go by a relay from now on, which does not know their sessions.
-    async fn begin_sessions(&mut self, host: &Host) {
-        let leaving = self.paths.demand.take_leaving();
-        if leaving.is_empty() {
-            return;
-        }
-        if let Err(error) = host.begin_sessions(leaving.clone()).await {
-            let error = anyhow::Error::from(error);
-            warn!("Cannot begin sessions by a gateway, and tries again with the next look: {error:#}");
-            self.paths.demand.put_leaving(leaving);
-        }
     }
 
     /// A tunnel whose probes have failed for long enough is silent, whatever the control plane knows.

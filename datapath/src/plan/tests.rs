@@ -8,7 +8,7 @@ use crate::{
         model::{Model, Sizes},
     },
     backend::bpf::BackendKey,
-    image::{Frontend, Image, Pod, Reach, Tenant, Upkeep},
+    image::{Elsewhere, Frontend, Image, Pod, Reach, Tenant, Upkeep},
     observe::{Balanced, Device, Observed, TunnelObserved},
     step::Step,
 };
@@ -402,29 +402,51 @@ fn a_learnt_endpoint_stays_while_its_session_is_fresh() {
 }
 
 #[test]
-fn a_tunnel_on_demand_is_dialled_where_the_image_says_and_without_a_word_stays_where_it_is() {
+fn the_session_of_a_tunnel_on_demand_stays_goes_along_or_begins_anew_as_the_image_says() {
     let image = |upkeep: &str| image(&format!("peer west 10.2.1.0/24 {upkeep}"));
-    let mut learnt = holding(&image("at 192.0.2.65:51871"));
-    let peer = learnt.tunnel.as_mut().unwrap().peers.get_mut(&key("west")).unwrap();
-    peer.endpoint = Some("203.0.113.9:1234".parse().unwrap());
-    peer.is_fresh = true;
+    let learnt = |is_fresh: bool| {
+        let mut learnt = holding(&image("at 192.0.2.65:51871; straight west"));
+        let peer = learnt.tunnel.as_mut().unwrap().peers.get_mut(&key("west")).unwrap();
+        peer.endpoint = Some("203.0.113.9:1234".parse().unwrap());
+        peer.is_fresh = is_fresh;
+        learnt
+    };
+    let parked = image("at 192.0.2.65:51871; parked west");
     check(
-        &image("at 192.0.2.65:51871; quiet west"),
-        &learnt,
+        &parked,
+        &learnt(true),
+        expect![[r#"
+            tunnel: no keepalives to 77…
+        "#]],
+    );
+    check(
+        &parked,
+        &learnt(false),
         expect![[r#"
             tunnel: dial 77… at 192.0.2.65:51871
             tunnel: no keepalives to 77…
         "#]],
     );
-    check(
-        &image("at 192.0.2.65:51871; used west"),
-        &learnt,
-        expect![[r#"
-        tunnel: dial 77… at 192.0.2.65:51871
-    "#]],
-    );
-    check(&image("; used west"), &learnt, expect![""]);
-    let mut quiet = holding(&image("at 192.0.2.65:51871; quiet west"));
+    for is_fresh in [true, false] {
+        check(
+            &image("at 192.0.2.65:51871; straight west"),
+            &learnt(is_fresh),
+            expect![[r#"
+                tunnel: dial 77… at 192.0.2.65:51871
+            "#]],
+        );
+        check(
+            &image("at 192.0.2.65:51871; leaving west"),
+            &learnt(is_fresh),
+            expect![[r#"
+                tunnel: make peer 77… anew, of clock epoch 0 at 192.0.2.65:51871 10.2.1.0/24
+                tunnel: dial 77… at 192.0.2.65:51871
+            "#]],
+        );
+    }
+    check(&image("at 203.0.113.9:1234; leaving west"), &learnt(true), expect![""]);
+    check(&image("; straight west"), &learnt(true), expect![""]);
+    let mut quiet = holding(&image("at 192.0.2.65:51871; parked west"));
     check(
         &image("at 192.0.2.65:51871"),
         &quiet,
@@ -434,7 +456,7 @@ fn a_tunnel_on_demand_is_dialled_where_the_image_says_and_without_a_word_stays_w
     );
     quiet.tunnel.as_mut().unwrap().peers.clear();
     check(
-        &image("at 192.0.2.65:51871; quiet west"),
+        &image("at 192.0.2.65:51871; parked west"),
         &quiet,
         expect![[r#"
         tunnel: add peer 77… at 192.0.2.65:51871 10.2.1.0/24
@@ -634,9 +656,14 @@ fn image(text: &str) -> Image {
                 let peer = image.tunnel.peers.get_mut(&key(name)).expect("a clock is of a peer");
                 peer.clock_epoch = epoch.parse().unwrap();
             }
-            [upkeep @ ("quiet" | "used"), name] => {
+            [upkeep @ ("parked" | "straight" | "leaving"), name] => {
                 let peer = image.tunnel.peers.get_mut(&key(name)).expect("an upkeep is of a peer");
-                peer.upkeep = Upkeep::OnDemand { keepalive: *upkeep == "used" };
+                let elsewhere = match *upkeep {
+                    "parked" => Elsewhere::Stays,
+                    "straight" => Elsewhere::GoesAlong,
+                    _ => Elsewhere::BeginsAnew,
+                };
+                peer.upkeep = Upkeep::OnDemand { keepalive: *upkeep != "parked", elsewhere };
             }
             ["closed", prefix] => drop(image.prefixes.insert(prefix.parse().unwrap(), Reach::Closed)),
             ["pod", address, "device", ifindex] => {

@@ -11,7 +11,7 @@
 
 use super::{Stage, Steps};
 use crate::{
-    image::{TunnelImage, Upkeep},
+    image::{Elsewhere, TunnelImage, Upkeep},
     observe::{Observed, PeerObserved, TunnelObserved},
     step::{Step, TunnelStep},
 };
@@ -48,19 +48,22 @@ pub(super) fn plan(desired: &TunnelImage, observed: &Observed, steps: &mut Steps
     lose(desired, there, &held.without(&wanted), steps);
 }
 
-/// Peers whose clock went back since they were made here. They keep what they have, so that renewing one changes nothing
-/// for anybody else; what they gain and lose are steps of their own. A smaller epoch is a record from before the last one.
+/// Peers whose clock went back since they were made here, and those that begin a new session at another place. They keep what
+/// they have, so that renewing one changes nothing for anybody else; what they gain and lose are steps of their own. A smaller
+/// epoch is a record from before the last one.
 fn renew(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
     for (peer, wanted) in &desired.peers {
-        let Some(known) = there.peers.get(peer).filter(|known| known.clock_epoch < wanted.clock_epoch) else {
+        let Some(known) = there.peers.get(peer) else { continue };
+        let moved = wanted.endpoint.filter(|at| begins_anew(*at, wanted.upkeep, known));
+        if moved.is_none() && known.clock_epoch >= wanted.clock_epoch {
             continue;
-        };
+        }
         let renewal = TunnelStep::RenewPeer {
             peer: *peer,
-            endpoint: known.endpoint.or(wanted.endpoint),
+            endpoint: moved.or(known.endpoint).or(wanted.endpoint),
             keepalive_s: wanted.upkeep.keepalive_s(),
             allowed: known.allowed.clone(),
-            clock_epoch: wanted.clock_epoch,
+            clock_epoch: known.clock_epoch.max(wanted.clock_epoch),
         };
         steps.add(Stage::Tunnel, Step::Tunnel(renewal));
     }
@@ -71,7 +74,7 @@ fn change(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
     let mut add = |step| steps.add(Stage::Tunnel, Step::Tunnel(step));
     for (peer, wanted) in &desired.peers {
         let Some(known) = there.peers.get(peer) else { continue };
-        if let Some(endpoint) = wanted.endpoint.filter(|at| is_elsewhere(*at, wanted.upkeep, known)) {
+        if let Some(endpoint) = wanted.endpoint.filter(|at| is_dialled_anew(*at, wanted.upkeep, known)) {
             add(TunnelStep::SetEndpoint { peer: *peer, endpoint });
         }
         let keepalive_s = wanted.upkeep.keepalive_s();
@@ -82,11 +85,21 @@ fn change(desired: &TunnelImage, there: &TunnelObserved, steps: &mut Steps) {
 }
 
 /// A learnt endpoint is where the peer really is: it stays while its session is fresh, unless what is wanted has itself
-/// changed since it was asked for.
-fn is_elsewhere(wanted: SocketAddr, upkeep: Upkeep, known: &PeerObserved) -> bool {
-    let was_asked_for = known.asked_endpoint.is_none_or(|asked| asked == wanted);
-    let is_learnt = known.is_fresh && known.endpoint.is_some() && was_asked_for;
-    known.endpoint != Some(wanted) && !(is_learnt && upkeep == Upkeep::Steady)
+/// changed since it was asked for, or the image says what becomes of it.
+fn is_dialled_anew(wanted: SocketAddr, upkeep: Upkeep, known: &PeerObserved) -> bool {
+    let is_fresh = known.is_fresh && known.endpoint.is_some();
+    let stays = match upkeep {
+        Upkeep::Steady => is_fresh && known.asked_endpoint.is_none_or(|asked| asked == wanted),
+        Upkeep::OnDemand { elsewhere, .. } => is_fresh && elsewhere == Elsewhere::Stays,
+    };
+    known.endpoint != Some(wanted) && !stays
+}
+
+/// Also where no session is known: its handshake may be under way. (That it is dialled there, too, is remembered as what was asked
+/// for.)
+fn begins_anew(wanted: SocketAddr, upkeep: Upkeep, known: &PeerObserved) -> bool {
+    let begins = matches!(upkeep, Upkeep::OnDemand { elsewhere: Elsewhere::BeginsAnew, .. });
+    begins && known.endpoint != Some(wanted)
 }
 
 /// New peers with what they bring along, then every other prefix that is gained, longest first.

@@ -44,7 +44,14 @@ pub(super) struct End<'a> {
     pub(super) cluster: &'a ClusterName,
     pub(super) name: &'a NodeName,
     pub(super) node: &'a Node,
-    pub(super) key: &'a TunnelKey,
+    /// None: it is us, and what we say is on its way to the store.
+    pub(super) key: Option<&'a TunnelKey>,
+}
+
+impl End<'_> {
+    fn keeps_on_demand(&self) -> bool {
+        self.key.is_none_or(|key| key.on_demand)
+    }
 }
 
 impl<'a> Gateways<'a> {
@@ -76,7 +83,8 @@ impl<'a> Gateways<'a> {
         if relays.is_empty() {
             return Way::Straight;
         }
-        let dialled = families.endpoint(other.node).map(|at| SocketAddr::new(at, other.key.port));
+        let dialled = families.endpoint(other.node).zip(other.key);
+        let dialled = dialled.map(|(at, key)| SocketAddr::new(at, key.port));
         Way::OnDemand { gateways: relays, dialled }
     }
 
@@ -97,7 +105,7 @@ impl<'a> Gateways<'a> {
         self.ends(own)
             .flat_map(|one| others.iter().map(move |other| (one, *other)))
             .filter(serves)
-            .filter_map(|(one, other)| RelayPair::new(one.key.public_key, other.key.public_key))
+            .filter_map(|(one, other)| RelayPair::new(one.key?.public_key, other.key?.public_key))
             .take(RELAY_PAIRS_MAX + 1)
             .collect()
     }
@@ -107,7 +115,7 @@ impl<'a> Gateways<'a> {
         let tables = self.view.cluster(cluster);
         tables.into_iter().flat_map(move |tables| {
             tables.nodes.iter().filter_map(move |(name, node)| {
-                Some(End { cluster, name, node, key: tables.keys.get(name)? })
+                Some(End { cluster, name, node, key: Some(tables.keys.get(name)?) })
             })
         })
     }
@@ -124,7 +132,7 @@ impl<'a> Gateways<'a> {
             (false, true) => one,
             (true, true) | (false, false) => return None,
         };
-        let both_can = one.key.on_demand && other.key.on_demand;
+        let both_can = one.keeps_on_demand() && other.keeps_on_demand();
         if one.cluster == other.cluster || !both_can {
             return None;
         }

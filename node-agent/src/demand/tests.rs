@@ -95,13 +95,8 @@ fn a_tunnel_that_is_used_goes_straight_at_once_and_parks_by_the_relay_when_it_is
     // Keepalives, and what a session's renewal takes.
     assert_eq!(scene.for_s(178, 0, 13), 0);
     assert_eq!(scene.stage(), Stage::Straight);
-    assert_eq!(scene.demand.take_leaving(), [].into());
     assert_eq!(scene.for_s(18, 0, 13), 1, "within a step after the three minutes");
     assert_eq!(scene.stage(), Stage::Leaving);
-    assert_eq!(scene.demand.take_leaving(), [KEY].into());
-    assert_eq!(scene.demand.take_leaving(), [].into(), "one new session is enough");
-    scene.demand.put_leaving([KEY].into());
-    assert_eq!(scene.demand.take_leaving(), [KEY].into(), "the device did not take it");
     assert_eq!(scene.for_s(10, 0, 13), 1);
     assert_eq!(scene.stage(), Stage::Parked);
 }
@@ -138,11 +133,8 @@ fn use_while_it_leaves_brings_it_back() {
         scene.pass(0, 13);
     }
     assert_eq!(scene.stage(), Stage::Leaving);
-    let leaving = scene.demand.take_leaving();
     assert!(scene.pass(2_000, 900));
     assert_eq!(scene.stage(), Stage::Straight);
-    scene.demand.put_leaving(leaving);
-    assert_eq!(scene.demand.take_leaving(), [].into(), "the session by the relay is not wanted any more");
 }
 
 #[test]
@@ -267,6 +259,9 @@ fn while_no_gateway_works_nothing_leaves_and_who_answers_on_neither_way_is_parke
     assert_eq!(scene.stage(), Stage::Straight, "the link may be down");
     scene.device.insert(RELAY, relay);
     scene.pass(0, 148 * 2 / 5);
+    assert_eq!(scene.stage(), Stage::Dead);
+    assert_eq!(scene.for_s(600, 0, 0), 0, "nothing is to be said");
+    assert!(scene.pass(92, 148), "somebody is there again");
     assert_eq!(scene.stage(), Stage::Parked);
 }
 
@@ -297,14 +292,27 @@ fn who_is_parked_by_a_relay_that_fails_begins_a_session_by_another_and_stays_the
     let (mut demand, now) = (Demand::found(&device), Instant::now());
     let both: BTreeSet<_> = [RELAY, OTHER].into();
     demand.look(now, slice::from_ref(&tunnel), &both, &device);
-    assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (Some(relay_at()), [].into()));
+    assert_eq!((demand.relay(&tunnel), demand.stage(&tunnel)), (Some(relay_at()), Stage::Parked));
     // Its node is silent.
     assert!(demand.look(now, slice::from_ref(&tunnel), &[OTHER].into(), &device));
-    assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (None, [KEY].into()));
+    assert_eq!((demand.relay(&tunnel), demand.stage(&tunnel)), (None, Stage::Leaving));
     device.insert(KEY, session(other_at));
-    demand.see(&device);
-    demand.look(now, slice::from_ref(&tunnel), &both, &device);
-    assert_eq!((demand.relay(&tunnel), demand.take_leaving()), (Some(other_at), [].into()));
+    assert!(demand.look(now + LEAVING, slice::from_ref(&tunnel), &both, &device));
+    assert_eq!((demand.relay(&tunnel), demand.stage(&tunnel)), (Some(other_at), Stage::Parked));
+}
+
+#[test]
+fn who_is_parked_and_found_in_a_session_with_the_other_node_itself_is_straight() {
+    let mut scene = Scene::found(TunnelState::default());
+    assert_eq!(scene.stage(), Stage::Parked);
+    // It was dialled before a gateway was known, and has answered since the last look.
+    let measured = scene.device.get_mut(&KEY).unwrap();
+    (measured.endpoint, measured.handshake_age) = (Some(straight_at()), Some(Duration::ZERO));
+    assert!(scene.pass(92, 148));
+    assert_eq!(scene.stage(), Stage::Straight);
+    assert_eq!(scene.for_s(178, 13, 13), 0, "no other session is begun as long as it may be used");
+    scene.for_s(4, 13, 13);
+    assert_eq!(scene.stage(), Stage::Leaving);
 }
 
 #[test]

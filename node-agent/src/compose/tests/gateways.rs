@@ -12,7 +12,7 @@ impl Mesh {
         self.put(MeshKey::Key(name).of(&cluster), TunnelKey { on_demand, ..key });
     }
 
-    /// Where each node is dialled, its upkeep, and its first gateway.
+    /// Where each node is dialled, its upkeep, and what becomes of a session at another place, unless it stays there.
     fn kept(&self) -> String {
         let composed = self.composed();
         let line = |((cluster, node), to): (&(ClusterName, NodeName), &TunnelTo)| {
@@ -20,10 +20,15 @@ impl Mesh {
             let at = peer.endpoint.map_or("where it was heard".to_owned(), |at| at.to_string());
             let upkeep = match peer.upkeep {
                 Upkeep::Steady => "always kept",
-                Upkeep::OnDemand { keepalive: true } => "kept",
-                Upkeep::OnDemand { keepalive: false } => "not kept",
+                Upkeep::OnDemand { keepalive: true, .. } => "kept",
+                Upkeep::OnDemand { keepalive: false, .. } => "not kept",
             };
-            format!("{cluster}/{node} at {at}, {upkeep}\n")
+            let session = match peer.upkeep {
+                Upkeep::Steady | Upkeep::OnDemand { elsewhere: Elsewhere::Stays, .. } => "",
+                Upkeep::OnDemand { elsewhere: Elsewhere::GoesAlong, .. } => ", with its session",
+                Upkeep::OnDemand { elsewhere: Elsewhere::BeginsAnew, .. } => ", by a new session",
+            };
+            format!("{cluster}/{node} at {at}, {upkeep}{session}\n")
         };
         composed.tunnels.iter().map(line).collect()
     }
@@ -106,7 +111,8 @@ fn a_tunnel_that_is_used_is_dialled_straight_and_one_that_is_busy_has_its_path_m
     };
     mesh.count(at, &[(w3, in_session(0))]);
     mesh.count(at + LOOK_EVERY, &[(w3, in_session(5_000))]);
-    assert!(mesh.kept().contains("west/w3 at 192.0.2.23:51871, kept"), "{}", mesh.kept());
+    let straight = "west/w3 at 192.0.2.23:51871, kept, with its session";
+    assert!(mesh.kept().contains(straight), "{}", mesh.kept());
     assert!(!is_measured(&mesh), "used, and no work");
     mesh.count(at + LOOK_EVERY * 2, &[(w3, in_session(50_000))]);
     assert!(is_measured(&mesh));
@@ -124,7 +130,39 @@ fn who_is_dialled_answers_where_it_was_spoken_to_while_there_is_a_session_and_el
     mesh.count(at + LOOK_EVERY, &[(w3, aged(1))]);
     assert!(mesh.kept().contains("west/w3 at where it was heard, not kept"), "{}", mesh.kept());
     mesh.count(at + LOOK_EVERY * 2, &[(w3, aged(300))]);
-    assert!(mesh.kept().contains("west/w3 at 192.0.2.12:51872, not kept"), "{}", mesh.kept());
+    assert!(mesh.kept().contains("west/w3 at 192.0.2.12:51872, not kept\n"), "{}", mesh.kept());
+    let mut sent = aged(1);
+    for looks in 3..12 {
+        sent.tx_bytes += 500;
+        mesh.count(at + LOOK_EVERY * looks, &[(w3, sent.clone())]);
+    }
+    let elsewhere = "west/w3 at 192.0.2.12:51872, not kept, with its session\n";
+    assert!(mesh.kept().contains(elsewhere), "nothing is answered: {}", mesh.kept());
+}
+
+#[test]
+fn who_leaves_begins_a_new_session_by_a_gateway() {
+    let mut mesh = behind_nat();
+    let (w3, at) = (mesh.key_of("west", "w3"), Instant::now());
+    let relay = TunnelState { handshake_age: Some(Duration::from_secs(5)), ..TunnelState::default() };
+    let straight = TunnelState { endpoint: Some("192.0.2.23:51871".parse().unwrap()), ..relay };
+    let device = [(w3, straight), (PublicKey([201; 32]), relay)];
+    mesh.count(at, &device);
+    let after = at + Duration::from_secs(200);
+    mesh.count(after, &device);
+    let leaving = "west/w3 at 192.0.2.21:51872, kept, by a new session\n";
+    assert!(mesh.kept().contains(leaving), "{}", mesh.kept());
+    mesh.count(after + Duration::from_secs(10), &device);
+    let parked = "west/w3 at 192.0.2.21:51872, not kept\n";
+    assert!(mesh.kept().contains(parked), "a session that is elsewhere stays there: {}", mesh.kept());
+}
+
+#[test]
+fn who_waits_for_his_own_record_parks_his_tunnels_from_the_beginning() {
+    let mut mesh = behind_nat();
+    let own: Key = MeshKey::Key("e1".parse().unwrap()).of(&"east".parse().unwrap());
+    mesh.view.apply(Event::Delete { key: own.to_string().into_bytes(), mod_revision: mesh.revision + 1 });
+    assert!(mesh.kept().contains("west/w3 at 192.0.2.21:51872, not kept"), "{}", mesh.kept());
 }
 
 #[test]
