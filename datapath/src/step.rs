@@ -213,11 +213,12 @@ pub enum TunnelStep {
         /// Of its clock.
         clock_epoch: u64,
     },
-    /// Makes a peer anew with what it has, as its clock went back: nothing moves to anybody else meanwhile.
+    /// Makes a peer anew with what it has, as its clock went back or as it begins a session at another place: nothing moves to
+    /// anybody else meanwhile.
     RenewPeer {
         /// Its public key.
         peer: PublicKey,
-        /// Where it is dialled: where it was found last.
+        /// Where it is dialled: where it was found last, or that other place.
         endpoint: Option<SocketAddr>,
         /// Seconds between keepalives; 0: none.
         keepalive_s: u16,

@@ -169,8 +169,8 @@ impl Composed {
         relays.filter(speaks).map(|relay| relay.key).collect()
     }
 
-    /// Which of them to probe at once: one that answered its last probe, and what was sent to it since then was not answered;
-    /// or the other way about.
+    /// Which of them to probe at once: one that answered its last probe, and what was sent to it since then was not answered,
+    /// or the other way about; and one that goes straight from now on, so that the other side hears of it.
     pub fn doubted<'a>(
         &'a self,
         demand: &'a Demand,
@@ -180,7 +180,8 @@ impl Composed {
         on_demand.filter_map(move |(target, to)| {
             let key = &to.key.public_key;
             let is_red = probes.measured(&target.cluster, &target.node).is_red();
-            (if is_red { demand.speaks(key) } else { demand.is_doubted(key) }).then_some(target)
+            let is_doubted = if is_red { demand.speaks(key) } else { demand.is_doubted(key) };
+            (is_doubted || demand.is_astray(key)).then_some(target)
         })
     }
 

@@ -14,6 +14,9 @@
 //! parked by one that fails leaves for another; the other way about, the session goes along. Who is parked and is found in a
 //! session with the other node itself (it was dialled before we knew of gateways, or it answers there) is straight.
 //!
+//! Each side answers where it was spoken to last, so what is under way by the relay leads both back to it. Who goes straight is
+//! probed at once, and again with each look while it is led back.
+//!
 //! Gateways save the link, and who can dial does not depend on them: what is sent through one and not answered goes straight,
 //! as the gateway may be down, late, or not know of us. It soon tries again, and each time that is in vain, after twice as long.
 //! While no gateway works, none leaves. Who answers on neither way is dead: nothing is sent to him but what is to be said.
@@ -137,6 +140,7 @@ struct Tunnel {
     /// Since when these are more than what has no answer.
     unanswered_since: Option<Instant>,
     is_doubted: bool,
+    is_astray: bool,
 }
 
 impl Demand {
@@ -193,6 +197,12 @@ impl Demand {
         self.tunnels.get(key).is_some_and(|it| it.is_doubted)
     }
 
+    /// It is to go straight, and was by a relay at the last look: what the other side sends there leads us back, until it
+    /// hears us by the straight way.
+    pub fn is_astray(&self, key: &PublicKey) -> bool {
+        self.tunnels.get(key).is_some_and(|it| it.is_astray)
+    }
+
     /// Something came from it between the last two looks.
     pub fn speaks(&self, key: &PublicKey) -> bool {
         self.tunnels.get(key).is_some_and(|it| it.speaks)
@@ -225,8 +235,10 @@ impl Demand {
                     let place = it.place(self.sessions.get(&it.key).copied().flatten(), &self.up);
                     tunnel.dials = it.dialled.is_some();
                     tunnel.look(now, measured, place, it.working(&self.up).next().is_some());
+                    let by_relay = matches!(place, Place::Relay | Place::FailedRelay);
+                    tunnel.is_astray = tunnel.dials && tunnel.stage == Stage::Straight && by_relay;
                     changed |= if it.dialled.is_some() {
-                        tunnel.stage != before.0
+                        tunnel.stage != before.0 || tunnel.is_astray
                     } else {
                         tunnel.is_heard != before.1
                     };
@@ -287,6 +299,7 @@ impl Tunnel {
             unanswered_bytes: 0,
             unanswered_since: None,
             is_doubted: false,
+            is_astray: false,
         }
     }
 

@@ -16,8 +16,13 @@ fn relay_at() -> SocketAddr {
     "192.0.2.9:51872".parse().unwrap()
 }
 
+/// Where the other node itself is.
+fn straight_at() -> SocketAddr {
+    "192.0.2.12:51871".parse().unwrap()
+}
+
 fn tunnel() -> OnDemand {
-    OnDemand { key: KEY, relays: [(RELAY, relay_at())].into(), dialled: Some(relay_at()) }
+    OnDemand { key: KEY, relays: [(RELAY, relay_at())].into(), dialled: Some(straight_at()) }
 }
 
 impl Scene {
@@ -35,9 +40,18 @@ impl Scene {
         Self::found(TunnelState { handshake_age: Some(Duration::ZERO), ..measured })
     }
 
+    /// And the device does what comes of it.
     fn look(&mut self) -> bool {
         let tunnel = OnDemand { dialled: tunnel().dialled.filter(|_| !self.dialled), ..tunnel() };
-        self.demand.look(self.now, &[tunnel], &[RELAY].into(), &self.device)
+        let changed = self.demand.look(self.now, slice::from_ref(&tunnel), &[RELAY].into(), &self.device);
+        if let Some(measured) = self.device.get_mut(&KEY).filter(|_| !self.dialled) {
+            measured.endpoint = match self.demand.stage(&tunnel) {
+                Stage::Straight => Some(straight_at()),
+                Stage::Leaving | Stage::Dead => Some(relay_at()),
+                Stage::Parked => measured.endpoint,
+            };
+        }
+        changed
     }
 
     /// So many bytes a look come and go for so long; what the looks were told to be news.
@@ -212,11 +226,6 @@ fn a_relay_is_up_as_long_as_there_is_a_session_with_it() {
     assert!(scene.look() && !scene.demand.is_up(&RELAY));
 }
 
-/// Where the other node itself is.
-fn straight_at() -> SocketAddr {
-    "192.0.2.12:51871".parse().unwrap()
-}
-
 #[test]
 fn what_a_gateway_does_not_pass_on_goes_straight_and_each_time_stays_there_for_twice_as_long() {
     let mut scene = Scene::found(TunnelState::default());
@@ -299,6 +308,18 @@ fn who_is_parked_by_a_relay_that_fails_begins_a_session_by_another_and_stays_the
     device.insert(KEY, session(other_at));
     assert!(demand.look(now + LEAVING, slice::from_ref(&tunnel), &both, &device));
     assert_eq!((demand.relay(&tunnel), demand.stage(&tunnel)), (Some(other_at), Stage::Parked));
+}
+
+#[test]
+fn who_goes_straight_and_is_led_back_by_the_relay_tries_again_with_each_look() {
+    let mut scene = Scene::new();
+    scene.pass(2_000, 2_000);
+    assert!(scene.demand.is_astray(&KEY), "nothing was sent there yet");
+    for _ in 0..3 {
+        scene.device.get_mut(&KEY).unwrap().endpoint = Some(relay_at());
+        assert!(scene.pass(300, 300) && scene.demand.is_astray(&KEY));
+    }
+    assert!(!scene.pass(300, 300) && !scene.demand.is_astray(&KEY));
 }
 
 #[test]

@@ -26,7 +26,8 @@
 //! path has a row that holds an identity, and no code gives one a number. What there is of identities, that each is the hash
 //! of what it says, is a law.
 //!
-//! Of a tunnel only the stamps of its handshakes are simulated: each end refuses one that is not after the last.
+//! Of a tunnel only the stamps of its handshakes are simulated there: each end refuses one that is not after the last. Tunnels on
+//! demand have days of their own, with WireGuard devices, a NAT box and relays ([`tunnels`]).
 //!
 //! Not simulated: mesh addresses that the source's memory allocates (scripts give them), VMs (their agents run a node's
 //! loop), the tunnels' other packets and probes.
@@ -47,6 +48,7 @@ pub mod script;
 pub mod session;
 mod show;
 pub mod site;
+pub mod tunnels;
 pub mod wire;
 pub mod world;
 

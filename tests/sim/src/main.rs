@@ -2,7 +2,11 @@
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use sim::explore::{explore, shorten};
+use sim::{
+    explore::{explore, shorten},
+    laws::Broken,
+    tunnels,
+};
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -33,9 +37,17 @@ fn main() -> anyhow::Result<()> {
             if seed >= first + seeds {
                 return;
             }
-            if let Err(failure) = explore(seed, None) {
+            let day = explore(seed, None).map_err(|failure| {
                 stop.store(true, Ordering::Relaxed);
-                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+                shorten(failure, None).to_string()
+            });
+            let of_tunnels = || {
+                let told = |broken: Broken| format!("seed {seed}, tunnels: {}: {}", broken.law, broken.how);
+                tunnels::explore(seed, None).map_err(told)
+            };
+            if let Err(told) = day.and_then(|()| of_tunnels()) {
+                stop.store(true, Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(told);
             }
             progress.inc(1);
         }
@@ -45,10 +57,7 @@ fn main() -> anyhow::Result<()> {
     progress.finish_and_clear();
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => println!("{seeds} days from seed {first} on kept every law"),
-        Some(failure) => {
-            eprintln!("seed {} breaks a law; shortening its script", failure.seed);
-            bail!("{}", shorten(failure, None));
-        }
+        Some(told) => bail!("{told}"),
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Scripts with what they show, and seeds with what must hold.
 
 mod random;
+mod tunnels;
 
 use expect_test::expect_file;
 
