@@ -11,7 +11,7 @@ use crate::{
     step::{Step, TunnelStep},
 };
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 use tracing::{debug, warn};
 
 /// A host, or the model of one.
@@ -42,7 +42,8 @@ pub struct Outcome {
     pub short_of_room: bool,
 }
 
-/// Problems that a report spells out: a full map refuses thousands of rows for one reason, and a person reads ten.
+/// Problems that a report spells out: a full map refuses thousands of rows for one reason, and a person reads ten. The first of
+/// each map comes beyond them.
 const PROBLEMS_MAX: usize = 16;
 
 /// Steps of one request. `mesh-tunnel` writes its whole state for each: 20,000 single ones took minutes.
@@ -50,7 +51,14 @@ const TOGETHER_MAX: usize = 1_024;
 
 /// Executes the steps in order.
 pub fn apply(steps: &[Step], host: &mut impl Host) -> Outcome {
-    let mut run = Run { host, outcome: Outcome::default(), undone: Vec::new(), skipped: 0, unsaid: 0 };
+    let mut run = Run {
+        host,
+        outcome: Outcome::default(),
+        undone: Vec::new(),
+        skipped: 0,
+        unsaid: 0,
+        full: BTreeSet::new(),
+    };
     for group in steps.chunk_by(|a, b| matches!((a, b), (Step::Tunnel(_), Step::Tunnel(_)))) {
         for steps in group.chunks(TOGETHER_MAX) {
             if steps.len() == 1 || !run.take_together(steps) {
@@ -67,6 +75,8 @@ struct Run<'a, H> {
     undone: Vec<&'a Step>,
     skipped: usize,
     unsaid: usize,
+    /// Maps that a problem names as full.
+    full: BTreeSet<&'static str>,
 }
 
 impl<'a, H: Host> Run<'a, H> {
@@ -96,7 +106,9 @@ impl<'a, H: Host> Run<'a, H> {
                 let of_map = error.downcast_ref::<bpf::Error>();
                 self.outcome.short_of_room |= of_map.is_some_and(bpf::Error::is_short_of_room);
                 warn!(%step, error = format!("{error:#}"), "Cannot take a step");
-                if self.outcome.problems.len() < PROBLEMS_MAX {
+                let full = of_map.and_then(bpf::Error::full_map);
+                let is_first = full.is_some_and(|map| self.full.insert(map));
+                if is_first || self.outcome.problems.len() < PROBLEMS_MAX {
                     self.outcome.problems.push(format!("cannot {step}: {error:#}"));
                 } else {
                     self.unsaid += 1;

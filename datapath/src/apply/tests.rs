@@ -1,6 +1,9 @@
-use super::{apply, model::Model};
+use super::{
+    apply,
+    model::{Model, Sizes},
+};
 use crate::{
-    backend::bpf::{RouteRow, SetRef},
+    backend::bpf::{LocalRow, RouteRow, SetRef},
     image::Frontend,
     observe::Observed,
     step::Step,
@@ -41,6 +44,23 @@ fn nothing_leaves_the_scope_while_anything_before_it_failed() {
             took: 10.101.0.9:80/TCP → set 7 of 1
         "#]],
     );
+}
+
+#[test]
+fn each_full_map_is_named_however_much_another_one_refuses() {
+    let closed = (0..40).map(|third| {
+        let prefix = format!("10.2.{third}.0/24").parse().unwrap();
+        Step::PutScope { prefix, row: RouteRow::Closed }
+    });
+    let locals =
+        [8, 9].map(|last| Step::PutLocal { address: [10, 1, 0, last].into(), local: LocalRow::Node });
+    let steps: Vec<Step> = closed.chain(locals).collect();
+    let sizes = Sizes { routes: 1, locals: 0, ..Sizes::AMPLE };
+    let problems = apply(&steps, &mut Model::of(Observed::default()).sized(sizes)).problems;
+    assert_eq!(problems.len(), 16 + 2, "{problems:?}");
+    assert!(problems[16].starts_with("cannot 10.1.0.8 is this host: "), "{}", problems[16]);
+    assert!(problems[16].contains("map mesh_local"), "{}", problems[16]);
+    assert_eq!(problems[17], "24 more were refused");
 }
 
 fn check(refuses: impl Fn(&Step) -> bool + 'static, result: Expect) {

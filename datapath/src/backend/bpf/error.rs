@@ -114,6 +114,15 @@ impl Error {
 }
 
 impl Error {
+    /// The map that is full, if one is.
+    #[must_use]
+    pub fn full_map(&self) -> Option<&'static str> {
+        match self {
+            Self::Full { map, .. } => Some(map),
+            _ => None,
+        }
+    }
+
     /// A row was refused because its map is full, or the kernel has no memory for it.
     #[must_use]
     pub fn is_short_of_room(&self) -> bool {
