@@ -8,11 +8,9 @@ use daemon::{
     spiffe::Role,
     tls::{Certificate, Expected, Identity, connect},
 };
+use lab::free_port;
 use rpc::etcdserverpb::{RangeRequest, kv_client::KvClient};
-use std::{
-    net::{SocketAddr, TcpListener as StdListener},
-    path::Path,
-};
+use std::{net::TcpListener as StdListener, path::Path};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -169,12 +167,6 @@ fn cluster_of(name: &str, number: u8) -> TempDir {
     init::init(dir.path(), &config, SystemTime::now()).expect("initialised");
     std::fs::create_dir(dir.path().join("manifests")).expect("made");
     dir
-}
-
-fn free_port() -> SocketAddr {
-    StdListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("loopback has free ports")
 }
 
 fn args(dir: &Path) -> RunArgs {

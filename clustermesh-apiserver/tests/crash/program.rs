@@ -8,9 +8,10 @@ use daemon::{
     spiffe::Role,
     tls::{Expected, Identity, Tls, connect},
 };
+use lab::free_port;
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant, SystemTime},
@@ -55,7 +56,13 @@ impl Cluster {
         init::init(&data, &config, SystemTime::now()).expect("initialised");
         write_manifests(dir.path());
         let operator = Identity::load(&Layout::new(&data).admin(), Role::Operator).expect("an operator");
-        Self { data, listen: free_port(), health: free_port(), tls: Tls::new(operator), _dir: dir }
+        Self {
+            data,
+            listen: free_port().to_string(),
+            health: free_port().to_string(),
+            tls: Tls::new(operator),
+            _dir: dir,
+        }
     }
 
     /// The same directory at another place, with ports and a log of its own.
@@ -68,7 +75,13 @@ impl Cluster {
             fs::copy(self.data.join(&file), to).expect("a copy");
         }
         write_manifests(dir.path());
-        Self { data, listen: free_port(), health: free_port(), tls: self.tls.clone(), _dir: dir }
+        Self {
+            data,
+            listen: free_port().to_string(),
+            health: free_port().to_string(),
+            tls: self.tls.clone(),
+            _dir: dir,
+        }
     }
 
     /// Starts the program; its log goes to `log` in the data directory's parent.
@@ -149,12 +162,6 @@ fn write_manifests(beside: &Path) {
     fs::create_dir(beside.join("manifests")).expect("a directory");
     let node = "apiVersion: v1\nkind: Node\nmetadata: {name: w1}\n";
     fs::write(beside.join("manifests/node.yaml"), node).expect("a file");
-}
-
-/// A port of loopback that nobody has now. A test that takes it meanwhile makes the start fail by name.
-fn free_port() -> String {
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
-    port.local_addr().expect("an address").to_string()
 }
 
 /// All files below a directory, by their path in it.

@@ -8,12 +8,11 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     discovery::{ApiCapabilities, Scope, verbs},
 };
-use lab::cached;
+use lab::{cached, free_port};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeSet,
     fs,
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -50,7 +49,7 @@ impl Cluster {
             (kubernetes("kube-apiserver")?, kubernetes("kube-controller-manager")?);
         let dir = tempfile::tempdir()?;
         let at = |name: &str| dir.path().join(name).display().to_string();
-        let [client, peers, secure, control] = free_ports()?;
+        let [client, peers, secure, control] = [(); 4].map(|()| free_port().port());
         let key = rcgen::KeyPair::generate().context("cannot make a key for service accounts")?;
         fs::write(at("sa.key"), key.serialize_pem())?;
         fs::write(at("sa.pub"), key.public_key_pem())?;
@@ -304,16 +303,6 @@ fn end(children: &mut Vec<Child>) {
 
 fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
     Ok(http::Request::get(path).body(Vec::new())?)
-}
-
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // Held together, so that they differ.
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let mut ports = [0; N];
-    for (port, held) in ports.iter_mut().zip(held) {
-        *port = held.context("cannot bind a port of loopback")?.local_addr()?.port();
-    }
-    Ok(ports)
 }
 
 fn write_kubeconfig(dir: &Path, url: &str, user: &str, token: &str, namespace: &str) -> Result<PathBuf> {

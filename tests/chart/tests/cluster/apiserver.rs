@@ -3,23 +3,18 @@
 use super::NAMESPACE;
 use anyhow::{Context as _, Result, bail};
 use chart::{Cluster, eventually, ours};
+use lab::free_port;
 use serde_json::Value;
 use std::{
     fs,
     io::Read as _,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 /// The name of its Deployment, its account and its Role.
 pub const APISERVER: &str = "mesh-clustermesh-apiserver";
-
-/// A port of loopback that nobody has.
-pub fn free_port() -> SocketAddr {
-    let held = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
-    held.local_addr().expect("bound")
-}
 
 /// What the Deployment says, run here: the same arguments but for the places.
 pub struct Pod {

@@ -2,13 +2,14 @@
 
 use super::{
     NAMESPACE,
-    apiserver::{Pod, Running, free_port},
+    apiserver::{Pod, Running},
     apply, cluster,
     rights::rules,
 };
 use chart::{Cluster, Kubelet, eventually, ours};
 use expect_test::expect;
 use kube::api::{Patch, PatchParams};
+use lab::free_port;
 use serde_json::{Value, json};
 use std::{
     fs,
