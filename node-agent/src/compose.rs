@@ -39,6 +39,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 /// The port that every node listens on, unless its agent is told another.
@@ -167,6 +168,15 @@ impl Composed {
         let relays = on_demand.flat_map(|to| to.way.relays());
         let speaks = |relay: &&Relay| !silent.contains(&(relay.cluster.clone(), relay.node.clone()));
         relays.filter(speaks).map(|relay| relay.key).collect()
+    }
+
+    /// Those whose probes have failed for long enough.
+    pub fn silent(&self, now: Instant, probes: &Probes) -> Silent {
+        let is_silent = |(cluster, node): &&(ClusterName, NodeName)| {
+            let since = probes.silent_since(cluster, node);
+            since.is_some_and(|since| now.saturating_duration_since(since) >= SILENT_AFTER)
+        };
+        self.tunnels.keys().filter(is_silent).cloned().collect()
     }
 
     /// Which of them to probe at once: one that answered its last probe, and what was sent to it since then was not answered,
@@ -387,6 +397,9 @@ fn mtu_bytes(uplink: u16, endpoint: Option<IpAddr>) -> u16 {
     let room = uplink.saturating_sub(overhead_bytes(endpoint)) / 16 * 16;
     room.min(MTU_MAX_BYTES)
 }
+
+/// A tunnel that has been red for this long makes its backends unhealthy. (design: 15 s under traffic; probes are traffic)
+const SILENT_AFTER: Duration = Duration::from_secs(15);
 
 /// `mesh0`'s own MTU.
 const MTU_MAX_BYTES: u16 = 1420;

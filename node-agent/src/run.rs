@@ -59,8 +59,6 @@ const GATHER: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// What was measured is told this often, and at once when something turns red or green.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// A tunnel that has been red for this long makes its backends unhealthy. (design: 15 s under traffic; probes are traffic)
-const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// How long an ordered end may take.
 const END_WITHIN: Duration = Duration::from_secs(5);
 
@@ -423,11 +421,7 @@ impl<B: Beside> Agent<B> {
 
     /// A tunnel whose probes have failed for long enough is silent, whatever the control plane knows.
     fn judge_silence(&mut self, now: Instant) -> bool {
-        let is_silent = |(cluster, node): &&(ClusterName, NodeName)| {
-            let since = self.probes.silent_since(cluster, node);
-            since.is_some_and(|since| now.saturating_duration_since(since) >= SILENT_AFTER)
-        };
-        let silent: Silent = self.composed.tunnels.keys().filter(is_silent).cloned().collect();
+        let silent = self.composed.silent(now, &self.probes);
         let changed = silent != self.paths.silent;
         if changed {
             info!(?silent, "Tunnels that are silent");

@@ -20,6 +20,7 @@
 //! differs from the one in user space.
 
 mod agent;
+mod between;
 mod wireguard;
 
 use crate::{chance::Chance, laws::Broken};
@@ -29,24 +30,19 @@ use api::{
     key::{Key, LocalKey, MeshKey},
     record::{Cluster, Freshness, Node as NodeRecord, PeerState, Phase, Record, StalePolicy, TunnelKey},
 };
+use between::{Gateway, NatBox};
 use mesh_node_agent::compose::LISTEN_PORT;
-use mesh_tunnel::{
-    key::PublicKey as RelayKey,
-    relay::{Pair, Relay, Verdict},
-};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
-use wireguard::{Datagram, Peer, WireGuard};
+use wireguard::Datagram;
 
 /// How far time goes at once.
 const TICK: Duration = Duration::from_millis(50);
 /// What a datagram takes at most, one way.
 const LATENCY_MAX_MS: u64 = 150;
-/// A box forgets what was not used for so long. (nf_conntrack_udp_timeout)
-const MAPPING_LASTS: Duration = Duration::from_secs(30);
 /// Records take so long at most, to either agent and to those of the gateways.
 const NEWS_LAST: Duration = Duration::from_secs(6);
 const SEEN_WITHIN: Duration = Duration::from_secs(60);
@@ -84,11 +80,6 @@ fn key(number: u8) -> PublicKey {
     PublicKey([number; 32])
 }
 
-fn relay_key(of: &PublicKey) -> RelayKey {
-    let hex: String = of.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    RelayKey::from_hex(&hex).expect("64 digits")
-}
-
 /// Runs one seed.
 ///
 /// # Errors
@@ -111,101 +102,6 @@ pub enum Bug {
 impl Bug {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::MovesSessions, Self::TakesSessionsToARelay, Self::KeepsAlways];
-}
-
-/// A box that gives each destination a port of its own, and lets nobody else in.
-#[derive(Debug, Default)]
-struct NatBox {
-    mappings: BTreeMap<SocketAddr, (u16, Instant)>,
-    next_port: u16,
-}
-
-impl NatBox {
-    fn out(&mut self, now: Instant, to: SocketAddr) -> SocketAddr {
-        let lasts = |at: Instant| now.saturating_duration_since(at) < MAPPING_LASTS;
-        let known = self.mappings.get(&to).filter(|(_, at)| lasts(*at)).map(|(port, _)| *port);
-        let port = known.unwrap_or_else(|| {
-            self.next_port += 1;
-            20_000 + self.next_port
-        });
-        self.mappings.insert(to, (port, now));
-        SocketAddr::new(BOX, port)
-    }
-
-    fn lets_in(&mut self, now: Instant, from: SocketAddr, port: u16) -> bool {
-        let Some((_, at)) = self
-            .mappings
-            .get_mut(&from)
-            .filter(|(own, at)| *own == port && now.saturating_duration_since(*at) < MAPPING_LASTS)
-        else {
-            return false;
-        };
-        *at = now;
-        true
-    }
-}
-
-/// A node that offers a relay: its own tunnels, which answer, and the relay with its device.
-#[derive(Debug)]
-struct Gateway {
-    number: u8,
-    tunnels: WireGuard,
-    relay: Relay,
-    device: WireGuard,
-    /// When its agent knows the pair.
-    allows_at: Instant,
-    /// Until when what comes to the relay waits, and what does.
-    late_until: Instant,
-    waiting: VecDeque<(SocketAddr, Vec<u8>)>,
-    dead_until: Instant,
-}
-
-impl Gateway {
-    fn new(number: u8, now: Instant) -> Self {
-        let own = key(number + 100);
-        Self {
-            number,
-            tunnels: WireGuard::new(key(number)),
-            relay: Relay::new(&relay_key(&own), u64::MAX),
-            device: WireGuard::new(own),
-            allows_at: now,
-            late_until: now,
-            waiting: VecDeque::new(),
-            dead_until: now,
-        }
-    }
-
-    fn relay_at(&self) -> SocketAddr {
-        SocketAddr::new(outer(self.number).ip(), LISTEN_PORT + 1)
-    }
-
-    /// Lets the pair talk.
-    fn allow(&mut self) {
-        let pair = Pair::new(relay_key(&key(A)), relay_key(&key(B))).expect("two keys");
-        self.relay.allow(&[pair].into());
-        for party in [A, B] {
-            self.device.peers.insert(key(party), Peer::new(None, 0));
-        }
-        self.tunnels.peers.insert(key(B), Peer::new(None, 5));
-        self.tunnels.peers.insert(key(A), Peer::new(Some(outer(A)), 5));
-    }
-
-    /// What the relay sends when this comes.
-    fn pass(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Vec<Datagram> {
-        match self.relay.take(now, from, datagram) {
-            Verdict::To(at) => vec![(at, datagram.to_vec())],
-            Verdict::Refused(_) => Vec::new(),
-            Verdict::Ours => {
-                let (out, _) = self.device.take(now, from, datagram);
-                for (party, peer) in &self.device.peers {
-                    if let Some(at) = peer.endpoint.filter(|_| peer.is_fresh(now)) {
-                        self.relay.locate(&relay_key(party), at);
-                    }
-                }
-                out
-            }
-        }
-    }
 }
 
 /// Programs of one side that ask the other.

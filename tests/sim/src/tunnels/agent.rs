@@ -31,11 +31,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time between two looks at the host, between a change and the look that it causes, and until a silent node is one, as in
-/// the agent.
+/// Time between two looks at the host, and between a change and the look that it causes, as in the agent.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const GATHER: Duration = Duration::from_millis(20);
-const SILENT_AFTER: Duration = Duration::from_secs(15);
 
 /// A packet inside a tunnel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,11 +225,7 @@ impl Node {
     }
 
     fn judge_silence(&mut self, now: Instant) -> bool {
-        let is_silent = |(cluster, node): &&(ClusterName, NodeName)| {
-            let since = self.probes.silent_since(cluster, node);
-            since.is_some_and(|since| now.saturating_duration_since(since) >= SILENT_AFTER)
-        };
-        let silent = self.composed.tunnels.keys().filter(is_silent).cloned().collect();
+        let silent = self.composed.silent(now, &self.probes);
         let changed = silent != self.paths.silent;
         self.paths.silent = silent;
         changed
