@@ -58,6 +58,9 @@ const LEAVING: Duration = Duration::from_secs(2 * KEEPALIVE_S as u64);
 const UNHEARD: Duration = Duration::from_secs(10);
 /// Who has answered nothing for so long on the straight way either, is dead.
 const DEAD: Duration = Duration::from_secs(30);
+/// For so long a tunnel that is led back by the relay tries the straight way with each look: longer than two slow paths take
+/// turns. After that the straight way may be closed, and is tried as rarely as the host is looked at.
+const ASTRAY: Duration = Duration::from_secs(60);
 /// What was sent without an answer for so long is doubted, and probed.
 const DOUBT: Duration = Duration::from_secs(5);
 /// A keepalive: header and tag. (WireGuard whitepaper, 5.4.6)
@@ -197,7 +200,7 @@ impl Demand {
         self.tunnels.get(key).is_some_and(|it| it.is_doubted)
     }
 
-    /// It is to go straight, and was by a relay at the last look: what the other side sends there leads us back, until it
+    /// It is to go straight since not long ago, and was by a relay at the last look: what the other side sends there leads us back, until it
     /// hears us by the straight way.
     pub fn is_astray(&self, key: &PublicKey) -> bool {
         self.tunnels.get(key).is_some_and(|it| it.is_astray)
@@ -236,7 +239,7 @@ impl Demand {
                     tunnel.dials = it.dialled.is_some();
                     tunnel.look(now, measured, place, it.working(&self.up).next().is_some());
                     let by_relay = matches!(place, Place::Relay | Place::FailedRelay);
-                    tunnel.is_astray = tunnel.dials && tunnel.stage == Stage::Straight && by_relay;
+                    tunnel.is_astray = by_relay && tunnel.goes_straight(now);
                     changed |= if it.dialled.is_some() {
                         tunnel.stage != before.0 || tunnel.is_astray
                     } else {
@@ -320,6 +323,12 @@ impl Tunnel {
         if self.dials {
             self.judge(now, place, gateway_works, unanswered);
         }
+    }
+
+    /// Since not long ago.
+    fn goes_straight(&self, now: Instant) -> bool {
+        let is_new = now.saturating_duration_since(self.since) < ASTRAY;
+        self.dials && self.stage == Stage::Straight && is_new
     }
 
     /// We send keepalives, which nobody answers.

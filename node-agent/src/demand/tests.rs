@@ -315,11 +315,16 @@ fn who_goes_straight_and_is_led_back_by_the_relay_tries_again_with_each_look() {
     let mut scene = Scene::new();
     scene.pass(2_000, 2_000);
     assert!(scene.demand.is_astray(&KEY), "nothing was sent there yet");
-    for _ in 0..3 {
+    let led_back = |scene: &mut Scene| {
         scene.device.get_mut(&KEY).unwrap().endpoint = Some(relay_at());
-        assert!(scene.pass(300, 300) && scene.demand.is_astray(&KEY));
+        scene.pass(300, 300)
+    };
+    for _ in 0..3 {
+        assert!(led_back(&mut scene) && scene.demand.is_astray(&KEY));
     }
-    assert!(!scene.pass(300, 300) && !scene.demand.is_astray(&KEY));
+    assert!(!scene.pass(300, 300) && !scene.demand.is_astray(&KEY), "it is straight");
+    let tries = (0..60).filter(|_| led_back(&mut scene)).count();
+    assert!((20..30).contains(&tries), "{tries} tries within a minute, and then no more");
 }
 
 #[test]
