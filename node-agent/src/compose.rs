@@ -158,16 +158,32 @@ impl Composed {
     }
 
     /// Those that are kept on demand.
-    pub fn on_demand(&self) -> Vec<OnDemand> {
+    fn on_demand(&self) -> Vec<OnDemand> {
         self.tunnels.values().filter_map(TunnelTo::on_demand).collect()
     }
 
     /// The relays that they go through, by their devices' keys, without those whose nodes are silent.
-    pub fn gateway_relays(&self, silent: &Silent) -> BTreeSet<PublicKey> {
+    fn gateway_relays(&self, silent: &Silent) -> BTreeSet<PublicKey> {
         let on_demand = self.tunnels.values().filter(|to| to.is_on_demand());
         let relays = on_demand.flat_map(|to| to.way.relays());
         let speaks = |relay: &&Relay| !silent.contains(&(relay.cluster.clone(), relay.node.clone()));
         relays.filter(speaks).map(|relay| relay.key).collect()
+    }
+
+    /// Reads what the device counted for the tunnels that are kept on demand, and has those probed at once of which that tells
+    /// something; true when one of them takes another way.
+    pub fn count(
+        &self,
+        now: Instant,
+        device: &BTreeMap<PublicKey, TunnelState>,
+        paths: &mut Paths,
+        probes: &mut Probes,
+    ) -> bool {
+        let relays = self.gateway_relays(&paths.silent);
+        let changed = paths.demand.look(now, &self.on_demand(), &relays, device);
+        let doubted: Vec<_> = self.doubted(&paths.demand, probes).collect();
+        doubted.iter().for_each(|target| probes.hasten(now, target));
+        changed
     }
 
     /// Those whose probes have failed for long enough.
@@ -181,11 +197,7 @@ impl Composed {
 
     /// Which of them to probe at once: one that answered its last probe, and what was sent to it since then was not answered,
     /// or the other way about; and one that goes straight from now on, so that the other side hears of it.
-    pub fn doubted<'a>(
-        &'a self,
-        demand: &'a Demand,
-        probes: &'a Probes,
-    ) -> impl Iterator<Item = Target> + 'a {
+    fn doubted<'a>(&'a self, demand: &'a Demand, probes: &'a Probes) -> impl Iterator<Item = Target> + 'a {
         let on_demand = self.targets().filter(|(_, to)| to.is_on_demand());
         on_demand.filter_map(move |(target, to)| {
             let key = &to.key.public_key;

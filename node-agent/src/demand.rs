@@ -167,10 +167,14 @@ impl Demand {
     }
 
     fn stage_seen(&self, tunnel: &OnDemand) -> Stage {
-        match tunnel.place(self.sessions.get(&tunnel.key).copied().flatten(), &self.up) {
+        match tunnel.place(self.session_at(&tunnel.key), &self.up) {
             Place::Itself => Stage::Straight,
             Place::Nowhere | Place::Relay | Place::FailedRelay => Stage::Parked,
         }
+    }
+
+    fn session_at(&self, key: &PublicKey) -> Option<SocketAddr> {
+        self.sessions.get(key).copied().flatten()
     }
 
     /// Whether a node that we cannot dial is where it was heard last.
@@ -181,7 +185,7 @@ impl Demand {
 
     /// Through which relay it goes: where it has a session by one that works it stays, as no other knows that.
     pub fn relay(&self, tunnel: &OnDemand) -> Option<SocketAddr> {
-        let at = self.sessions.get(&tunnel.key).copied().flatten();
+        let at = self.session_at(&tunnel.key);
         tunnel.working(&self.up).find(|relay| Some(*relay) == at)
     }
 
@@ -200,8 +204,8 @@ impl Demand {
         self.tunnels.get(key).is_some_and(|it| it.is_doubted)
     }
 
-    /// It is to go straight since not long ago, and was by a relay at the last look: what the other side sends there leads us back, until it
-    /// hears us by the straight way.
+    /// It is to go straight since not long ago, and was by a relay at the last look: what the other side sends there leads us
+    /// back, until it hears us by the straight way.
     pub fn is_astray(&self, key: &PublicKey) -> bool {
         self.tunnels.get(key).is_some_and(|it| it.is_astray)
     }
@@ -235,7 +239,7 @@ impl Demand {
             let tunnel = match (known.remove(&it.key), device.get(&it.key)) {
                 (Some(mut tunnel), Some(measured)) => {
                     let before = (tunnel.stage, tunnel.is_heard);
-                    let place = it.place(self.sessions.get(&it.key).copied().flatten(), &self.up);
+                    let place = it.place(self.session_at(&it.key), &self.up);
                     tunnel.dials = it.dialled.is_some();
                     tunnel.look(now, measured, place, it.working(&self.up).next().is_some());
                     let by_relay = matches!(place, Place::Relay | Place::FailedRelay);
@@ -325,7 +329,7 @@ impl Tunnel {
         }
     }
 
-    /// Since not long ago.
+    /// It is to go straight since not long ago.
     fn goes_straight(&self, now: Instant) -> bool {
         let is_new = now.saturating_duration_since(self.since) < ASTRAY;
         self.dials && self.stage == Stage::Straight && is_new

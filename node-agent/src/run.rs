@@ -409,14 +409,9 @@ impl<B: Beside> Agent<B> {
 
     /// Reads what went through the tunnels that are kept on demand; true when one of them takes another way.
     async fn count(&mut self, now: Instant, host: &Host) -> bool {
-        let (on_demand, relays) =
-            (self.composed.on_demand(), self.composed.gateway_relays(&self.paths.silent));
         // A device that is too busy to answer, or that is gone, says nothing about what is used.
         let Ok(device) = host.tunnels().await else { return false };
-        let changed = self.paths.demand.look(now, &on_demand, &relays, &device);
-        let doubted: Vec<_> = self.composed.doubted(&self.paths.demand, &self.probes).collect();
-        doubted.iter().for_each(|target| self.probes.hasten(now, target));
-        changed
+        self.composed.count(now, &device, &mut self.paths, &mut self.probes)
     }
 
     /// A tunnel whose probes have failed for long enough is silent, whatever the control plane knows.

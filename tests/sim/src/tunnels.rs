@@ -266,7 +266,7 @@ impl Day {
         Ok(())
     }
 
-    /// One side asks for a while, or both do, and things may fail.
+    /// One side asks for a while, and things may fail.
     fn ask(&mut self, at_once: bool) -> Result<(), Broken> {
         let by_b = self.chance.one_in(2);
         let seconds = 5 + self.chance.below(60);
@@ -348,11 +348,8 @@ impl Day {
             let (_, to_b, key, record) = self.news.swap_remove(at);
             self.side(to_b).hear(now, &key, &record);
         }
-        while let Some(((at, number), (from, (to, datagram)))) = self.flight.pop_first() {
-            if at > now {
-                self.flight.insert((at, number), (from, (to, datagram)));
-                break;
-            }
+        while let Some(next) = self.flight.first_entry().filter(|next| next.key().0 <= now) {
+            let (from, (to, datagram)) = next.remove();
             self.arrive(from, to, &datagram);
         }
         for b in [false, true] {
@@ -380,10 +377,6 @@ impl Day {
         }
         self.ask_now();
         self.judge()
-    }
-
-    fn is_calm(&self) -> bool {
-        self.calm_since.is_some_and(|at| self.now >= at)
     }
 
     fn ask_now(&mut self) {
@@ -423,7 +416,6 @@ impl Day {
             }
         }
         if let Some(asking) = self.asking
-            && self.is_calm()
             && self.calm_since.is_some_and(|at| at <= asking.since)
             && now.saturating_duration_since(asking.since) >= STRAIGHT_AFTER
         {

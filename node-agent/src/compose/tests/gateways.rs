@@ -41,8 +41,7 @@ impl Mesh {
     fn count(&mut self, at: Instant, device: &[(PublicKey, TunnelState)]) {
         let composed = self.composed();
         let device = device.iter().cloned().collect();
-        let relays = composed.gateway_relays(&self.paths.silent);
-        self.paths.demand.look(at, &composed.on_demand(), &relays, &device);
+        composed.count(at, &device, &mut self.paths, &mut Probes::default());
         self.paths.demand.see(&device);
     }
 

@@ -192,7 +192,9 @@ impl Node {
         for (_, target, _) in self.asked.extract_if(.., |it| late(it)) {
             self.probes.finished(now, &target, None);
         }
-        if self.count_at.is_some_and(|at| now >= at) && self.count(now) {
+        if self.count_at.is_some_and(|at| now >= at)
+            && self.composed.count(now, &self.wireguard.states(now), &mut self.paths, &mut self.probes)
+        {
             self.look_at = now;
         }
         if self.judge_silence(now) {
@@ -213,15 +215,6 @@ impl Node {
             out.extend(self.send(now, &ping));
         }
         out
-    }
-
-    fn count(&mut self, now: Instant) -> bool {
-        let on_demand = self.composed.on_demand();
-        let relays = self.composed.gateway_relays(&self.paths.silent);
-        let changed = self.paths.demand.look(now, &on_demand, &relays, &self.wireguard.states(now));
-        let doubted: Vec<_> = self.composed.doubted(&self.paths.demand, &self.probes).collect();
-        doubted.iter().for_each(|target| self.probes.hasten(now, target));
-        changed
     }
 
     fn judge_silence(&mut self, now: Instant) -> bool {
